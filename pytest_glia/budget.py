@@ -1,0 +1,93 @@
+"""What a search may spend, and the account that stops it before it spends more."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+_UNITS = {"sim": "simulations", "sims": "simulations", "simulations": "simulations"} | {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), "seconds"),
+    **dict.fromkeys(("min", "minute", "minutes"), "minutes"),
+}
+_FORM = 'a list such as "100 sims, 2 min" (units: sims, s, min)'
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a search: simulations (one candidate x one seed at full length) and wall-clock seconds."""
+
+    simulations: float = math.inf
+    seconds: float = math.inf
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``"100 sims, 2 min"``; raises `pytest.UsageError` saying what was expected."""
+        limits: dict[str, float] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", part)
+            unit = _UNITS.get(match[2]) if match else None
+            if match is None or unit is None:
+                raise pytest.UsageError(f"the budget {text!r} has {part!r}: give {_FORM}")
+            kind, factor = ("seconds", 60) if unit == "minutes" else (unit, 1)
+            if kind in limits:
+                raise pytest.UsageError(f"the budget {text!r} limits {kind} twice: give {_FORM}")
+            limits[kind] = float(match[1]) * factor
+        if not limits or min(limits.values()) <= 0:
+            raise pytest.UsageError(f"the budget is {text!r}: give {_FORM}, each above zero")
+        return cls(**limits)
+
+    def __str__(self) -> str:
+        parts = []
+        if math.isfinite(self.simulations):
+            parts.append(f"{self.simulations:g} simulations")
+        if math.isfinite(self.seconds):
+            parts.append(f"{self.seconds:g} s")
+        return ", ".join(parts)
+
+
+class BudgetExhausted(Exception):
+    """A spend was refused because it would exceed the budget."""
+
+    def __init__(self, kind: str, limit: float) -> None:
+        super().__init__(f"the budget of {limit:g} {kind} is spent")
+        self.kind = kind
+
+
+@dataclass
+class Account:
+    """What has been spent of a budget. A spend is reserved before it happens.
+
+    ``held_simulations`` and ``held_seconds`` are set aside for the confirmation that ends a run: a
+    search may not touch them.
+    """
+
+    budget: Budget
+    simulations: int = 0
+    held_simulations: int = 0
+    held_seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since the run began."""
+        return time.monotonic() - self.started
+
+    def seconds_left(self) -> float:
+        """Until the part of the time that the search may use is over; may be negative."""
+        return self.budget.seconds - self.held_seconds - self.seconds
+
+    def simulations_left(self) -> float:
+        """That the search may still reserve."""
+        return self.budget.simulations - self.held_simulations - self.simulations
+
+    def reserve(self, simulations: int) -> None:
+        """Take `simulations` out of the budget before running them; raises `BudgetExhausted`."""
+        if simulations > self.simulations_left():
+            raise BudgetExhausted("simulations", self.budget.simulations)
+        if self.seconds_left() <= 0:
+            raise BudgetExhausted("seconds", self.budget.seconds)
+        self.simulations += simulations

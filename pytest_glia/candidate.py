@@ -1,0 +1,223 @@
+"""A candidate: the file and entry that a spec names, its text, and the object made of it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import linecache
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from pytest_glia.replication import ReplicationError
+from pytest_glia.seeds import policy_rng
+
+_FIELDS = ("candidate", "entry", "role", "exposes")
+
+
+class SpecError(Exception):
+    """The spec or its candidate is not usable; the message is a sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one ``glia`` marker names.
+
+    Attributes:
+        path: The candidate's file, relative to pytest's root directory, with forward slashes.
+        entry: The class or function in it.
+        role: The keyword by which a spec of several candidates receives it; None if it is the only one.
+        exposes: Files besides the candidate that a designer may read, relative to the root directory.
+    """
+
+    path: str
+    entry: str
+    role: str | None = None
+    exposes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix: how branches and reports call the candidate."""
+        return PurePosixPath(self.path).stem
+
+    @property
+    def note_path(self) -> str:
+        """Where the design note of this candidate belongs."""
+        return str(PurePosixPath(self.path).with_suffix(".md"))
+
+    @classmethod
+    def of(cls, item: pytest.Item) -> tuple[Candidate, ...]:
+        """The candidates that the test's ``glia`` markers name; raises `SpecError` for a bad marker."""
+        found: dict[str | None, Candidate] = {}
+        for mark in item.iter_markers("glia"):
+            candidate = cls._from_mark(mark)
+            found.setdefault(candidate.role, candidate)
+        if None in found and len(found) > 1:
+            raise SpecError("several glia markers, and one has no role: give each its own role=...")
+        return tuple(found[role] for role in sorted(found, key=str))
+
+    @classmethod
+    def _from_mark(cls, mark: pytest.Mark) -> Candidate:
+        unknown = sorted(set(mark.kwargs) - set(_FIELDS))
+        if mark.args or unknown:
+            what = f"{unknown[0]!r}" if unknown else "positional arguments"
+            raise SpecError(f"the glia marker has {what}: it takes the keywords {', '.join(_FIELDS)}")
+        path, entry = mark.kwargs.get("candidate"), mark.kwargs.get("entry")
+        if not isinstance(path, str) or not isinstance(entry, str):
+            raise SpecError(
+                f"the glia marker has candidate={path!r}, entry={entry!r}: give the candidate's file, "
+                "relative to pytest's root directory, and the name of a class or function in it"
+            )
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts or pure.suffix != ".py":
+            raise SpecError(
+                f"the glia marker has candidate={path!r}: give a .py file below pytest's root directory, "
+                "as a relative path with forward slashes"
+            )
+        exposes = mark.kwargs.get("exposes", ())
+        if isinstance(exposes, str) or not all(isinstance(each, str) for each in exposes):
+            raise SpecError(f"the glia marker has exposes={exposes!r}: give a list of file names")
+        return cls(str(pure), entry, mark.kwargs.get("role"), tuple(exposes))
+
+
+def read(root: Path, path: str) -> bytes:
+    """The candidate's text in the working tree; raises `SpecError` if there is none."""
+    file = root / path
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"is not readable: {error}"
+        raise SpecError(
+            f"the candidate {path} {reason} (looked in {root}): create it, or correct candidate=... "
+            "in the glia marker"
+        ) from None
+
+
+def fault(candidate: Candidate, source: bytes) -> str | None:
+    """What is wrong with a candidate's text, as can be told without running it; None if nothing is."""
+    try:
+        tree = ast.parse(source, candidate.path)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        where = f"{candidate.path}:{line}" if line else candidate.path
+        return f"{where} is not valid Python: {getattr(error, 'msg', error)}"
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+    if candidate.entry not in names:
+        return _no_entry(candidate, names)
+    return None
+
+
+def load(candidate: Candidate, source: bytes, root: Path) -> Any:
+    """The entry of a candidate, from its text: a class or a function.
+
+    A file inside a package is loaded as that package's module, so that its relative imports work; the
+    package must be the one below `root`. Call this only in a process that ends with the replication.
+
+    Raises:
+        ReplicationError: the text does not load, or has no such entry.
+    """
+    file = root / candidate.path
+    name = _module_name(file)
+    module = types.ModuleType(name)
+    module.__file__ = str(file)
+    module.__package__ = name.rpartition(".")[0]
+    if module.__package__:
+        _own_package(module.__package__, file)
+        sys.modules[name] = module
+        setattr(sys.modules[module.__package__], file.stem, module)
+    else:
+        sys.modules[name] = module
+    text = source.decode("utf-8", "replace")
+    # What a traceback shows is the candidate's text, which need not be the file's.
+    linecache.cache[str(file)] = (len(text), None, text.splitlines(keepends=True), str(file))
+    try:
+        exec(compile(source, str(file), "exec"), module.__dict__)
+    except BaseException as error:
+        where = _where(error, str(file))
+        raise ReplicationError(
+            f"the candidate {candidate.path}{where} does not import: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        return module.__dict__[candidate.entry]
+    except KeyError:
+        raise ReplicationError(_no_entry(candidate, set(module.__dict__))) from None
+
+
+def make(entry: Any, seed: int) -> Any:
+    """The object that a replication receives: a fresh instance of a class, a function as it is.
+
+    A class whose constructor has a parameter ``rng`` is given a numpy generator that only `seed`
+    decides, on a stream of its own.
+    """
+    if not isinstance(entry, type):
+        if not callable(entry):
+            raise ReplicationError(f"the entry is {entry!r}: it must be a class or a function")
+        return entry
+    try:
+        parameters: Mapping[str, object] = inspect.signature(entry).parameters
+    except (ValueError, TypeError):
+        parameters = {}
+    return entry(rng=policy_rng(seed)) if "rng" in parameters else entry()
+
+
+def _no_entry(candidate: Candidate, names: set[str]) -> str:
+    defined = ", ".join(sorted(name for name in names if not name.startswith("_"))) or "nothing"
+    return (
+        f"the candidate {candidate.path} has no {candidate.entry!r}, the entry that the glia marker names; "
+        f"it defines {defined}"
+    )
+
+
+def _where(error: BaseException, file: str) -> str:
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    lines = [frame.tb_lineno for frame in _frames(error) if frame.tb_frame.f_code.co_filename == file]
+    return f":{lines[-1]}" if lines else ""
+
+
+def _frames(error: BaseException) -> list[types.TracebackType]:
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    return frames
+
+
+def package_root(file: Path) -> Path:
+    """The folder from which the file's module is imported: above its outermost package."""
+    folder = file.parent
+    while (folder / "__init__.py").exists():
+        folder = folder.parent
+    return folder
+
+
+def _module_name(file: Path) -> str:
+    parts = file.with_suffix("").relative_to(package_root(file)).parts
+    return ".".join(parts) if len(parts) > 1 else f"glia_candidate_{file.stem}"
+
+
+def _own_package(package: str, file: Path) -> None:
+    """Import the candidate's package and make sure that it is the one around `file`."""
+    folder = package_root(file)
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    imported = importlib.import_module(package)
+    found = [Path(place).resolve() for place in imported.__path__]
+    if file.parent.resolve() not in found:
+        raise ReplicationError(
+            f"the package {package!r} is imported from {found[0]}, not from {file.parent}, where the "
+            "candidate is: install the project with pip install -e, or run from its own tree"
+        )

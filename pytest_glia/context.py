@@ -1,0 +1,74 @@
+"""Where and with what a spec's replications run: set once for a plain run, anew for each job of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from pytest_glia.replication import Metrics
+
+
+class SampleStore(Protocol):
+    """Metrics of replications that were already paid for, by content key."""
+
+    def find(self, keys: Sequence[str], *, simulations: bool) -> dict[str, Metrics]:
+        """What is known of `keys`. The caller is about to run the rest.
+
+        If `simulations`, the rest are runs of a candidate, and are reserved from the budget first;
+        raises `pytest_glia.budget.BudgetExhausted` if they do not fit.
+        """
+        ...
+
+    def add(self, key: str, metrics: Metrics) -> None:
+        """Keep the metrics of a replication that has just been run."""
+        ...
+
+
+class MemoryStore:
+    """Samples kept for the length of one pytest session, without a budget."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, Metrics] = {}
+
+    def find(self, keys: Sequence[str], *, simulations: bool) -> dict[str, Metrics]:
+        return {key: self._samples[key] for key in keys if key in self._samples}
+
+    def add(self, key: str, metrics: Metrics) -> None:
+        self._samples[key] = metrics
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that evaluating a spec needs besides the spec.
+
+    Attributes:
+        root: pytest's root directory, or its counterpart in the composed tree.
+        source: The text of the candidate at a path.
+        base_source: The text of the candidate at a path before the change under test; it skips the test
+            if there is none.
+        seeds: Of the replications, in order.
+        confidence: Of the intervals.
+        timeout: Seconds for one replication.
+        workers: Replications at once.
+        samples: What was already paid for.
+        harness: Stands for everything but candidate and seed that decides a replication's outcome.
+        lenient: Comparisons are recorded but hold, so that one run shows all that a spec asks.
+    """
+
+    root: Path
+    source: Callable[[str], bytes]
+    base_source: Callable[[str], bytes]
+    seeds: tuple[int, ...]
+    confidence: float
+    timeout: float
+    workers: int
+    samples: SampleStore
+    harness: str
+    lenient: bool = False
+
+
+CONTEXT = pytest.StashKey[Context]()

@@ -1,0 +1,67 @@
+"""Who designs: the protocol of a designer, and what it hands over at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_glia.merit import Evaluation
+from pytest_glia.statistics import Interval
+
+if TYPE_CHECKING:
+    from pytest_glia.lab import Lab
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One idea in the winner, and how to take it out again.
+
+    Attributes:
+        name: Short.
+        text: What it changes and why that should help.
+        reason: The evidence that called for it.
+        predicts: The metrics that it said would fall (-1) or rise (+1).
+        numbers: Its constants as tuned.
+        without: The winner's source files without this idea.
+        also_without: Ideas that rest on this one, and are gone with it.
+    """
+
+    name: str
+    text: str
+    reason: str
+    predicts: Mapping[str, int]
+    numbers: Mapping[str, float]
+    without: Mapping[str, bytes]
+    also_without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An idea that was tried and not kept: the change of loss it made (below zero is better), and why not."""
+
+    name: str
+    text: str
+    reason: str
+    change: Interval
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a designer ends with: its best candidate, the ideas in it, and those that it gave up."""
+
+    evaluation: Evaluation
+    claims: Sequence[Claim] = ()
+    findings: Sequence[Finding] = ()
+    sensitivity: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    remark: str = ""
+
+
+class Designer(Protocol):
+    """Works on the candidates of a `Lab` until they meet their specs or the budget is spent."""
+
+    def design(self, lab: Lab) -> Proposal:
+        """The best candidate found. `BudgetExhausted` may be left to the caller only before the first
+        candidate was evaluated."""
+        ...

@@ -1,0 +1,85 @@
+"""Small edits of Python source that keep everything else as it was written."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from collections.abc import Mapping
+
+Number = int | float
+
+
+def constants(source: str) -> dict[str, Number]:
+    """The numeric constants that a file assigns at its top level, by name, in order."""
+    return {name: value for name, (value, _) in _constant_nodes(source).items()}
+
+
+def with_constants(source: str, values: Mapping[str, Number]) -> str:
+    """The source with those constants set to new values; their comments and places stay."""
+    for name, value in values.items():
+        _, node = _constant_nodes(source)[name]
+        source = _replaced(source, node, number_text(value))
+    return source
+
+
+def number_text(value: Number) -> str:
+    """A number as a person would write it: three significant digits for a float."""
+    return repr(float(f"{value:.3g}")) if isinstance(value, float) else repr(value)
+
+
+def rounded(value: Number) -> Number:
+    """The number that `number_text` writes."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def with_docstring(source: str, entry: str, text: str) -> str:
+    """The source with the docstring of the class or function `entry` replaced, or put in."""
+    tree = ast.parse(source)
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == entry:
+            break
+    else:
+        return source
+    first = node.body[0]
+    indent = " " * first.col_offset
+    body = textwrap.indent(text.strip(), indent).strip()
+    docstring = f'"""{body}\n{indent}"""' if "\n" in body else f'"""{body}"""'
+    if ast.get_docstring(node, clean=False) is not None:
+        return _replaced(source, first, docstring)
+    lines = source.splitlines(keepends=True)
+    decorators = getattr(first, "decorator_list", [])
+    at = min([first.lineno, *(each.lineno for each in decorators)]) - 1
+    gap = "\n" if isinstance(node, ast.ClassDef) else ""
+    return "".join([*lines[:at], f"{indent}{docstring}\n{gap}", *lines[at:]])
+
+
+def _constant_nodes(source: str) -> dict[str, tuple[Number, ast.expr]]:
+    found: dict[str, tuple[Number, ast.expr]] = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target, value = node.targets[0], node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            target, value = node.target, node.value
+        else:
+            continue
+        if not isinstance(target, ast.Name):
+            continue
+        try:
+            number = ast.literal_eval(value)
+        except ValueError:
+            continue
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            found[target.id] = (number, value)
+    return found
+
+
+def _replaced(source: str, node: ast.stmt | ast.expr, text: str) -> str:
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
+    data = source.encode()
+    starts = [0]
+    for line in data.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    begin = starts[node.lineno - 1] + node.col_offset
+    end = starts[node.end_lineno - 1] + node.end_col_offset
+    return (data[:begin] + text.encode() + data[end:]).decode()

@@ -1,0 +1,257 @@
+"""The fixture ``glia``: runs a spec's replications and estimates what they say."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import numbers
+import pickle
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pytest_glia.candidate import Candidate, SpecError, load, make
+from pytest_glia.context import Context
+from pytest_glia.estimate import Check, Estimate
+from pytest_glia.replication import Failure, Metrics, ReplicationError, run_all
+from pytest_glia.statistics import mean_interval
+
+Replicate = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """One side of a comparison: a name for people, a key for its content, and how to make its objects."""
+
+    name: str
+    key: str
+    objects: Callable[[int], Mapping[str | None, Any]]
+    is_candidate: bool
+
+
+class Glia:
+    """What a spec measures with. One instance a test; see `measure` and `compare`."""
+
+    def __init__(
+        self,
+        item: pytest.Item,
+        candidates: tuple[Candidate, ...],
+        context: Context,
+        record: Callable[[Check], None],
+    ) -> None:
+        self._item = item
+        self._candidates = candidates
+        self._context = context
+        self._record = record
+        self._calls = 0
+
+    def measure(self, replicate: Replicate, metric: str | None = None) -> Estimate:
+        """The mean of a metric of the candidate over seeded replications, with its t interval.
+
+        Args:
+            replicate: Takes (candidate object, seed) - or the candidates by their roles and ``seed`` as
+                keywords - and returns a number, a mapping of numbers, or an object with ``.metrics``.
+            metric: Which number of several.
+        """
+        [runs] = self._run(replicate, [self._candidate_arm()])
+        values = [self._value(run, metric, seed) for run, seed in zip(runs, self._context.seeds, strict=True)]
+        return self._estimate(metric or "value", values, "mean", runs)
+
+    def compare(self, replicate: Replicate, against: Any, metric: str | None = None) -> Estimate:
+        """How the candidate's metric compares with a baseline's, in paired replications.
+
+        Both run on the same seeds. The estimate is a paired t interval of the log-ratio candidate /
+        baseline; ask for its ``reduction``, ``increase`` or ``ratio``.
+
+        Args:
+            replicate: As for `measure`.
+            against: A class or function that takes the candidate's place, ``"base"`` (the candidate at
+                the merge-base with the default branch), or a mapping from roles to such.
+            metric: Which number of several; it must be positive in every replication.
+        """
+        baseline = self._baseline_arm(against)
+        runs, base_runs = self._run(replicate, [self._candidate_arm(), baseline])
+        logs = []
+        for run, base_run, seed in zip(runs, base_runs, self._context.seeds, strict=True):
+            value, base_value = (self._value(each, metric, seed) for each in (run, base_run))
+            if value <= 0 or base_value <= 0:
+                pytest.fail(
+                    f"{metric or 'the value'} is {value:g} for the candidate and {base_value:g} for "
+                    f"{baseline.name} with seed {seed}: a ratio needs positive numbers; use glia.measure",
+                    pytrace=False,
+                )
+            logs.append(math.log(value / base_value))
+        return self._estimate(f"{metric or 'value'} against {baseline.name}", logs, "ratio", runs)
+
+    def _estimate(self, what: str, samples: list[float], scale: Any, runs: Sequence[Metrics]) -> Estimate:
+        shared = set.intersection(*(set(run) for run in runs))
+        evidence = {name: math.fsum(run[name] for run in runs) / len(runs) for name in sorted(shared)}
+        return Estimate(
+            quantity=what,
+            interval=mean_interval(samples, self._context.confidence),
+            samples=tuple(samples),
+            scale=scale,
+            evidence={name: value for name, value in evidence.items() if math.isfinite(value)},
+            record=self._record,
+            lenient=self._context.lenient,
+        )
+
+    def _value(self, run: Metrics, metric: str | None, seed: int) -> float:
+        name = metric if metric is not None or len(run) != 1 else next(iter(run))
+        if name is None or name not in run:
+            wanted = "no metric was named" if metric is None else f"there is no metric {metric!r}"
+            pytest.fail(f"{wanted}: the replications report {', '.join(sorted(run))}", pytrace=False)
+        if not math.isfinite(run[name]):
+            pytest.fail(
+                f"{name} is {run[name]} with seed {seed}: a replication must report a finite number",
+                pytrace=False,
+            )
+        return run[name]
+
+    def _candidate_arm(self) -> _Arm:
+        sources = {each.path: self._context.source(each.path) for each in self._candidates}
+        return self._source_arm("the candidate", sources, is_candidate=True)
+
+    def _source_arm(self, name: str, sources: Mapping[str, bytes], *, is_candidate: bool) -> _Arm:
+        def objects(seed: int) -> Mapping[str | None, Any]:
+            return {
+                each.role: make(load(each, sources[each.path], self._context.root), seed)
+                for each in self._candidates
+            }
+
+        parts = [f"{each.path}:{each.entry}:{each.role}".encode() for each in self._candidates]
+        return _Arm(name, _digest(*parts, *sources.values()), objects, is_candidate)
+
+    def _baseline_arm(self, against: Any) -> _Arm:
+        if isinstance(against, str):
+            if against != "base":
+                raise SpecError(
+                    f'against={against!r}: give a class, a function, or "base" (the candidate before this '
+                    "branch's changes)"
+                )
+            sources = {each.path: self._context.base_source(each.path) for each in self._candidates}
+            return self._source_arm("base", sources, is_candidate=False)
+        entries: dict[str | None, Any] = (
+            dict(against) if isinstance(against, Mapping) else {self._candidates[0].role: against}
+        )
+        roles = {each.role for each in self._candidates}
+        if set(entries) != roles:
+            raise SpecError(
+                f"against= gives {sorted(map(str, entries))}, but the candidates' roles are "
+                f"{sorted(map(str, roles))}: give a mapping with one baseline for each role"
+            )
+        for entry in entries.values():
+            if not callable(entry):
+                raise SpecError(f"against={entry!r}: give a class, a function, or the string 'base'")
+        names = [getattr(entry, "__name__", repr(entry)) for entry in entries.values()]
+        keys = [_content_key(entry) for entry in entries.values()]
+        key = _digest(*(each or self._call_key() for each in keys))
+        return _Arm(
+            " + ".join(names),
+            key,
+            lambda seed: {role: make(entry, seed) for role, entry in entries.items()},
+            is_candidate=False,
+        )
+
+    def _run(self, replicate: Replicate, arms: Sequence[_Arm]) -> list[list[Metrics]]:
+        """The metrics of every arm with every seed, from the store or by running them."""
+        self._calls += 1
+        seeds = self._context.seeds
+        function = _content_key(replicate) or self._call_key()
+        places = [(arm, seed) for seed in seeds for arm in arms]
+        keys = {
+            (arm.key, seed): _digest(self._context.harness, self._sharing(), function, arm.key, str(seed))
+            for arm, seed in places
+        }
+        known: dict[str, Metrics] = {}
+        for arm in arms:
+            wanted = [keys[arm.key, seed] for seed in seeds]
+            known |= self._context.samples.find(wanted, simulations=arm.is_candidate)
+        missing = [(arm, seed) for arm, seed in places if keys[arm.key, seed] not in known]
+        outcomes = run_all(
+            [_replication(replicate, arm, seed) for arm, seed in missing],
+            workers=self._context.workers,
+            timeout=self._context.timeout,
+        )
+        for index, outcome in outcomes:
+            arm, seed = missing[index]
+            if isinstance(outcome, Failure):
+                pytest.fail(f"{arm.name}, seed {seed}: {outcome}", pytrace=False)
+            known[keys[arm.key, seed]] = outcome
+            self._context.samples.add(keys[arm.key, seed], outcome)
+        return [[known[keys[arm.key, seed]] for seed in seeds] for arm in arms]
+
+    def _sharing(self) -> str:
+        """Tests share the runs of one replication function only if nothing else could differ.
+
+        That is: the same file, the same fixtures and parameters, and no ``monkeypatch``.
+        """
+        if "monkeypatch" in self._item.fixturenames:  # type: ignore[attr-defined]
+            return self._item.nodeid
+        callspec = getattr(self._item, "callspec", None)
+        fixtures = ",".join(sorted(self._item.fixturenames))  # type: ignore[attr-defined]
+        return f"{self._item.nodeid.partition('::')[0]} {fixtures} {callspec and callspec.id}"
+
+    def _call_key(self) -> bytes:
+        return f"{self._item.nodeid} call {self._calls}".encode()
+
+
+def _replication(replicate: Replicate, arm: _Arm, seed: int) -> Callable[[], Metrics]:
+    def run() -> Metrics:
+        objects = arm.objects(seed)
+        if set(objects) == {None}:
+            return _metrics(replicate(objects[None], seed))
+        return _metrics(replicate(seed=seed, **{str(role): each for role, each in objects.items()}))
+
+    return run
+
+
+def _metrics(result: Any) -> Metrics:
+    """All numbers that a replication returned, by name."""
+    if isinstance(result, numbers.Real):
+        return {"value": float(result)}
+    named = result if isinstance(result, Mapping) else getattr(result, "metrics", None)
+    if not isinstance(named, Mapping) or not named:
+        raise ReplicationError(
+            f"the replication returned {type(result).__name__}: return a number, a mapping of numbers, or "
+            "an object with .metrics"
+        )
+    for name, value in named.items():
+        if not isinstance(value, numbers.Real):
+            raise ReplicationError(f"the metric {name!r} is {value!r}: a metric is a number")
+    return {str(name): float(value) for name, value in named.items()}
+
+
+def _content_key(function: Any) -> bytes | None:
+    """What decides a function or class of this tree, or None if that cannot be told.
+
+    Its place in the source says which code it is (the harness key stands for the source itself); what
+    a closure has captured must be told by its pickle.
+    """
+    if isinstance(function, type):
+        captured: Any = None
+        line = 0
+    elif isinstance(function, types.FunctionType):
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        captured = (cells, function.__defaults__, function.__kwdefaults__)
+        line = function.__code__.co_firstlineno
+    else:
+        return None
+    try:
+        content = pickle.dumps((function.__module__, function.__qualname__, line, captured))
+    except Exception:
+        return None
+    if isinstance(function, type) and "<locals>" in function.__qualname__:
+        return None
+    return content
+
+
+def _digest(*parts: bytes | str) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""The seams of the plugin: pluggy hooks of project ``glia``, and the protocols of what they give.
+
+A domain (such as ``sim``) or a user's ``conftest.py`` implements a hook with
+``pluggy.HookimplMarker("glia")``. It hands over plain objects that satisfy the protocols below, so it
+never needs to import this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from pytest_glia.designers import Designer
+
+hookspec = pluggy.HookspecMarker("glia")
+
+
+class Mechanism(Protocol):
+    """One idea for a better algorithm: a causal claim, what calls for it, and a source edit.
+
+    Attributes:
+        name: Short and unique in its domain: ``"hold requests without room"``.
+        claim: One sentence: what the edit changes and why that should help.
+        predicts: The metrics that the claim says will fall (``-1``) or rise (``+1``); names that the
+            candidate's replications report.
+        numbers: Each constant that `apply` writes, with ``(low, high)``, both inclusive. Two ints make
+            it an integer; the search is logarithmic where ``low > 0``.
+        defaults: The value that each number starts from.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def claim(self) -> str: ...
+    @property
+    def predicts(self) -> Mapping[str, int]: ...
+    @property
+    def numbers(self) -> Mapping[str, tuple[float, float]]: ...
+    @property
+    def defaults(self) -> Mapping[str, float]: ...
+
+    def called_for(self, evidence: Mapping[str, float]) -> str | None:
+        """Why the evidence calls for this idea, in words with figures; None if it does not.
+
+        `evidence` is the mean of every metric that the current candidate's replications reported.
+        """
+        ...
+
+    def apply(self, source: str, numbers: Mapping[str, float]) -> str | None:
+        """The candidate's source with the idea worked in; None if it has no place for it."""
+        ...
+
+
+@hookspec
+def glia_mechanisms(path: str, entry: str, source: str) -> Sequence[Mechanism]:  # type: ignore[empty-body]
+    """Ideas that a domain has for the candidate `entry` in the file `path` with text `source`.
+
+    Return an empty sequence if the candidate is not one of the domain's. Example::
+
+        @pluggy.HookimplMarker("glia")
+        def glia_mechanisms(path, entry, source):
+            return ROUTING if "def route(" in source else []
+    """
+
+
+@hookspec(firstresult=True)
+def glia_testbed(name: str) -> Callable[..., Any] | str | None:
+    """What the fixture ``testbed`` gives for ``--glia-testbed NAME``; a string is a reason to skip.
+
+    Return None if the domain does not have a testbed of that name.
+    """
+
+
+@hookspec
+def glia_designers() -> Mapping[str, Designer]:  # type: ignore[empty-body]
+    """Designers by the name that ``--glia-designer`` takes."""

@@ -1,0 +1,251 @@
+"""Where a designer tries out candidates: each is evaluated, judged, and committed with what it showed."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pytest_glia import seeds
+from pytest_glia.budget import Account
+from pytest_glia.candidate import Candidate, fault
+from pytest_glia.estimate import Check
+from pytest_glia.evaluator import Evaluator, EvaluatorFailed, Job
+from pytest_glia.hookspecs import Mechanism
+from pytest_glia.merit import Aim, Evaluation
+from pytest_glia.repository import Repository
+from pytest_glia.settings import Settings
+from pytest_glia.statistics import Interval
+
+# A confirmation runs the baselines too, which the search has long had in the ledger.
+_CONFIRMATION_COST = 1.5
+
+Result = Literal["better", "worse", "no better", "broken"]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What a candidate is to show.
+
+    Attributes:
+        name: Short; heads the commit and the line of progress.
+        text: What it changes and why that should help.
+        reason: The evidence that called for it.
+        predicts: The metrics that should fall (-1) or rise (+1).
+    """
+
+    name: str
+    text: str = ""
+    reason: str = ""
+    predicts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that was tried out: what it showed, and the change of loss against the one before.
+
+    ``result`` is ``"better"`` or ``"worse"`` if the paired interval of ``change`` shows it, ``"no better"``
+    if it shows neither, ``"broken"`` if the candidate does not work.
+    """
+
+    number: int
+    evaluation: Evaluation
+    change: Interval
+    result: Result
+    commit: str
+
+
+class Lab:
+    """Evaluates candidates on development seeds within the budget of a run.
+
+    Attributes:
+        candidates: Under design.
+        start: What the candidates of the base commit have shown.
+        aim: What the failing specs ask.
+        trials: All candidates tried so far, in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        candidates: tuple[Candidate, ...],
+        nodeids: tuple[str, ...],
+        mechanisms: Mapping[str, Sequence[Mechanism]],
+        evaluator: Evaluator,
+        account: Account,
+        repository: Repository,
+        settings: Settings,
+        base: str,
+        branch: str,
+        run: str,
+        failing: Sequence[str],
+        sources: Mapping[str, bytes],
+        write: Callable[[str], None],
+    ) -> None:
+        self.candidates = candidates
+        self.mechanisms = mechanisms
+        self.account = account
+        self.trials: list[Trial] = []
+        self._nodeids = nodeids
+        self._evaluator = evaluator
+        self._repository = repository
+        self._settings = settings
+        self._base = base
+        self._tip = base
+        self._branch = branch
+        self._run = run
+        self._write = write
+        self._seeds = seeds.known("development", settings.replications)
+        self._look = max(2, math.ceil(settings.replications * 0.3))
+        self._began = account.seconds
+        self.start = self._evaluate(sources, self._seeds)
+        known = sorted(self.start.checks, key=lambda each: (nodeids.index(each[0]), each[1]))
+        goals = [which for which in known if which[0] in failing]
+        self.aim = Aim(goals[0] if goals else None, tuple(known))
+        self.hold(2)
+        self._line("start", "", self.start, "")
+
+    def quick(self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation) -> Trial:
+        """Try out a candidate with a first few replications only."""
+        return self._try(sources, hypothesis, against, (self._look,))
+
+    def full(self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation) -> Trial:
+        """Try out a candidate with all development replications; a bad one is stopped at a first look."""
+        return self._try(sources, hypothesis, against, (self._look, len(self._seeds)))
+
+    def hold(self, evaluations: int) -> None:
+        """Set aside what that many full evaluations at the end of the run will cost."""
+        self.account.held_simulations = evaluations * len(self._seeds)
+        self.account.held_seconds = _CONFIRMATION_COST * self.account.held_simulations * self._pace()
+
+    def _pace(self) -> float:
+        """Seconds that a simulation has taken so far in this run, all overheads and baselines included."""
+        return (self.account.seconds - self._began) / max(1, self.account.simulations)
+
+    def say(self, text: str) -> None:
+        """Show a line of the designer's reasoning with the progress."""
+        for line in textwrap.wrap(text, 74):
+            self._write(f"      {line}")
+
+    def _try(
+        self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation, looks: Sequence[int]
+    ) -> Trial:
+        confidence = self._settings.confidence
+        errors = [fault(each, sources[each.path]) for each in self.candidates]
+        broken = next((error for error in errors if error), None)
+        evaluation = Evaluation(sources, self._seeds[: looks[0]], {}, {"": broken} if broken else {})
+        for n in looks if broken is None else ():
+            try:
+                evaluation = self._evaluate(sources, self._seeds[:n])
+            except EvaluatorFailed as error:
+                evaluation = Evaluation(sources, self._seeds[:n], {}, {"": str(error).splitlines()[0]})
+            change = self.aim.change(evaluation, against, confidence)
+            if change.mean >= 0 or change.low > 0:
+                break
+        change = self.aim.change(evaluation, against, confidence)
+        result = _result(change)
+        number = self._number(sources)
+        commit = self._commit(number, evaluation, hypothesis, change, result)
+        trial = Trial(number, evaluation, change, result, commit)
+        self.trials.append(trial)
+        self._line(f"{trial.number:5}", hypothesis.name, evaluation, result)
+        return trial
+
+    def _evaluate(self, sources: Mapping[str, bytes], on: tuple[int, ...]) -> Evaluation:
+        job = Job(sources, on, self._nodeids, charged=True, lenient=True)
+        return Evaluation.of(sources, on, self._evaluator.run(job))
+
+    def _number(self, sources: Mapping[str, bytes]) -> int:
+        """The candidate's number: its first, if it is evaluated again with more replications."""
+        for trial in self.trials:
+            if trial.evaluation.sources == sources:
+                return trial.number
+        return 1 + max((trial.number for trial in self.trials), default=0)
+
+    def _commit(
+        self, number: int, evaluation: Evaluation, hypothesis: Hypothesis, change: Interval, result: Result
+    ) -> str:
+        paragraphs = [f"glia {number}: {hypothesis.name}"]
+        if hypothesis.text:
+            paragraphs.append(f"Hypothesis: {hypothesis.text}")
+        if hypothesis.reason:
+            paragraphs.append(f"Called for by: {hypothesis.reason}")
+        if hypothesis.predicts:
+            paragraphs.append(f"Predicted: {predictions(hypothesis.predicts)}")
+        paragraphs.append(f"Result: {result}. {describe_change(change)}")
+        text = "\n\n".join(textwrap.fill(paragraph, 72) for paragraph in paragraphs)
+        table = "\n".join(measured_table(evaluation.checks)) or "no comparison was reached"
+        errors = "".join(f"\n\nFailed: {message}" for message in evaluation.errors.values())
+        trailers = {
+            "Glia-Run": self._run,
+            "Glia-Candidate": ", ".join(each.path for each in self.candidates),
+            "Glia-Replications": f"{len(evaluation.seeds)} on development seeds",
+            "Glia-Evidence": json.dumps({name: _short(value) for name, value in evaluation.evidence.items()}),
+        }
+        footer = "\n".join(f"{name}: {value}" for name, value in trailers.items())
+        self._tip = self._repository.commit(
+            self._tip,
+            self._base,
+            evaluation.sources,
+            f"{text}\n\n{table}{errors}\n\n{footer}\n",
+            self._branch,
+        )
+        return self._tip
+
+    def _line(self, number: str, name: str, evaluation: Evaluation, result: str) -> None:
+        points = [evaluation.checks[which] for which in self.aim.known if which in evaluation.checks]
+        shown = "  ".join(f"{_point(check):>7}" for check in distinct(points)[:3])
+        spent = f"{self.account.simulations:5} {self.account.seconds:4.0f} s"
+        label = name if number != "start" else "the candidate as it is"
+        self._write(f"{number:>5} {spent}  {label[:32]:<32} {shown}  {result}".rstrip())
+
+
+def distinct(checks: Sequence[Check]) -> list[Check]:
+    """The checks without those that say the same quantity again."""
+    return list({(check.quantity, check.scale): check for check in checks}.values())
+
+
+def measured_table(checks: Mapping[tuple[str, int], Check]) -> list[str]:
+    """A Markdown table of what was measured, asked and decided."""
+    rows = [
+        f"| {nodeid.rpartition('::')[2]} | {check.quantity} | {check.measured()} | {check.demand()} "
+        f"| {check.outcome} |"
+        for (nodeid, _), check in checks.items()
+    ]
+    return (
+        ["| spec | quantity | measured | asked | verdict |", "|---|---|---|---|---|", *rows] if rows else []
+    )
+
+
+def predictions(predicts: Mapping[str, int]) -> str:
+    """Predicted signs in words."""
+    return ", ".join(f"{metric} {'falls' if sign < 0 else 'rises'}" for metric, sign in predicts.items())
+
+
+def describe_change(change: Interval) -> str:
+    """A change of loss in words."""
+    if not math.isfinite(change.mean):
+        return "The candidate does not work." if change.mean > 0 else "The candidate works again."
+    return (
+        f"Loss {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}] against the candidate before "
+        f"(paired, n={change.n}; below zero is better)."
+    )
+
+
+def _result(change: Interval) -> Result:
+    if change.mean == math.inf:
+        return "broken"
+    if change.high < 0:
+        return "better"
+    return "worse" if change.low > 0 else "no better"
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _point(check: Check) -> str:
+    return f"{100 * check.point:.1f} %" if check.scale in ("reduction", "increase") else f"{check.point:.4g}"

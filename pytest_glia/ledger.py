@@ -1,0 +1,124 @@
+"""What a search has paid for, on disk the moment it is known: ``.glia/ledger.db`` and its folder.
+
+Git is the truth for candidates; the ledger keeps the raw samples and each run's secret. It can be
+deleted at any time at the price of running replications again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_glia.candidate import SpecError
+from pytest_glia.replication import Metrics
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, metrics TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT PRIMARY KEY, candidate TEXT NOT NULL, base TEXT NOT NULL, designer TEXT NOT NULL,
+    budget TEXT NOT NULL, secret BLOB NOT NULL, started REAL NOT NULL, outcome TEXT
+);
+"""
+
+
+class Ledger:
+    """The ledger of a project, in the folder ``.glia`` of pytest's root directory.
+
+    Safe for several processes at once, and for SIGKILL at any moment (SQLite's write-ahead log).
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / ".glia"
+        try:
+            self.folder.mkdir(exist_ok=True)
+            ignore = self.folder / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n", "utf-8")
+            self._db = sqlite3.connect(self.folder / "ledger.db", timeout=30, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise SpecError(
+                f"the folder {self.folder} cannot be written ({error}): --glia-optimize keeps there what it "
+                "has paid for; make it writable, or work in a copy"
+            ) from None
+        self._locks: list[int] = []
+
+    def known(self, keys: Sequence[str]) -> dict[str, Metrics]:
+        """The samples with these keys that were already paid for."""
+        found = {}
+        for key in keys:
+            row = self._db.execute("SELECT metrics FROM samples WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                found[key] = json.loads(row[0])
+        return found
+
+    def keep(self, key: str, metrics: Metrics) -> None:
+        """Write a sample; it survives this process."""
+        self._db.execute("INSERT OR REPLACE INTO samples VALUES (?, ?)", (key, json.dumps(metrics)))
+
+    def begin(self, candidate: str, base: str, designer: str, budget: str) -> tuple[str, bytes]:
+        """Open a run of the search; returns its id and its secret, which nobody else knows yet."""
+        run = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        secret = secrets.token_bytes(32)
+        self._db.execute(
+            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+            (run, candidate, base, designer, budget, secret, time.time()),
+        )
+        return run, secret
+
+    def end(self, run: str, outcome: str) -> None:
+        """Close a run with what became of it."""
+        self._db.execute("UPDATE runs SET outcome = ? WHERE run = ?", (outcome, run))
+
+    def killed(self, candidate: str) -> list[str]:
+        """Runs for this candidate that never ended. Ask while holding its lock: no other is alive."""
+        rows = self._db.execute(
+            "SELECT run FROM runs WHERE candidate = ? AND outcome IS NULL ORDER BY started", (candidate,)
+        )
+        return [row[0] for row in rows]
+
+    def lock(self, candidate: str) -> None:
+        """Be the only search for this candidate until `close`; raises `SpecError` if another one is."""
+        name = candidate.replace("/", "-").replace(os.pathsep, "-")
+        descriptor = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(descriptor, 64).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise SpecError(
+                f"another --glia-optimize is at work on {candidate} (process {holder}): wait until it ends, "
+                "or stop it; nothing was changed"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._locks.append(descriptor)
+
+    def scratch(self) -> Path:
+        """A new folder for this process; those that killed processes have left are deleted."""
+        for left in self.folder.glob("tree-*"):
+            pid = int(left.name.split("-")[1])
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                shutil.rmtree(left, ignore_errors=True)
+            except PermissionError:
+                pass
+        return Path(tempfile.mkdtemp(prefix=f"tree-{os.getpid()}-", dir=self.folder))
+
+    def close(self) -> None:
+        """Release locks and the database."""
+        for descriptor in self._locks:
+            os.close(descriptor)
+        self._locks.clear()
+        self._db.close()

@@ -1,0 +1,127 @@
+"""How good a candidate is at what its specs ask, and whether one is shown to be better than another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from pytest_glia.estimate import Check
+from pytest_glia.statistics import Interval, mean_interval
+
+CheckId = tuple[str, int]
+"""A test's node id, and the ordinal of the comparison in it."""
+
+# A demand that is met by this much (as a log-ratio, or a share of its threshold) counts no further, unless
+# it is the first: a search must not trade the main goal for ever fewer of what is already rare.
+_ENOUGH = 0.25
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What running the specs for one candidate on some seeds has shown.
+
+    ``checks`` holds every comparison that the specs made; ``errors`` the tests that failed for another
+    reason (a plain assert, a replication that raised), with the message.
+    """
+
+    sources: Mapping[str, bytes]
+    seeds: tuple[int, ...]
+    checks: Mapping[CheckId, Check]
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, sources: Mapping[str, bytes], seeds: tuple[int, ...], reports: Sequence[pytest.TestReport]
+    ) -> Evaluation:
+        """Read the tests' reports of a job."""
+        checks: dict[CheckId, Check] = {}
+        errors: dict[str, str] = {}
+        for report in reports:
+            made = [Check.from_json(data) for data in getattr(report, "glia", ())]
+            checks |= {(report.nodeid, ordinal): check for ordinal, check in enumerate(made)}
+            judged = any(check.outcome != "shown" for check in made)
+            if report.failed and not judged:
+                errors[report.nodeid] = _message(report)
+        return cls(sources, seeds, checks, errors)
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """The mean of every metric that the candidate's replications reported, over all specs."""
+        merged: dict[str, float] = {}
+        for check in self.checks.values():
+            merged = {**check.evidence, **merged}
+        return merged
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the search wants: the checks of the specs, the first failing one first.
+
+    Attributes:
+        primary: The check that the search keeps improving after it is met; None if no failing spec
+            makes a comparison.
+        known: All checks that the starting candidate's specs made.
+    """
+
+    primary: CheckId | None
+    known: tuple[CheckId, ...]
+
+    def losses(self, evaluation: Evaluation) -> list[float]:
+        """One number a replication, smaller is better; infinite if the candidate does not work.
+
+        The sum of how far each check is on the wrong side of its threshold; being better than asked
+        counts without limit for the primary check, and up to a quarter for the others.
+        """
+        checks = [evaluation.checks.get(each) for each in self.known]
+        n = len(evaluation.seeds)
+        if any(check is None or len(check.excess) != n for check in checks):
+            return [math.inf] * n
+        measured = {nodeid for nodeid, _ in self.known}
+        unmeasured = float(sum(nodeid not in measured for nodeid in evaluation.errors))
+        if len(evaluation.errors) > unmeasured:
+            return [math.inf] * n
+        losses = [unmeasured] * n
+        for which, check in zip(self.known, checks, strict=True):
+            assert check is not None
+            floor = -math.inf if which == self.primary else -_ENOUGH
+            losses = [loss + max(excess, floor) for loss, excess in zip(losses, check.excess, strict=True)]
+        return losses
+
+    def loss(self, evaluation: Evaluation) -> float:
+        """The mean of `losses`."""
+        losses = self.losses(evaluation)
+        return math.fsum(losses) / len(losses) if losses else math.inf
+
+    def change(self, of: Evaluation, against: Evaluation, confidence: float) -> Interval:
+        """How much larger the loss of one candidate is than another's, paired on their common seeds.
+
+        An interval below zero shows that it is better.
+        """
+        n = min(len(of.seeds), len(against.seeds))
+        if of.seeds[:n] != against.seeds[:n]:
+            raise ValueError("the evaluations have no seeds in common")
+        pairs = zip(self.losses(of)[:n], self.losses(against)[:n], strict=True)
+        differences = [
+            ours - theirs for ours, theirs in pairs if not (math.isinf(ours) and math.isinf(theirs))
+        ]
+        if not differences or any(math.isinf(each) for each in differences):
+            worst = math.inf if not differences or differences[0] > 0 else -math.inf
+            return Interval(worst, 0.0, n, confidence, worst, worst)
+        return mean_interval(differences, confidence)
+
+    def met(self, evaluation: Evaluation) -> bool:
+        """Whether every check holds on the point estimate."""
+        return not evaluation.errors and all(
+            which in evaluation.checks and math.fsum(evaluation.checks[which].excess) < 0
+            for which in self.known
+        )
+
+
+def _message(report: pytest.TestReport) -> str:
+    """The last line of a failure that says something."""
+    text = report.longreprtext.strip()
+    lines = [line for line in text.splitlines() if line.startswith("E  ")] or text.splitlines()
+    return lines[0].removeprefix("E").strip() if lines else "failed"

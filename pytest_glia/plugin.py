@@ -1,0 +1,145 @@
+"""What pytest loads: options, settings, marker and fixtures. Everything heavier is imported on use."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_glia.fixture import Glia
+
+CHECKS = pytest.StashKey[Any]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("glia", "design by test (pytest-glia)")
+    group.addoption(
+        "--glia-optimize",
+        action="store_true",
+        help="Let a designer work on the candidates of the failing specs, in git branches, until they pass.",
+    )
+    group.addoption(
+        "--glia-designer", metavar="NAME", help="Who designs. Default: the setting glia_designer."
+    )
+    group.addoption(
+        "--glia-budget",
+        metavar="LIST",
+        help='What a search may spend, such as "100 sims, 2 min". Default: the setting glia_budget.',
+    )
+    group.addoption(
+        "--glia-testbed",
+        metavar="NAME",
+        default="sim",
+        help="What the fixture testbed gives: sim (default) or gpu.",
+    )
+    group.addoption("--glia-json", metavar="FILE", help="Write every verdict to FILE as JSON.")
+    parser.addini("glia_replications", "Seeded runs behind each estimate.", type="int", default=10)
+    parser.addini("glia_confidence", "Confidence of the interval of a verdict.", type="float", default=0.95)
+    parser.addini("glia_timeout", "Seconds after which a replication is killed.", type="float", default=60.0)
+    parser.addini("glia_workers", "Replications at once; 0 is one a core.", type="int", default=0)
+    parser.addini("glia_designer", "Who designs under --glia-optimize.", type="string", default="offline")
+    parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 100 s")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "glia(candidate, entry, role=None, exposes=()): a spec of the class or function `entry` in the file "
+        "`candidate`, relative to the root directory",
+    )
+    if hasattr(config, "workerinput"):
+        return
+    config.pluginmanager.register(_Verdicts(config), "glia-verdicts")
+    if config.getoption("glia_optimize"):
+        from pytest_glia.optimize import Optimizer
+
+        config.pluginmanager.register(Optimizer(config), "glia-optimizer")
+
+
+@pytest.fixture
+def glia(request: pytest.FixtureRequest) -> Glia:
+    """Measures the candidate that the test's ``glia`` marker names: `measure` and `compare`."""
+    from pytest_glia.candidate import Candidate, SpecError
+    from pytest_glia.context import CONTEXT
+    from pytest_glia.fixture import Glia
+    from pytest_glia.guard import plain_context
+
+    item = request.node
+    try:
+        candidates = Candidate.of(item)
+        if not candidates:
+            raise SpecError(
+                "the fixture glia needs a candidate: mark the test or module with "
+                'pytest.mark.glia(candidate="path/to/file.py", entry="ClassOrFunction")'
+            )
+        if CONTEXT not in request.config.stash:
+            request.config.stash[CONTEXT] = plain_context(request.config)
+    except SpecError as error:
+        pytest.fail(str(error), pytrace=False)
+    checks = item.stash.setdefault(CHECKS, [])
+    checks.clear()
+    return Glia(item, candidates, request.config.stash[CONTEXT], checks.append)
+
+
+@pytest.fixture(scope="session")
+def testbed(pytestconfig: pytest.Config) -> Any:
+    """What ``--glia-testbed`` names, from the domain that provides it; it skips where there is none."""
+    from pytest_glia.hooks import manager
+
+    name = pytestconfig.getoption("glia_testbed")
+    hooks, problems = manager(pytestconfig)
+    testbed = hooks.hook.glia_testbed(name=name)
+    if isinstance(testbed, str):
+        pytest.skip(testbed)
+    if testbed is None:
+        pytest.fail("; ".join([f"no domain provides the testbed {name!r}", *problems]), pytrace=False)
+    return testbed
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.when == "call" and CHECKS in item.stash:
+        checks = item.stash[CHECKS]
+        report.glia = [check.as_json() for check in checks]  # type: ignore[attr-defined]
+        report.user_properties.extend(("glia", f"{check.quantity}: {check.describe()}") for check in checks)
+    return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    modules = (type(left).__module__, type(right).__module__)
+    if "pytest_glia.estimate" not in modules:
+        return None
+    from pytest_glia.estimate import explain_comparison
+
+    return explain_comparison(op, left, right)
+
+
+class _Verdicts:
+    """Gathers the checks of all reports (also from xdist workers) for the summary and ``--glia-json``."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.reports: list[pytest.TestReport] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and hasattr(report, "glia"):
+            self.reports.append(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.reports:
+            from pytest_glia.summary import write_summary
+
+            write_summary(terminalreporter, self.reports)
+
+    def pytest_sessionfinish(self) -> None:
+        path = self.config.getoption("glia_json")
+        if path:
+            from pytest_glia.summary import write_json
+
+            write_json(self.config, path, self.reports)

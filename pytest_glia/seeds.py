@@ -1,0 +1,41 @@
+"""Seeds of replications: which are known beforehand, and which nobody could know."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Literal
+
+import numpy as np
+
+Purpose = Literal["development", "guard"]
+
+
+def known(purpose: Purpose, n: int) -> tuple[int, ...]:
+    """The first `n` seeds of a purpose, the same for ever: 32-bit integers.
+
+    ``development`` seeds are those of a search; ``guard`` seeds are those of a plain run, which no
+    search has used.
+    """
+    return tuple(_seed(hashlib.sha256(f"glia {purpose} {i}".encode()).digest()) for i in range(n))
+
+
+def sealed(secret: bytes, content: str, n: int) -> tuple[int, ...]:
+    """`n` confirmation seeds of a candidate: HMAC-SHA256 of its `content` hash under the run's secret.
+
+    They cannot be known before the candidate's text is fixed, and anyone who is told the secret
+    afterwards can compute them again.
+    """
+    return tuple(
+        _seed(hmac.new(secret, f"glia confirmation {content} {i}".encode(), "sha256").digest())
+        for i in range(n)
+    )
+
+
+def policy_rng(seed: int) -> np.random.Generator:
+    """The random stream of the policy itself, apart from the streams of the workload."""
+    return np.random.default_rng([seed, int.from_bytes(b"policy", "big")])
+
+
+def _seed(digest: bytes) -> int:
+    return int.from_bytes(digest[:4], "big")

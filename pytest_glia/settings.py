@@ -1,0 +1,68 @@
+"""The plugin's settings, read once from ``[tool.pytest]`` and the command line, and validated there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_glia.budget import Budget
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a user can set, with its meaning.
+
+    Attributes:
+        replications: Seeded runs behind each estimate (``glia_replications``).
+        confidence: Of the two-sided interval that decides a verdict (``glia_confidence``).
+        timeout: Seconds after which one replication is killed (``glia_timeout``).
+        workers: Replications that run at once (``glia_workers``; 0 is one a usable core).
+        testbed: What the fixture ``testbed`` gives (``--glia-testbed``).
+        designer: Who designs under ``--glia-optimize`` (``--glia-designer`` or ``glia_designer``).
+        budget: What a search may spend (``--glia-budget`` or ``glia_budget``).
+    """
+
+    replications: int
+    confidence: float
+    timeout: float
+    workers: int
+    testbed: str
+    designer: str
+    budget: Budget
+
+    @classmethod
+    def from_config(cls, config: pytest.Config) -> Settings:
+        """Read and validate; raises `pytest.UsageError` naming the setting, its value and its range."""
+        replications = config.getini("glia_replications")
+        if replications < 2:
+            raise pytest.UsageError(
+                f"glia_replications is {replications!r}: an interval needs at least 2 replications"
+            )
+        confidence = config.getini("glia_confidence")
+        if not 0.5 <= confidence < 1:
+            raise pytest.UsageError(
+                f"glia_confidence is {confidence!r}: give a number from 0.5 up to, not including, 1"
+            )
+        timeout = config.getini("glia_timeout")
+        if not 0 < timeout < float("inf"):
+            raise pytest.UsageError(f"glia_timeout is {timeout!r}: give a positive number of seconds")
+        workers = config.getini("glia_workers")
+        if workers < 0:
+            raise pytest.UsageError(f"glia_workers is {workers!r}: give 0 (one a core) or a positive number")
+        return cls(
+            replications=replications,
+            confidence=confidence,
+            timeout=timeout,
+            workers=workers or _usable_cores(),
+            testbed=config.getoption("glia_testbed"),
+            designer=config.getoption("glia_designer") or config.getini("glia_designer"),
+            budget=Budget.parse(config.getoption("glia_budget") or config.getini("glia_budget")),
+        )
+
+
+def _usable_cores() -> int:
+    """Cores this process may use, shared evenly among the workers of pytest-xdist if there are any."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
