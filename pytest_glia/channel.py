@@ -37,6 +37,8 @@ class Channel:
     def receive(self, timeout: float | None = None) -> dict[str, Any]:
         """The next message; raises `ChannelClosed`, or `TimeoutError` after `timeout` seconds."""
         while b"\n" not in self._buffer:
+            if timeout is not None and timeout <= 0:
+                raise TimeoutError("no time left to wait for a message")
             self._socket.settimeout(timeout)
             try:
                 part = self._socket.recv(1 << 16)

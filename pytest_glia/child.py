@@ -6,6 +6,7 @@ tests, and each replication in a fork of its own. The parent is in `evaluator`.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -21,6 +22,7 @@ from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.context import CONTEXT, Context
+from pytest_glia.hooks import manager
 from pytest_glia.replication import Metrics, die_with
 
 ENVIRONMENT = "PYTEST_GLIA_CHILD"
@@ -99,6 +101,11 @@ class Evaluations:
         if session.testsfailed:
             return None
         items = {item.nodeid: item for item in session.items}
+        if any("testbed" in item.fixturenames for item in session.items):  # type: ignore[attr-defined]
+            # Once here, so that no fork has to load or compile the domain again.
+            hooks, _ = manager(session.config)
+            hooks.hook.glia_testbed(name=session.config.getoption("glia_testbed"))
+        gc.freeze()
         self._channel.send(ready=sorted(items))
         try:
             while True:

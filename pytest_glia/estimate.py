@@ -81,7 +81,7 @@ class Check:
         interval = (
             f"[{self._format(self.low)}, {self._format(self.high)}]" if self.n > 1 else "[no interval: n = 1]"
         )
-        return f"{self._format(self.point)} {interval} (n={self.n}, {self.confidence:.4g})"
+        return f"{self._format(self.point)} {interval} (n={self.n}, {100 * self.confidence:g} %)"
 
     def demand(self) -> str:
         """The comparison that the spec makes."""

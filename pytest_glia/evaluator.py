@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -55,7 +56,11 @@ class EvaluatorFailed(Exception):
 
 
 class Evaluator:
-    """Runs jobs in the child, one at a time; each of its samples is in the ledger as it arrives."""
+    """Runs jobs in the child, one at a time; each of its samples is in the ledger as it arrives.
+
+    ``runs`` counts the replications that were run, of candidates and baselines, and ``seconds`` the time
+    that the jobs have taken: what a run to come will cost.
+    """
 
     def __init__(
         self,
@@ -82,6 +87,8 @@ class Evaluator:
         self._harness = _harness(repository.tree(base), settings.testbed)
         earlier = repository.merge_base_of(base)
         self._base_sources = {each.path: _text(repository.read(earlier, each.path)) for each in candidates}
+        self.runs = 0
+        self.seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
 
@@ -92,9 +99,12 @@ class Evaluator:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
             EvaluatorFailed: the child ended.
         """
+        if job.charged:
+            self._account.reserve(0)
         if self._channel is None:
             self._start()
         assert self._channel is not None
+        began = time.monotonic()
         reports: list[pytest.TestReport] = []
         refused: BudgetExhausted | None = None
         try:
@@ -112,6 +122,7 @@ class Evaluator:
                     else:
                         self._channel.send(known=known)
                 elif "add" in message:
+                    self.runs += 1
                     self._ledger.keep(message["add"], message["metrics"])
                 elif "report" in message:
                     reports.append(self._report(message["report"]))
@@ -134,6 +145,8 @@ class Evaluator:
         except BaseException:
             self.stop()
             raise
+        finally:
+            self.seconds += time.monotonic() - began
         if refused is not None:
             raise refused
         return reports

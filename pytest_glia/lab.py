@@ -20,8 +20,8 @@ from pytest_glia.repository import Repository
 from pytest_glia.settings import Settings
 from pytest_glia.statistics import Interval
 
-# A confirmation runs the baselines too, which the search has long had in the ledger.
-_CONFIRMATION_COST = 1.5
+# The winner may be slower than what was run on the way to it.
+_MARGIN = 1.5
 
 Result = Literal["better", "worse", "no better", "broken"]
 
@@ -100,13 +100,16 @@ class Lab:
         self._write = write
         self._seeds = seeds.known("development", settings.replications)
         self._look = max(2, math.ceil(settings.replications * 0.3))
-        self._began = account.seconds
+        before = evaluator.runs
         self.start = self._evaluate(sources, self._seeds)
+        self._arms = max(2, round((evaluator.runs - before) / len(self._seeds)))
         known = sorted(self.start.checks, key=lambda each: (nodeids.index(each[0]), each[1]))
         goals = [which for which in known if which[0] in failing]
         self.aim = Aim(goals[0] if goals else None, tuple(known))
-        self.hold(2)
-        self._line("start", "", self.start, "")
+        self._failing = frozenset(failing)
+        self.hold(0)
+        self._legend()
+        self._line("start", "the candidate as it is", self.start, "")
 
     def quick(self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation) -> Trial:
         """Try out a candidate with a first few replications only."""
@@ -116,14 +119,12 @@ class Lab:
         """Try out a candidate with all development replications; a bad one is stopped at a first look."""
         return self._try(sources, hypothesis, against, (self._look, len(self._seeds)))
 
-    def hold(self, evaluations: int) -> None:
-        """Set aside what that many full evaluations at the end of the run will cost."""
-        self.account.held_simulations = evaluations * len(self._seeds)
-        self.account.held_seconds = _CONFIRMATION_COST * self.account.held_simulations * self._pace()
-
-    def _pace(self) -> float:
-        """Seconds that a simulation has taken so far in this run, all overheads and baselines included."""
-        return (self.account.seconds - self._began) / max(1, self.account.simulations)
+    def hold(self, ablations: int) -> None:
+        """Set aside what the end of the run will cost: a confirmation and that many ablations."""
+        n = len(self._seeds)
+        pace = self._evaluator.seconds / max(1, self._evaluator.runs)
+        self.account.held_simulations = (1 + ablations) * n
+        self.account.held_seconds = _MARGIN * pace * (self._arms + ablations) * n
 
     def say(self, text: str) -> None:
         """Show a line of the designer's reasoning with the progress."""
@@ -151,7 +152,8 @@ class Lab:
         commit = self._commit(number, evaluation, hypothesis, change, result)
         trial = Trial(number, evaluation, change, result, commit)
         self.trials.append(trial)
-        self._line(f"{trial.number:5}", hypothesis.name, evaluation, result)
+        decided = len(looks) > 1 or result == "broken"
+        self._line(str(number), hypothesis.name, evaluation, result if decided else "")
         return trial
 
     def _evaluate(self, sources: Mapping[str, bytes], on: tuple[int, ...]) -> Evaluation:
@@ -195,12 +197,25 @@ class Lab:
         )
         return self._tip
 
+    def _legend(self) -> None:
+        """The head of the table of candidates: its columns are what the failing specs measure."""
+        columns = list(zip("ab", self._columns(self.start), strict=False))
+        for letter, check in columns:
+            self._write(f"  ({letter}) {check.scale} of {check.quantity}, asked {check.demand()}")
+        letters = "".join(f"     ({letter})" for letter, _ in columns)
+        self._write(f"{'#':>5} {'sims':>5} {'time':>6}  {'what was tried':<36}{letters}")
+
     def _line(self, number: str, name: str, evaluation: Evaluation, result: str) -> None:
-        points = [evaluation.checks[which] for which in self.aim.known if which in evaluation.checks]
-        shown = "  ".join(f"{_point(check):>7}" for check in distinct(points)[:3])
         spent = f"{self.account.simulations:5} {self.account.seconds:4.0f} s"
-        label = name if number != "start" else "the candidate as it is"
-        self._write(f"{number:>5} {spent}  {label[:32]:<32} {shown}  {result}".rstrip())
+        shown = "".join(f"{_point(check):>8}" for check in self._columns(evaluation))
+        self._write(f"{number:>5} {spent}  {name[:36]:<36}{shown} {result}".rstrip())
+        for message in evaluation.errors.values():
+            self.say(message)
+
+    def _columns(self, evaluation: Evaluation) -> list[Check]:
+        """The first two of the failing specs' different quantities."""
+        goals = [which for which in self.aim.known if which[0] in self._failing]
+        return distinct([evaluation.checks[which] for which in goals if which in evaluation.checks])[:2]
 
 
 def distinct(checks: Sequence[Check]) -> list[Check]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from pytest_glia.budget import Account, Budget
 from pytest_glia.candidate import Candidate
-from pytest_glia.designers import Claim, Proposal
+from pytest_glia.designers import Claim, Finding, Proposal
 from pytest_glia.lab import Trial, distinct, measured_table, predictions
-from pytest_glia.merit import Aim, Evaluation
+from pytest_glia.merit import Evaluation
 from pytest_glia.statistics import Interval
 
 
@@ -34,26 +34,36 @@ class Record:
     blob: str
     start: Evaluation
     proposal: Proposal
-    confirmed: Evaluation
+    confirmed: Evaluation | None
     passed: bool
     ablations: Mapping[str, Ablation]
     trials: Sequence[Trial]
-    aim: Aim
+    seeds: tuple[int, ...]
 
-    def summary(self) -> str:
-        """The measured table on confirmation seeds."""
-        return "\n".join(measured_table(self.confirmed.checks))
+    @property
+    def shown(self) -> Evaluation:
+        """What the design has shown: on confirmation seeds, or failing that on development seeds."""
+        return self.confirmed or self.proposal.evaluation
+
+    def table(self) -> str:
+        """What the specs asked of the design, and what was measured."""
+        return "\n".join(measured_table(self.shown.checks))
 
 
 def design_note(candidate: Candidate, record: Record) -> str:
     """The note as Markdown; every figure in it was measured in the run that it names."""
-    n = len(record.confirmed.seeds)
+    n = len(record.shown.seeds)
+    where = (
+        f"On {n} confirmation seeds that were not known before the design was fixed."
+        if record.confirmed
+        else f"On {n} development seeds, which the search has used: **not confirmed**, the budget was spent."
+    )
     parts = [
         f"# {candidate.entry} in `{candidate.path}`: design note",
         _verdict(record, n),
         "## Measured",
-        f"On {n} confirmation seeds that were not known before the design was fixed.",
-        record.summary(),
+        where,
+        record.table(),
         "## What was wrong",
         _evidence(record),
         "## The design",
@@ -78,12 +88,14 @@ def _verdict(record: Record, n: int) -> str:
 
 
 def _evidence(record: Record) -> str:
-    rows = ["| metric | start | this design |", "|---|---|---|"]
-    before, after = record.start.evidence, record.confirmed.evidence
-    rows += [f"| {name} | {before[name]:.4g} | {after[name]:.4g} |" for name in before if name in after]
-    return "\n".join(
-        ["Means over the development seeds (start) and the confirmation seeds (design):", "", *rows]
-    )
+    """The metrics that the ideas are about; all of them, if no idea says which."""
+    before, after = record.start.evidence, record.shown.evidence
+    ideas: list[Claim | Finding] = [*record.proposal.claims, *record.proposal.findings]
+    about = {name for idea in ideas for name in idea.predicts}
+    names = [name for name in before if name in after and (name in about or not about)]
+    rows = [f"| {name} | {before[name]:.4g} | {after[name]:.4g} |" for name in names]
+    what = "Means, of the start over the development seeds, of the design over the seeds above:"
+    return "\n".join([what, "", "| metric | start | this design |", "|---|---|---|", *rows])
 
 
 def _claims(record: Record, n: int) -> str:
@@ -117,9 +129,7 @@ def _claim(claim: Claim, record: Record) -> str:
         f"**{verdict}**."
     )
     for metric, sign in claim.predicts.items():
-        lines.append(
-            f"- {_prediction(metric, sign, ablation.evaluation.evidence, record.confirmed.evidence)}"
-        )
+        lines.append(f"- {_prediction(metric, sign, ablation.evaluation.evidence, record.shown.evidence)}")
     for check in distinct(list(ablation.evaluation.checks.values())):
         lines.append(f"- Without it: {check.quantity}: {check.measured()}.")
     return "\n".join(lines)
@@ -159,7 +169,7 @@ def _limits(record: Record, n: int) -> str:
 
 def _provenance(record: Record) -> str:
     spent = record.spent
-    seeds = ", ".join(map(str, record.confirmed.seeds))
+    seeds = ", ".join(map(str, record.seeds))
     return "\n".join(
         [
             f"- Run `{record.run}`, base commit `{record.base}`.",

@@ -43,6 +43,7 @@ class Finding:
     name: str
     text: str
     reason: str
+    predicts: Mapping[str, int]
     change: Interval
     verdict: str
 

@@ -139,15 +139,14 @@ def _try_idea(search: _Search, idea: _Applied) -> bool:
         if first.result != "broken":
             numbers = _tuned(search, design, first, mechanism.name, hypothesis)
             design = search.design.plus(replace(idea, numbers=numbers))
-    label = f"{_label(mechanism.name, design)}, all seeds" if mechanism.numbers else mechanism.name
-    trial = lab.full(design.build()[0], replace(hypothesis, name=label), search.best)
+    trial = lab.full(design.build()[0], replace(hypothesis, name=_label(mechanism.name, design)), search.best)
     if trial.result == "better":
         search.design, search.best = design, trial.evaluation
         search.findings.pop(mechanism.name, None)
         return True
     verdict = "refuted" if trial.result in ("worse", "broken") else "not shown to help"
     search.findings[mechanism.name] = Finding(
-        mechanism.name, mechanism.claim, idea.reason, trial.change, verdict
+        mechanism.name, mechanism.claim, idea.reason, mechanism.predicts, trial.change, verdict
     )
     return False
 
@@ -188,13 +187,18 @@ def _prune(search: _Search) -> None:
         trial = search.lab.full(sources, hypothesis, search.best)
         if trial.change.mean <= 0:
             search.findings[name] = Finding(
-                name, each.mechanism.claim, each.reason, trial.change, "not needed in the end"
+                name,
+                each.mechanism.claim,
+                each.reason,
+                each.mechanism.predicts,
+                trial.change,
+                "not needed in the end",
             )
             search.design, search.best = fewer, trial.evaluation
 
 
 def _hold(search: _Search) -> None:
-    """Keep enough of the budget for the confirmation, and an ablation of each kept idea."""
+    """Keep enough of the budget for an ablation of each kept idea, and of one more."""
     search.lab.hold(1 + len(search.design.applied))
 
 

@@ -1,0 +1,16 @@
+"""A fast, faithful simulator of an LLM-serving cluster, for policies written in Python.
+
+from sim import Cluster, workloads
+from sim.baselines import LeastLoadedQueue
+
+run = Cluster(replicas=4).run(workloads.sharegpt_bursty(rate=8.0, duration=1000, seed=1),
+router=LeastLoadedQueue()) run.metrics["mean_response_time"]
+"""
+
+from sim import workloads
+from sim.cluster import Cluster, warm_up
+from sim.policies import PolicyError
+from sim.results import Run
+from sim.workloads import Workload
+
+__all__ = ["Cluster", "PolicyError", "Run", "Workload", "warm_up", "workloads"]

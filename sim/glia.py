@@ -1,0 +1,33 @@
+"""What the simulator gives to pytest-glia: its testbed, and ideas for routers. Needs no import of the
+plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pluggy
+
+from sim.mechanisms import Mechanism, routing_mechanisms
+from sim.mechanisms.source import RouterSource
+
+hookimpl = pluggy.HookimplMarker("glia")
+
+
+@hookimpl
+def glia_mechanisms(path: str, entry: str, source: str) -> Sequence[Mechanism]:
+    """The routing mechanisms, if the candidate is a class with a method route(self, queue, replicas, now)."""
+    return routing_mechanisms(entry) if RouterSource.of(source, entry) else []
+
+
+@hookimpl
+def glia_testbed(name: str) -> Callable[..., Any] | str | None:
+    """`sim` is the simulated cluster, its kernel compiled and loaded; `gpu` skips, with the reason."""
+    if name == "sim":
+        from sim.cluster import Cluster, warm_up
+
+        warm_up()
+        return Cluster
+    if name == "gpu":
+        return "the testbed of real servers is not part of this release: use --glia-testbed sim"
+    return None

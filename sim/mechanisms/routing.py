@@ -1,0 +1,149 @@
+"""The routing mechanisms: what each claims, which evidence calls for it, and its edit of a router.
+
+Ordering, admission, reserves for growth, late binding, prediction, back-filling, placement and ageing are
+textbook means of scheduling under a memory limit (shortest job first; admission control with head-room;
+back-filling as in parallel job scheduling; ageing as in operating systems). Each is general: its edit is a
+few lines of any router that loops over its queue and chooses with `min(replicas, key=...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sim.mechanisms import edits
+from sim.mechanisms import evidence as gates
+from sim.mechanisms.source import RouterSource
+
+__all__ = ["Mechanism", "routing_mechanisms"]
+
+Numbers = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """One idea, as the hook `glia_mechanisms` of pytest-glia describes it."""
+
+    entry: str
+    """The router's class."""
+    name: str
+    claim: str
+    predicts: Mapping[str, int]
+    gate: Callable[[gates.Evidence], str | None]
+    edit: Callable[[RouterSource, Numbers], RouterSource | None]
+    numbers: Mapping[str, tuple[float, float]]
+    """Lowest and highest value of each constant."""
+    defaults: Numbers
+
+    def called_for(self, evidence: Mapping[str, float]) -> str | None:
+        """Why the evidence calls for this idea; None if it does not, or lacks what that takes."""
+        try:
+            return self.gate(evidence)
+        except KeyError:
+            return None
+
+    def apply(self, source: str, numbers: Numbers) -> str | None:
+        """The router's source with the idea worked in; None if it has no place for it, or has it already."""
+        router = RouterSource.of(source, self.entry)
+        edited = None if router is None else self.edit(router, numbers)
+        return None if edited is None else edited.text
+
+
+def routing_mechanisms(entry: str) -> list[Mechanism]:
+    """All routing mechanisms for the router `entry`, in the order in which they build on one another."""
+
+    def idea(
+        name: str,
+        claim: str,
+        *,
+        predicts: Mapping[str, int],
+        gate: Callable[[gates.Evidence], str | None],
+        edit: Callable[[RouterSource, Numbers], RouterSource | None],
+        **numbers: tuple[float, float, float],
+    ) -> Mechanism:
+        """A mechanism; a number is given as lowest, default and highest value."""
+        ranges = {key: (low, high) for key, (low, _, high) in numbers.items()}
+        defaults = {key: default for key, (_, default, _) in numbers.items()}
+        return Mechanism(entry, name, claim, predicts, gate, edit, ranges, defaults)
+
+    return [
+        idea(
+            "hold requests without room",
+            "A request waits at the router until its prompt fits, so replicas need not evict others for it.",
+            predicts={"restarted_fraction": -1, "replica_wait_share": -1, "mean_response_time": -1},
+            gate=gates.cache_runs_out,
+            edit=edits.hold_without_room,
+            HEADROOM=(0.01, 0.06, 0.3),
+        ),
+        idea(
+            "shortest prompt first",
+            "Of the requests held the one with the shortest prompt goes first: it delays the others least.",
+            predicts={"mean_response_time": -1, "p50_response_time": -1, "p99_response_time": +1},
+            gate=gates.queue_at_router,
+            edit=edits.shortest_first,
+        ),
+        idea(
+            "reserve for new requests",
+            "Tokens are reserved for the answer of each request about to start: they all grow at once.",
+            predicts={"restarted_fraction": -1, "mean_response_time": -1},
+            gate=gates.new_requests_evicted,
+            edit=edits.reserve_tokens,
+            RESERVE_TOKENS=(100, 700, 3000),
+            HEADROOM=(0.01, 0.03, 0.1),
+        ),
+        idea(
+            "reserve for growth",
+            "Blocks are kept for each running request to grow, so that long answers do not run out of cache.",
+            predicts={"restarted_fraction": -1, "recompute_share": -1, "mean_response_time": -1},
+            gate=gates.work_is_recomputed,
+            edit=edits.growth,
+            GROWTH_BLOCKS=(0.5, 2.0, 8.0),
+            HEADROOM=(0.01, 0.03, 0.1),
+        ),
+        idea(
+            "bind late",
+            "A request waits at the router, not in a replica's queue, so that shorter prompts may pass it.",
+            predicts={"replica_wait_share": -1, "mean_response_time": -1, "p99_response_time": +1},
+            gate=gates.queue_at_replicas,
+            edit=edits.bind_late,
+            MAX_WAITING=(1, 2, 32),
+        ),
+        idea(
+            "reserve what was learnt",
+            "The mean answer of completed requests tells how much a new request is going to grow.",
+            predicts={"restarted_fraction": -1, "mean_response_time": -1},
+            gate=gates.new_requests_evicted,
+            edit=edits.learnt_reserve,
+            RESERVE_SHARE=(0.1, 0.8, 3.0),
+        ),
+        idea(
+            "reserve in proportion to the prompt",
+            "A request with a long prompt is likely to get a long answer, so it needs more room to grow.",
+            predicts={"restarted_fraction": -1, "mean_response_time": -1},
+            gate=gates.new_requests_evicted,
+            edit=edits.proportional_reserve,
+            RESERVE_RATIO=(0.1, 0.6, 2.0),
+        ),
+        idea(
+            "place by blocks",
+            "The replica with the fewest committed blocks is chosen, for counts hide how big requests are.",
+            predicts={"replica_imbalance": -1, "mean_response_time": -1},
+            gate=gates.replicas_uneven,
+            edit=edits.place_by_blocks,
+        ),
+        idea(
+            "back-fill",
+            "A request that fits may pass an earlier one that does not: free blocks are not left idle.",
+            predicts={"kv_use_mean": +1, "router_wait_share": -1, "mean_response_time": -1},
+            gate=gates.idle_while_waiting,
+            edit=edits.back_fill,
+        ),
+        idea(
+            "ageing",
+            "A waiting request moves ahead with time, so that long prompts are not overtaken for ever.",
+            predicts={"p99_response_time": -1},
+            gate=gates.some_wait_for_ever,
+            edit=edits.ageing,
+            AGEING_RATE=(0.1, 3.0, 100.0),
+        ),
+    ]

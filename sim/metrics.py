@@ -1,0 +1,97 @@
+"""The metrics of a run: one definition for each, all finite, in seconds unless said otherwise.
+
+Per request: response time = finish - arrival; ttft = first token - arrival; tpot = (finish - first token) /
+(output tokens - 1), over requests of at least two output tokens; slowdown = response time / the response time
+that it would have had alone on an idle replica. mean_, p50_, p90_, p99_ of each.
+
+duration: first arrival to last completion. throughput, output_throughput: requests, output tokens per second
+of it. restarts: evictions per request. restarted_fraction: share of requests evicted at least once.
+unfinished_fraction: share of requests that did not finish. gpu_hours: replicas x duration.
+
+Where the response time goes, as shares of its sum over requests, adding up to 1: router_wait_share in the
+global queue; replica_wait_share in a replica's queue before the first admission; recompute_share from an
+eviction until the lost tokens are computed again; service_share the rest.
+
+kv_use_mean, kv_use_p99: fraction of a replica's blocks in use, weighted by the time of steps.
+batch_full_share: share of the time of steps with a full batch. prefill_share: share of the tokens computed
+that were prefill, recomputation included. replica_imbalance: coefficient of variation over replicas of the
+requests at each, averaged over the samples at which there are any. busy_share: share of the replicas' time
+spent in steps. mean_prompt_tokens, mean_output_tokens: of the requests. queue_max: most requests left in the
+global queue after a call. router_calls: calls of `route`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def measure(
+    requests: Mapping[str, NDArray[Any]], series: Mapping[str, NDArray[Any]], totals: Mapping[str, float]
+) -> dict[str, float]:
+    """All metrics of a run with these requests, series and totals (see `sim.results.Run`)."""
+    arrival, finish, output = requests["arrival"], requests["finish"], requests["output_tokens"]
+    response = finish - arrival
+    several = output > 1
+    metrics: dict[str, float] = {}
+    for name, values in {
+        "response_time": response,
+        "ttft": requests["first_token"] - arrival,
+        "tpot": (finish - requests["first_token"])[several] / (output[several] - 1),
+        "slowdown": response / requests["alone"],
+    }.items():
+        metrics |= _spread(name, values)
+
+    count = len(arrival)
+    duration = float(finish.max() - arrival[0]) if count else 0.0
+    replicas = totals["replicas"]
+    metrics["duration"] = duration
+    metrics["throughput"] = _ratio(count, duration)
+    metrics["output_throughput"] = _ratio(output.sum(), duration)
+    metrics["restarts"] = _ratio(requests["restarts"].sum(), count)
+    metrics["restarted_fraction"] = _ratio((requests["restarts"] > 0).sum(), count)
+    metrics["unfinished_fraction"] = 0.0  # a run goes on until every request has finished
+    metrics["gpu_hours"] = replicas * duration / 3600
+
+    total = float(response.sum())
+    shares = {
+        "router_wait_share": _ratio((requests["routed"] - arrival).sum(), total),
+        "replica_wait_share": _ratio((requests["admitted"] - requests["routed"]).sum(), total),
+        "recompute_share": _ratio(requests["recompute_time"].sum(), total),
+    }
+    metrics |= shares
+    metrics["service_share"] = 1.0 - sum(shares.values()) if total > 0 else 0.0
+
+    metrics["kv_use_mean"] = totals["kv_use_mean"]
+    metrics["kv_use_p99"] = totals["kv_use_p99"]
+    metrics["batch_full_share"] = _ratio(totals["batch_full_time"], totals["busy_time"])
+    metrics["prefill_share"] = _ratio(
+        totals["prefill_tokens"], totals["prefill_tokens"] + totals["decode_tokens"]
+    )
+    metrics["replica_imbalance"] = _imbalance(series["running"] + series["waiting"])
+    metrics["busy_share"] = _ratio(totals["busy_time"], replicas * duration)
+    metrics["mean_prompt_tokens"] = _ratio(requests["prompt_tokens"].sum(), count)
+    metrics["mean_output_tokens"] = _ratio(output.sum(), count)
+    metrics["queue_max"] = totals["queue_max"]
+    metrics["router_calls"] = totals["router_calls"]
+    return metrics
+
+
+def _spread(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    if len(values) == 0:
+        return {f"{kind}_{name}": 0.0 for kind in ("mean", "p50", "p90", "p99")}
+    p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
+    return {f"mean_{name}": float(values.mean()), f"p50_{name}": p50, f"p90_{name}": p90, f"p99_{name}": p99}
+
+
+def _ratio(part: Any, whole: float) -> float:
+    return float(part) / float(whole) if whole > 0 else 0.0
+
+
+def _imbalance(held: NDArray[np.int64]) -> float:
+    """Mean over samples of standard deviation / mean over replicas."""
+    busy = held[held.sum(axis=1) > 0]
+    return float((busy.std(axis=1) / busy.mean(axis=1)).mean()) if len(busy) else 0.0

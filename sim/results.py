@@ -1,0 +1,169 @@
+"""The result of a run: a table of requests, series of replicas, and the metrics made from them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim import state as layout
+from sim.metrics import measure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Run", "collect"]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What happened. All times in seconds since the start of the workload."""
+
+    requests: Mapping[str, NDArray[Any]]
+    """Columns, one entry a request in order of arrival: arrival, routed (left the global queue), admitted
+    (first
+    entered a batch), first_token, finish, prompt_tokens, output_tokens, replica, restarts (evictions),
+    recompute_time (from each eviction until the lost tokens are computed again), alone (response time it
+    would have had alone)."""
+    series: Mapping[str, NDArray[Any]]
+    """time[k], and [k, replica]: running, waiting (requests), blocks_used."""
+    totals: Mapping[str, float]
+    """What is counted during the run rather than per request: replicas, kv_blocks, router_calls, queue_max
+    (requests
+    left in the global queue), busy_time, batch_full_time (replica-seconds), steps, prefill_tokens,
+    decode_tokens, kv_use_mean, kv_use_p99 (fractions of the blocks, weighted by the time of steps)."""
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """All metrics by name; `sim.metrics` defines each."""
+        return measure(self.requests, self.series, self.totals)
+
+    def goodput(self, *, ttft: float | None = None, tpot: float | None = None) -> float:
+        """Requests/s that kept the SLO: first token within `ttft`, then at most `tpot` per output token, in
+        seconds.
+
+        None sets no bound. Counted over the time from the first arrival to the last completion.
+        """
+        for name, bound in {"ttft": ttft, "tpot": tpot}.items():
+            if bound is not None and not bound > 0:
+                raise ValueError(
+                    f"{name}={bound!r}; expected a positive number of seconds, or None for no bound"
+                )
+        columns = self.requests
+        kept = np.ones(len(columns["arrival"]), bool)
+        if ttft is not None:
+            kept &= columns["first_token"] - columns["arrival"] <= ttft
+        if tpot is not None:
+            kept &= columns["finish"] - columns["first_token"] <= tpot * (columns["output_tokens"] - 1)
+        span = self.metrics["duration"]
+        return float(kept.sum() / span) if span > 0 else 0.0
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The table of requests as a data frame."""
+        import pandas as pd
+
+        return pd.DataFrame(dict(self.requests))
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the run, losing nothing: the requests as the table, series and totals in its metadata."""
+        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+        import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+
+        rest = {
+            "totals": dict(self.totals),
+            "series": {name: _encode(array) for name, array in self.series.items()},
+        }
+        table = pa.table(dict(self.requests), metadata={_KEY: json.dumps(rest).encode()})
+        pq.write_table(table, path)
+
+    @classmethod
+    def from_parquet(cls, path: str | Path) -> Run:
+        """Read what `to_parquet` wrote; ValueError if the file is something else."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path)
+        metadata = table.schema.metadata or {}
+        if _KEY not in metadata:
+            raise ValueError(f"{str(path)!r} is not a run: expected a Parquet file written by Run.to_parquet")
+        rest = json.loads(metadata[_KEY])
+        return cls(
+            requests={name: table[name].to_numpy() for name in table.column_names},
+            series={name: _decode(text) for name, text in rest["series"].items()},
+            totals=rest["totals"],
+        )
+
+
+_KEY = b"sim.run"
+
+
+def _encode(array: NDArray[Any]) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _decode(text: str) -> NDArray[Any]:
+    return np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def collect(state: layout.State, *, alone: NDArray[np.float64], router_calls: int, queue_max: int) -> Run:
+    """The run that left this state behind."""
+    times, work = state.times, state.work
+    requests = {
+        "arrival": state.arrival,
+        "routed": times[:, layout.ROUTED],
+        "admitted": times[:, layout.ADMITTED],
+        "first_token": times[:, layout.FIRST_TOKEN],
+        "finish": times[:, layout.FINISH],
+        "prompt_tokens": work[:, layout.PROMPT],
+        "output_tokens": work[:, layout.OUTPUT],
+        "replica": state.place[:, layout.REPLICA],
+        "restarts": work[:, layout.RESTARTS],
+        "recompute_time": times[:, layout.RECOMPUTE],
+        "alone": alone,
+    }
+    samples = state.samples[: state.sampled[0]]
+    series = {
+        "time": np.arange(len(samples)) * state.clock[layout.INTERVAL],
+        "running": samples[:, :, 0],
+        "waiting": samples[:, :, 1],
+        "blocks_used": samples[:, :, 2],
+    }
+    mean, p99 = _kv_use(state.kv_use)
+    tally = state.tally
+    totals = {
+        "replicas": float(len(state.gauges)),
+        "kv_blocks": float(state.limits[layout.KV_BLOCKS]),
+        "router_calls": float(router_calls),
+        "queue_max": float(queue_max),
+        "busy_time": float(tally[layout.BUSY_TIME]),
+        "batch_full_time": float(tally[layout.FULL_TIME]),
+        "steps": float(tally[layout.STEPS]),
+        "prefill_tokens": float(tally[layout.PREFILL_TOKENS]),
+        "decode_tokens": float(tally[layout.DECODE_TOKENS]),
+        "kv_use_mean": mean,
+        "kv_use_p99": p99,
+    }
+    return Run(
+        requests={name: np.ascontiguousarray(column) for name, column in requests.items()},
+        series={name: np.ascontiguousarray(column) for name, column in series.items()},
+        totals=totals,
+    )
+
+
+def _kv_use(weights: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and 99th percentile of the use of the KV cache over the time of steps, to 0.1 %."""
+    total = weights.sum()
+    if total == 0:
+        return 0.0, 0.0
+    use = np.arange(len(weights)) / layout.USE_BINS
+    p99 = use[np.searchsorted(np.cumsum(weights), 0.99 * total)]
+    return float((weights * use).sum() / total), float(p99)

@@ -1,0 +1,69 @@
+"""The documentation runs: its files are written, its console sessions are executed and compared."""
+
+import fnmatch
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILE = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CONSOLE = re.compile(r"^```console\n\$ (pytest[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A committed project of the files that the pages show, the later pages' conftest left out."""
+    for name, text in FILE.findall((ROOT / "docs/specs.md").read_text("utf-8")):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    return tmp_path
+
+
+def run(project: Path, command: str) -> str:
+    """What a console command prints."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.stdout + done.stderr
+
+
+def check(shown: str, printed: str) -> None:
+    """The lines of a console block occur in the output, in order; ``...`` stands for anything between."""
+    lines = [line.rstrip() for line in printed.splitlines()]
+    for expected in filter(lambda line: line.strip() != "...", shown.splitlines()):
+        while lines and not fnmatch.fnmatchcase(lines[0], f"{expected.rstrip().replace('[', '[[]')}*"):
+            lines.pop(0)
+        assert lines, f"{expected!r} was not printed:\n{printed}"
+
+
+def test_writing_specs(project: Path) -> None:
+    """docs/specs.md: its spec fails on its candidate with the message that it shows."""
+    [(command, shown)] = CONSOLE.findall((ROOT / "docs/specs.md").read_text("utf-8"))
+    check(shown, run(project, command))
+
+
+def test_designing(project: Path) -> None:
+    """docs/designing.md: its mechanism makes the spec of docs/specs.md pass."""
+    text = (ROOT / "docs/designing.md").read_text("utf-8")
+    for name, content in FILE.findall(text):
+        (project / name).write_text(content, "utf-8")
+    for arguments in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start"],
+    ):
+        subprocess.run(["git", *arguments], cwd=project, check=True)
+    [(command, shown)] = CONSOLE.findall(text)
+    check(shown, run(project, command))

@@ -1,0 +1,100 @@
+"""The cluster: its settings are checked, it pickles, and an idle one gives the times that the profile
+says."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim import Cluster, Workload, costs, workloads
+from sim.baselines import RoundRobin
+
+
+def one(prompt: int, output: int) -> Workload:
+    """A workload of one request."""
+    return Workload.from_arrays(arrival=[1.0], prompt_tokens=[prompt], output_tokens=[output])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"replicas": 0}, "replicas=0; expected a whole number from 1 to 10000 replicas"),
+        ({"replicas": 2.0}, "replicas=2.0; expected a whole number"),
+        ({"kv_blocks": 1}, "kv_blocks=1; expected a whole number from 2 to 1e\\+09 blocks per replica"),
+        ({"block_size": -16}, "block_size=-16; .* tokens per block"),
+        ({"max_num_seqs": True}, "max_num_seqs=True; .* requests per batch"),
+        ({"max_num_batched_tokens": "8k"}, "max_num_batched_tokens='8k'; .* tokens per step"),
+        ({"watermark": 0.9}, "watermark=0.9; expected a number from 0 to 0.5 as a fraction of the blocks"),
+        ({"time_scale": float("nan")}, "time_scale=nan; .* times the profile's GPU time"),
+        ({"gpu": "a11"}, "no cost profile for gpu='a11' with model='llama-3-8b'; there is gpu='a10'"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(setting: dict[str, Any], message: str) -> None:
+    """Each field is validated, with value, range and unit in the message."""
+    with pytest.raises(ValueError, match=message):
+        Cluster(**setting)
+
+
+def test_a_cluster_pickles() -> None:
+    """Clusters travel between processes."""
+    assert pickle.loads(pickle.dumps(Cluster(replicas=3))) == Cluster(replicas=3)
+
+
+def test_a_request_that_can_never_run_is_refused() -> None:
+    """A request that does not fit an empty cache is named before anything runs, and the largest that fits
+    runs."""
+    cluster = Cluster(kv_blocks=100)
+    with pytest.raises(
+        ValueError, match=r"request 0 can never run: .* take 100 KV blocks .* a replica has 99"
+    ):
+        cluster.run(one(1585, 1), RoundRobin())
+    assert cluster.run(one(1584, 1), RoundRobin()).metrics["throughput"] > 0
+
+
+def test_no_requests() -> None:
+    """An empty workload gives an empty run with finite metrics."""
+    run = Cluster().run(Workload.from_arrays(arrival=[], prompt_tokens=[], output_tokens=[]), RoundRobin())
+    assert len(run.to_pandas()) == 0
+    assert all(np.isfinite(value) for value in run.metrics.values())
+
+
+@pytest.mark.parametrize(("prompt", "output"), [(1, 1), (5, 2), (64, 300), (2000, 40)])
+def test_alone_a_request_takes_what_the_profile_says(prompt: int, output: int) -> None:
+    """One step for the prompt, then one a token, each of linear part, LM head and attention; slowdown is
+    one."""
+    profile = costs.profile("a10", "llama-3-8b")
+    points = dict(profile.linear_points)
+    tokens = np.array(sorted(points))
+    linear = np.interp([prompt, 1], tokens, [points[token] for token in tokens])
+    expected = linear[0] + profile.head + profile.prefill * prompt * (prompt + 1) / 2
+    for made in range(1, output):
+        expected += linear[1] + profile.head + profile.decode * (prompt + made)
+    run = Cluster(replicas=2, time_scale=2.0).run(one(prompt, output), RoundRobin())
+    assert run.metrics["mean_response_time"] == pytest.approx(2 * profile.time_scale * expected)
+    assert run.metrics["mean_slowdown"] == pytest.approx(1)
+
+
+def test_a_long_prompt_is_chunked() -> None:
+    """A prompt beyond the token budget takes several steps, and the slowdown's yardstick knows it."""
+    cluster = Cluster(max_num_batched_tokens=100)
+    run = cluster.run(one(250, 3), RoundRobin())
+    assert run.totals["steps"] == 3 + 2
+    assert run.metrics["mean_slowdown"] == pytest.approx(1)
+
+
+def test_time_scale_stretches_time() -> None:
+    """Twice the GPU time and half the arrival rate is the same run, twice as long."""
+    workload = workloads.sharegpt_bursty(8.0, 50, seed=2)
+    slow = Workload.from_arrays(
+        arrival=2 * workload.arrival,
+        prompt_tokens=workload.prompt_tokens,
+        output_tokens=workload.output_tokens,
+    )
+    fast_run, slow_run = (
+        Cluster().run(workload, RoundRobin()),
+        Cluster(time_scale=2.0).run(slow, RoundRobin()),
+    )
+    np.testing.assert_allclose(slow_run.requests["finish"], 2 * fast_run.requests["finish"], rtol=1e-9)

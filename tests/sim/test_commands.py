@@ -1,0 +1,101 @@
+"""The commands: they print what they promise, and say what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sim import bench, curve, paper
+from sim.__main__ import main
+from sim.baselines import LeastLoadedQueue, RoundRobin
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def test_bench_counts_its_calls(capsys: pytest.CaptureFixture[str]) -> None:
+    """Compile time apart, then requests/s with the calls asserted."""
+    assert main(["bench", "--duration", "30", "--repeats", "2"]) == 0
+    compiled, measured = capsys.readouterr().out.splitlines()
+    assert "not counted below" in compiled
+    assert "requests/s" in measured
+    assert "router calls counted" in measured
+
+
+def test_bench_fails_if_a_call_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure for a router that was not asked every time is no figure."""
+    read = bench.ReadingLeastLoadedQueue.route
+
+    def forgetful(self: bench.ReadingLeastLoadedQueue, *call: object) -> object:
+        pairs = read(self, *call)  # type: ignore[arg-type]
+        self.views_read -= 1
+        return pairs
+
+    monkeypatch.setattr(bench.ReadingLeastLoadedQueue, "route", forgetful)
+    with pytest.raises(AssertionError, match="expected one call for each of 85 arrivals"):
+        list(bench.report(rate=8.5, duration=10, repeats=1))
+
+
+def test_paper_says_where_its_data_should_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the data: one sentence, exit code 1."""
+    assert main(["paper", "--data", str(tmp_path)]) == 1
+    assert f"the paper's lengths are not at '{tmp_path}" in capsys.readouterr().err
+
+
+def test_paper_arrivals_are_the_published_ones() -> None:
+    """7,859 requests, the last at 999.79995 s."""
+    arrivals = paper.arrivals()
+    assert len(arrivals) == 7859
+    assert arrivals[-1] == pytest.approx(999.79995, abs=1e-5)
+
+
+def test_another_generator_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If NumPy's legacy generator ever changed, the command would not quietly compare another trace."""
+    monkeypatch.setattr(paper, "REQUESTS", 7000)
+    with pytest.raises(RuntimeError, match=r"gives 7859 arrivals .* the paper's trace has 7000"):
+        paper.arrivals()
+
+
+@pytest.mark.skipif(
+    not (DATA / paper.TRACE).is_file(), reason=f"the published lengths are not at {DATA / paper.TRACE}"
+)
+def test_the_paper_is_reproduced() -> None:
+    """Calibrated on LLQ's 54.6 s alone, Round Robin is within 8 % of its published 63.3 s (median of 20)."""
+    workloads = paper.traces(DATA, 20)
+    for router, tolerance in ((LeastLoadedQueue, 0.03), (RoundRobin, 0.08)):
+        means = paper.replicate(router, workloads, 1.0, lambda run: run.metrics["mean_response_time"])
+        median = sorted(means)[9:11]
+        assert sum(median) / 2 == pytest.approx(paper.PUBLISHED[router.__name__], rel=tolerance)
+
+
+def test_paper_prints_all_routers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Calibration grid, then a line for each of the six routers with the published figures beside."""
+    (tmp_path / "traces").mkdir()
+    (tmp_path / paper.TRACE).write_text(
+        "arrived_at,num_prefill_tokens,num_decode_tokens\n" + "0,50,3\n" * 3973
+    )
+    monkeypatch.setattr(paper, "GRID", [1.0])
+    assert main(["paper", "--data", str(tmp_path), "--resamplings", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-6:]] == [router.__name__ for router in paper.ROUTERS]
+    assert "63.3" in lines[-5]
+    assert "54.6" in lines[-4]
+
+
+def test_curve_has_a_line_per_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table from which a load is chosen."""
+    monkeypatch.setattr(curve, "RATES", (4.0, 5.0))
+    assert main(["curve", "--seeds", "2", "--duration", "20"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["4.0", "5.0"]
+
+
+def test_a_count_below_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a usage error that names it."""
+    with pytest.raises(SystemExit):
+        main(["bench", "--repeats", "0"])
+    assert "'0'; expected a whole number of at least 1" in capsys.readouterr().err
