@@ -74,6 +74,7 @@ class Delivery:
             passed=self.passed,
             ablations=ablations,
             trials=self._lab.trials,
+            failing=self._lab.failing,
             seeds=self._seeds,
         )
         files = dict(self._winner)

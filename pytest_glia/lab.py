@@ -64,7 +64,8 @@ class Lab:
     Attributes:
         candidates: Under design.
         start: What the candidates of the base commit have shown.
-        aim: What the failing specs ask.
+        aim: What the specs ask, the failing ones first.
+        failing: The tests that the present candidates fail.
         trials: All candidates tried so far, in order.
     """
 
@@ -106,7 +107,7 @@ class Lab:
         known = sorted(self.start.checks, key=lambda each: (nodeids.index(each[0]), each[1]))
         goals = [which for which in known if which[0] in failing]
         self.aim = Aim(goals[0] if goals else None, tuple(known))
-        self._failing = frozenset(failing)
+        self.failing = frozenset(failing)
         self.hold(0)
         self._legend()
         self._line("start", "the candidate as it is", self.start, "")
@@ -214,7 +215,7 @@ class Lab:
 
     def _columns(self, evaluation: Evaluation) -> list[Check]:
         """The first two of the failing specs' different quantities."""
-        goals = [which for which in self.aim.known if which[0] in self._failing]
+        goals = [which for which in self.aim.known if which[0] in self.failing]
         return distinct([evaluation.checks[which] for which in goals if which in evaluation.checks])[:2]
 
 

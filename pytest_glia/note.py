@@ -38,6 +38,7 @@ class Record:
     passed: bool
     ablations: Mapping[str, Ablation]
     trials: Sequence[Trial]
+    failing: frozenset[str]
     seeds: tuple[int, ...]
 
     @property
@@ -130,7 +131,8 @@ def _claim(claim: Claim, record: Record) -> str:
     )
     for metric, sign in claim.predicts.items():
         lines.append(f"- {_prediction(metric, sign, ablation.evaluation.evidence, record.shown.evidence)}")
-    for check in distinct(list(ablation.evaluation.checks.values())):
+    goals = [c for (nodeid, _), c in ablation.evaluation.checks.items() if nodeid in record.failing]
+    for check in distinct(goals):
         lines.append(f"- Without it: {check.quantity}: {check.measured()}.")
     return "\n".join(lines)
 
@@ -139,8 +141,8 @@ def _prediction(metric: str, sign: int, without: Mapping[str, float], design: Ma
     if metric not in without or metric not in design:
         return f"`{metric}` was not reported."
     before, after = without[metric], design[metric]
-    held = (after - before) * sign > 0
-    return f"`{metric}`: {before:.4g} without, {after:.4g} with: {'as' if held else '**not** as'} predicted."
+    held = "as" if (after - before) * sign > 0 else "**not** as"
+    return f"`{metric}`: {before:.4g} without, {after:.4g} with: sign {held} predicted."
 
 
 def _sensitivity(record: Record) -> str:

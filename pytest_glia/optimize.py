@@ -29,7 +29,7 @@ class Optimizer:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Design for each group of specs that share their candidates, then run the other tests as ever."""
-        if session.testsfailed or self._config.option.collectonly:
+        if session.testsfailed or self._config.option.collectonly or not session.items:
             return None
         try:
             groups, others = _grouped(session.items)

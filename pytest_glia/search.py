@@ -77,6 +77,12 @@ class Search:
         if not failing:
             self.write("No spec fails: nothing to do, and nothing was spent.")
             return before
+        least = 2 * self.settings.replications
+        if self.settings.budget.simulations < least:
+            raise SpecError(
+                f"the budget of {self.settings.budget} is too small: to look at the present candidate and to "
+                f"confirm one takes {least} simulations (2 x glia_replications) before any search"
+            )
         for error in (fault(each, self.sources[each.path]) for each in self.candidates):
             if error:
                 raise SpecError(f"{error}; correct and commit it, so that there is something to start from")

@@ -1,5 +1,4 @@
-"""What the simulator gives to pytest-glia: its testbed, and ideas for routers. Needs no import of the
-plugin."""
+"""What the simulator gives to pytest-glia, without importing it: its testbed, and ideas for routers."""
 
 from __future__ import annotations
 

@@ -204,13 +204,15 @@ def _hold(search: _Search) -> None:
 
 def _claim(design: _Design, applied: _Applied) -> Claim:
     mechanism = applied.mechanism
+    # A later idea may have tuned a number of an earlier one again: the winner's text has the last word.
+    final = constants(design.build()[0][applied.path].decode())
     sources, homeless = design.without(mechanism.name).build()
     return Claim(
         mechanism.name,
         mechanism.claim,
         applied.reason,
         mechanism.predicts,
-        applied.numbers,
+        {name: final.get(name, value) for name, value in applied.numbers.items()},
         sources,
         homeless,
     )

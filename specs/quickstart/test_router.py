@@ -1,7 +1,7 @@
 """Requests to four A10 replicas finish soon, without evicting one another.
 
 Four replicas of Llama-3-8B, each with a KV cache of 2,240 blocks of 16 tokens, serve ShareGPT-like
-requests that arrive in bursts, 8 a second, for 1,000 seconds. Past its knee the system wastes GPU time:
+requests that arrive in bursts, 8.5 a second, for 1,000 seconds. Past its knee the system wastes GPU time:
 a replica that has run out of KV blocks evicts the request that it admitted last, and computes it again
 later. The realised rate is held at the nominal one in every replication, so that the baseline, the
 least-loaded queue, is past its knee in the median replication; with a free rate it would be so in some
@@ -22,7 +22,7 @@ def serve(testbed):
     """One replication: a trace that only the seed decides, served by this router."""
     cluster = testbed(replicas=4, gpu="a10", model="llama-3-8b", kv_blocks=2240)
     return lambda router, seed: cluster.run(
-        workloads.sharegpt_bursty(rate=8.0, duration=1000, seed=seed), router=router
+        workloads.sharegpt_bursty(rate=8.5, duration=1000, seed=seed), router=router
     )
 
 
