@@ -53,8 +53,12 @@ class BudgetExhausted(Exception):
     """A spend was refused because it would exceed the budget."""
 
     def __init__(self, kind: str, limit: float) -> None:
-        super().__init__(f"the budget of {limit:g} {kind} is spent")
+        super().__init__(kind, limit)
         self.kind = kind
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the budget of {self.limit:g} {self.kind} is spent"
 
 
 @dataclass

@@ -18,6 +18,9 @@ import pytest
 from pytest_glia.replication import ReplicationError
 from pytest_glia.seeds import policy_rng
 
+# A failing spec shows the user's lines, not these.
+__tracebackhide__ = True
+
 _FIELDS = ("candidate", "entry", "role", "exposes")
 
 
@@ -81,9 +84,14 @@ class Candidate:
                 "as a relative path with forward slashes"
             )
         exposes = mark.kwargs.get("exposes", ())
-        if isinstance(exposes, str) or not all(isinstance(each, str) for each in exposes):
+        if not isinstance(exposes, (list, tuple)) or not all(isinstance(each, str) for each in exposes):
             raise SpecError(f"the glia marker has exposes={exposes!r}: give a list of file names")
-        return cls(str(pure), entry, mark.kwargs.get("role"), tuple(exposes))
+        role = mark.kwargs.get("role")
+        if role is not None and not (isinstance(role, str) and role.isidentifier()):
+            raise SpecError(
+                f"the glia marker has role={role!r}: give a name, for it is the keyword of the candidate"
+            )
+        return cls(str(pure), entry, role, tuple(exposes))
 
 
 def read(root: Path, path: str) -> bytes:
@@ -109,13 +117,13 @@ def fault(candidate: Candidate, source: bytes) -> str | None:
         return f"{where} is not valid Python: {getattr(error, 'msg', error)}"
     names: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.alias):
             names.add(node.asname or node.name)
-    if candidate.entry not in names:
+    if candidate.entry not in names and "*" not in names:
         return _no_entry(candidate, names)
     return None
 

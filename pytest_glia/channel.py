@@ -52,7 +52,10 @@ class Channel:
                 raise ChannelClosed("end of messages")
             self._buffer += part
         line, _, self._buffer = self._buffer.partition(b"\n")
-        message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
         if not isinstance(message, dict):
             raise ChannelClosed(f"not a message: {line[:80]!r}")
         return message

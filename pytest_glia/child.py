@@ -166,7 +166,8 @@ def _base_source(base: dict[str, str | None], path: str) -> bytes:
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Before any conftest: make imports come from the composed tree, and connect to the parent."""
-    descriptor, checkout, composed, *candidates = os.environ.pop(ENVIRONMENT).split(os.pathsep)
+    descriptor, parent, checkout, composed, *candidates = os.environ.pop(ENVIRONMENT).split(os.pathsep)
+    die_with(int(parent))
     for path in candidates:
         file = early_config.rootpath / path
         if (file.parent / "__init__.py").exists():

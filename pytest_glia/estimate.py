@@ -6,9 +6,13 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from typing import Any, Literal, NoReturn
 
 from pytest_glia.statistics import Interval, replications_to_decide
+
+# A failing spec shows the user's lines, not these.
+__tracebackhide__ = True
 
 Outcome = Literal["shown", "refuted", "not shown"]
 Scale = Literal["mean", "ratio", "reduction", "increase"]
@@ -71,6 +75,10 @@ class Check:
                 "high": math.inf if high is None else high,
             }
         )
+
+    def what(self) -> str:
+        """What is compared, in words."""
+        return self.quantity if self.scale == "mean" else f"{self.scale} of {self.quantity}"
 
     def describe(self) -> str:
         """The estimate, its interval, and the verdict, in one line."""
@@ -222,7 +230,7 @@ class Estimate:
             raise TypeError(
                 "two estimates cannot be compared: measure the difference with glia.compare(..., against=...)"
             )
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+        if isinstance(threshold, bool) or not isinstance(threshold, Real):
             raise TypeError(f"an estimate is compared with a number, not with {threshold!r}")
         if not math.isfinite(threshold):
             raise ValueError(f"the threshold is {threshold!r}: give a finite number")
@@ -275,7 +283,7 @@ class Estimate:
 def explain(check: Check) -> list[str]:
     """The lines that a failing assert shows: what was measured, what was asked, what would settle it."""
     return [
-        f"{check.quantity} {check.demand()}",
+        f"{check.what()} {check.demand()}",
         f"measured: {check.measured()}",
         check.advice(),
     ]
@@ -286,8 +294,8 @@ def explain_comparison(op: str, left: object, right: object) -> list[str] | None
     mirrored = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
     if op not in mirrored:
         return None
-    if isinstance(left, Estimate) and isinstance(right, (int, float)):
+    if isinstance(left, Estimate) and isinstance(right, Real):
         return explain(left._check(op, float(right)))
-    if isinstance(right, Estimate) and isinstance(left, (int, float)):
+    if isinstance(right, Estimate) and isinstance(left, Real):
         return explain(right._check(mirrored[op], float(left)))
     return None

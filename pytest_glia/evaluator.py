@@ -59,7 +59,8 @@ class Evaluator:
     """Runs jobs in the child, one at a time; each of its samples is in the ledger as it arrives.
 
     ``runs`` counts the replications that were run, of candidates and baselines, and ``seconds`` the time
-    that the jobs have taken: what a run to come will cost.
+    that the jobs have taken: what a run to come will cost. ``needed`` and ``needed_simulations`` are the keys
+    of all the replications, and of the candidate's, that the last job asked for, run or known.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class Evaluator:
         self._base_sources = {each.path: _text(repository.read(earlier, each.path)) for each in candidates}
         self.runs = 0
         self.seconds = 0.0
+        self.needed: set[str] = set()
+        self.needed_simulations: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
 
@@ -105,6 +108,7 @@ class Evaluator:
             self._start()
         assert self._channel is not None
         began = time.monotonic()
+        self.needed, self.needed_simulations = set(), set()
         reports: list[pytest.TestReport] = []
         refused: BudgetExhausted | None = None
         try:
@@ -113,12 +117,15 @@ class Evaluator:
                 message = self._channel.receive(self._patience(job))
                 if "find" in message:
                     known = self._ledger.known(message["find"])
+                    self.needed |= set(message["find"])
+                    if message["simulations"]:
+                        self.needed_simulations |= set(message["find"])
                     try:
                         if job.charged and message["simulations"]:
                             self._account.reserve(len(message["find"]) - len(known))
                     except BudgetExhausted as error:
                         refused = error
-                        self._channel.send(exhausted=error.args)
+                        self._channel.send(exhausted=[error.kind, error.limit])
                     else:
                         self._channel.send(known=known)
                 elif "add" in message:
@@ -178,6 +185,7 @@ class Evaluator:
         environment[ENVIRONMENT] = os.pathsep.join(
             [
                 str(theirs.fileno()),
+                str(os.getpid()),
                 str(self._repository.top),
                 str(self._composed),
                 *(candidate.path for candidate in self._candidates),

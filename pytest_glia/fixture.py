@@ -19,6 +19,9 @@ from pytest_glia.estimate import Check, Estimate
 from pytest_glia.replication import Failure, Metrics, ReplicationError, run_all
 from pytest_glia.statistics import mean_interval
 
+# A failing spec shows the user's lines, not these.
+__tracebackhide__ = True
+
 Replicate = Callable[..., Any]
 
 

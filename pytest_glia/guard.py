@@ -12,6 +12,9 @@ from pytest_glia.candidate import read
 from pytest_glia.context import Context, MemoryStore
 from pytest_glia.settings import Settings
 
+# A failing spec shows the user's lines, not these.
+__tracebackhide__ = True
+
 
 def plain_context(config: pytest.Config) -> Context:
     """The context of a run without ``--glia-optimize``."""

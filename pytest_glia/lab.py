@@ -101,9 +101,9 @@ class Lab:
         self._write = write
         self._seeds = seeds.known("development", settings.replications)
         self._look = max(2, math.ceil(settings.replications * 0.3))
-        before = evaluator.runs
         self.start = self._evaluate(sources, self._seeds)
-        self._arms = max(2, round((evaluator.runs - before) / len(self._seeds)))
+        self._evaluation_runs = len(evaluator.needed)
+        self._evaluation_simulations = len(evaluator.needed_simulations)
         known = sorted(self.start.checks, key=lambda each: (nodeids.index(each[0]), each[1]))
         goals = [which for which in known if which[0] in failing]
         self.aim = Aim(goals[0] if goals else None, tuple(known))
@@ -122,10 +122,10 @@ class Lab:
 
     def hold(self, ablations: int) -> None:
         """Set aside what the end of the run will cost: a confirmation and that many ablations."""
-        n = len(self._seeds)
         pace = self._evaluator.seconds / max(1, self._evaluator.runs)
-        self.account.held_simulations = (1 + ablations) * n
-        self.account.held_seconds = _MARGIN * pace * (self._arms + ablations) * n
+        runs = self._evaluation_runs + ablations * self._evaluation_simulations
+        self.account.held_simulations = (1 + ablations) * self._evaluation_simulations
+        self.account.held_seconds = _MARGIN * pace * runs
 
     def say(self, text: str) -> None:
         """Show a line of the designer's reasoning with the progress."""
@@ -202,7 +202,7 @@ class Lab:
         """The head of the table of candidates: its columns are what the failing specs measure."""
         columns = list(zip("ab", self._columns(self.start), strict=False))
         for letter, check in columns:
-            self._write(f"  ({letter}) {check.scale} of {check.quantity}, asked {check.demand()}")
+            self._write(f"  ({letter}) {check.what()}, asked {check.demand()}")
         letters = "".join(f"     ({letter})" for letter, _ in columns)
         self._write(f"{'#':>5} {'sims':>5} {'time':>6}  {'what was tried':<36}{letters}")
 
@@ -227,7 +227,7 @@ def distinct(checks: Sequence[Check]) -> list[Check]:
 def measured_table(checks: Mapping[tuple[str, int], Check]) -> list[str]:
     """A Markdown table of what was measured, asked and decided."""
     rows = [
-        f"| {nodeid.rpartition('::')[2]} | {check.quantity} | {check.measured()} | {check.demand()} "
+        f"| {nodeid.rpartition('::')[2]} | {check.what()} | {check.measured()} | {check.demand()} "
         f"| {check.outcome} |"
         for (nodeid, _), check in checks.items()
     ]

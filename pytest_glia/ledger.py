@@ -46,12 +46,22 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
-        except (OSError, sqlite3.OperationalError) as error:
-            raise SpecError(
-                f"the folder {self.folder} cannot be written ({error}): --glia-optimize keeps there what it "
-                "has paid for; make it writable, or work in a copy"
-            ) from None
+        except sqlite3.DatabaseError as error:
+            if not isinstance(error, sqlite3.OperationalError):
+                raise SpecError(
+                    f"{self.folder / 'ledger.db'} is damaged ({error}): delete the folder {self.folder}; it "
+                    "holds results of replications, which are then run again"
+                ) from None
+            raise self._unwritable(error) from None
+        except OSError as error:
+            raise self._unwritable(error) from None
         self._locks: list[int] = []
+
+    def _unwritable(self, error: Exception) -> SpecError:
+        return SpecError(
+            f"the folder {self.folder} cannot be written ({error}): --glia-optimize keeps there what it has "
+            "paid for; make it writable, or work in a copy"
+        )
 
     def known(self, keys: Sequence[str]) -> dict[str, Metrics]:
         """The samples with these keys that were already paid for."""

@@ -133,7 +133,7 @@ def _claim(claim: Claim, record: Record) -> str:
         lines.append(f"- {_prediction(metric, sign, ablation.evaluation.evidence, record.shown.evidence)}")
     goals = [c for (nodeid, _), c in ablation.evaluation.checks.items() if nodeid in record.failing]
     for check in distinct(goals):
-        lines.append(f"- Without it: {check.quantity}: {check.measured()}.")
+        lines.append(f"- Without it: {check.what()}: {check.measured()}.")
     return "\n".join(lines)
 
 

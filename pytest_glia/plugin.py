@@ -76,7 +76,7 @@ def glia(request: pytest.FixtureRequest) -> Glia:
             )
         if CONTEXT not in request.config.stash:
             request.config.stash[CONTEXT] = plain_context(request.config)
-    except SpecError as error:
+    except (SpecError, pytest.UsageError) as error:
         pytest.fail(str(error), pytrace=False)
     checks = item.stash.setdefault(CHECKS, [])
     checks.clear()
@@ -102,11 +102,12 @@ def testbed(pytestconfig: pytest.Config) -> Any:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    checks = item.stash.get(CHECKS, None) if call.when == "call" else None
+    if checks is not None:
+        item.user_properties.extend(("glia", f"{check.what()}: {check.describe()}") for check in checks)
     report = yield
-    if call.when == "call" and CHECKS in item.stash:
-        checks = item.stash[CHECKS]
+    if checks is not None:
         report.glia = [check.as_json() for check in checks]  # type: ignore[attr-defined]
-        report.user_properties.extend(("glia", f"{check.quantity}: {check.describe()}") for check in checks)
     return report
 
 

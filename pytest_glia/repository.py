@@ -14,6 +14,9 @@ from pathlib import Path
 
 from pytest_glia.candidate import SpecError
 
+# A failing spec shows the user's lines, not these.
+__tracebackhide__ = True
+
 _IDENTITY = {
     f"GIT_{role}_{field}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -72,8 +75,8 @@ class Repository:
         head = self.head()
         shallow = self._git.rev_parse("--is-shallow-repository") == "true"
         default = self._default_branch()
-        base = self._try("merge-base", head, default) if default else None
-        if base is None or base == head:
+        base = self._try("merge-base", head, default) if default else head
+        if base == head or (base is None and not shallow):
             base = self._try("rev-parse", "--verify", "--quiet", f"{head}^1^{{commit}}")
         if base is None and shallow:
             raise SpecError(

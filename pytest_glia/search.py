@@ -77,11 +77,11 @@ class Search:
         if not failing:
             self.write("No spec fails: nothing to do, and nothing was spent.")
             return before
-        least = 2 * self.settings.replications
+        least = 2 * len(self.evaluator.needed_simulations)
         if self.settings.budget.simulations < least:
             raise SpecError(
                 f"the budget of {self.settings.budget} is too small: to look at the present candidate and to "
-                f"confirm one takes {least} simulations (2 x glia_replications) before any search"
+                f"confirm one takes {least} simulations"
             )
         for error in (fault(each, self.sources[each.path]) for each in self.candidates):
             if error:
@@ -211,7 +211,7 @@ def _show(write: object, reports: Sequence[pytest.TestReport]) -> None:
         for check in checks:
             mark = "pass" if check.outcome == "shown" else "FAIL"
             write(f"  {mark}  {name[:70]}")
-            write(f"        {check.quantity}")
+            write(f"        {check.what()}")
             write(f"        {check.describe()}")
         if report.failed and all(check.outcome == "shown" for check in checks):
             write(f"  FAIL  {name}")

@@ -9,8 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+
+# Degrees of freedom from which the expansion around the normal distribution is exact to 1e-9.
+_NEARLY_NORMAL = 300
+
+# More replications than this will not be run by anybody.
+_TOO_MANY = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -58,13 +65,20 @@ def replications_to_decide(interval: Interval, threshold: float) -> int | None:
     gap = abs(interval.mean - threshold)
     if not gap or not math.isfinite(interval.sd):
         return None
-    n = max(interval.n, 2)
-    while n < 1_000_000:
+
+    def decides(n: int) -> bool:
         half = t_quantile(0.5 + interval.confidence / 2, n - 1) * interval.sd / math.sqrt(n)
-        if half < gap:
-            return n
-        n = max(n + 1, math.ceil(n * (half / gap) ** 1.5))
-    return None
+        return half < gap
+
+    low, high = 1, max(interval.n, 2)
+    while not decides(high):
+        low, high = high, 2 * high
+        if high > _TOO_MANY:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
 
 
 def t_quantile(p: float, df: int) -> float:
@@ -78,6 +92,8 @@ def t_quantile(p: float, df: int) -> float:
         raise ValueError(f"df is {df!r}: give at least one degree of freedom")
     if p < 0.5:
         return -t_quantile(1 - p, df)
+    if df > _NEARLY_NORMAL:
+        return _nearly_normal_quantile(p, df)
     low, high = 0.0, 1.0
     while _t_cdf(high, df) < p:
         low, high = high, high * 2
@@ -88,6 +104,18 @@ def t_quantile(p: float, df: int) -> float:
         else:
             high = middle
     return (low + high) / 2
+
+
+def _nearly_normal_quantile(p: float, df: int) -> float:
+    """The quantile for many degrees of freedom, by the expansion of Abramowitz & Stegun 26.7.5."""
+    x = NormalDist().inv_cdf(p)
+    terms = (
+        (x**3 + x) / 4,
+        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
+        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
+        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
+    )
+    return x + math.fsum(term / df**power for power, term in enumerate(terms, start=1))
 
 
 def _t_cdf(t: float, df: int) -> float:

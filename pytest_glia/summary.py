@@ -22,7 +22,7 @@ def write_summary(terminal: pytest.TerminalReporter, reports: Sequence[pytest.Te
             colour = {"shown": "green", "refuted": "red"}.get(check.outcome, "yellow")
             terminal.write(f"{check.outcome:<10}", **{colour: True})
             terminal.write_line(f"{report.nodeid.rpartition('/')[2]}")
-            terminal.write_line(f"          {check.quantity}")
+            terminal.write_line(f"          {check.what()}")
             terminal.write_line(f"          {check.measured()}; asked {check.demand()}")
 
 

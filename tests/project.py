@@ -87,11 +87,11 @@ class Project:
         """A file's text at a commit."""
         return self.git("show", f"{commit}:{path}")
 
-    def pytest(self, *arguments: str, timeout: float = 100.0, **environment: str) -> Result:
+    def pytest(self, *arguments: str, **environment: str) -> Result:
         """Run pytest to its end."""
         process = self.start(*arguments, **environment)
         try:
-            out, _ = process.communicate(timeout=timeout)
+            out, _ = process.communicate(timeout=240)
         except BaseException:
             process.kill()
             process.communicate()

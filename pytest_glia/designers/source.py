@@ -34,16 +34,29 @@ def rounded(value: Number) -> Number:
 
 def with_docstring(source: str, entry: str, text: str) -> str:
     """The source with the docstring of the class or function `entry` replaced, or put in."""
-    tree = ast.parse(source)
-    for node in tree.body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == entry:
+    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.parse(source).body:
+        if isinstance(node, definitions) and node.name == entry:
             break
     else:
         return source
     first = node.body[0]
+    if first.lineno == node.lineno:
+        # A body on the line of its definition has no line of its own for a docstring.
+        docstring = _literal(textwrap.indent(text.strip(), " " * 4).strip(), " " * 4)
+        has_one = ast.get_docstring(node, clean=False) is not None
+        rest = node.body[1:] if has_one else node.body
+        body = "".join(f"\n    {ast.get_source_segment(source, each)}" for each in rest)
+        head = source.encode().splitlines(keepends=True)
+        start = head[first.lineno - 1][: first.col_offset].decode().rstrip()
+        last = node.body[-1]
+        assert last.end_lineno is not None
+        before = "".join(line.decode() for line in head[: first.lineno - 1])
+        after = head[last.end_lineno - 1][last.end_col_offset :].decode()
+        tail = "".join(line.decode() for line in head[last.end_lineno :])
+        return f"{before}{start}\n    {docstring}{body}{after}{tail}"
     indent = " " * first.col_offset
-    body = textwrap.indent(text.strip(), indent).strip()
-    docstring = f'"""{body}\n{indent}"""' if "\n" in body else f'"""{body}"""'
+    docstring = _literal(textwrap.indent(text.strip(), indent).strip(), indent)
     if ast.get_docstring(node, clean=False) is not None:
         return _replaced(source, first, docstring)
     lines = source.splitlines(keepends=True)
@@ -51,6 +64,16 @@ def with_docstring(source: str, entry: str, text: str) -> str:
     at = min([first.lineno, *(each.lineno for each in decorators)]) - 1
     gap = "\n" if isinstance(node, ast.ClassDef) else ""
     return "".join([*lines[:at], f"{indent}{docstring}\n{gap}", *lines[at:]])
+
+
+def _literal(body: str, indent: str) -> str:
+    """A triple-quoted string; the closing quotes of a long one stand on a line of their own."""
+    body = body.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    if "\n" in body:
+        return f'"""{body}\n{indent}"""'
+    if body.endswith('"'):
+        body = body[:-1] + '\\"'
+    return f'"""{body}"""'
 
 
 def _constant_nodes(source: str) -> dict[str, tuple[Number, ast.expr]]:

@@ -9,6 +9,7 @@ traces and idle in others.
 """
 
 import pytest
+
 from sim import workloads
 from sim.baselines import LeastLoadedQueue
 

@@ -1,0 +1,103 @@
+"""The ledger: what was paid for stays, one search at a time, nothing left of killed ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_glia.candidate import SpecError
+from pytest_glia.ledger import Ledger
+
+
+def test_samples_outlive_the_process(tmp_path: Path) -> None:
+    """What one ledger keeps, the next one knows, bit for bit; other keys it does not."""
+    first = Ledger(tmp_path)
+    first.keep("a", {"rt": 1 / 3})
+    first.close()
+    second = Ledger(tmp_path)
+    assert second.known(["a", "b"]) == {"a": {"rt": 1 / 3}}
+    second.close()
+
+
+def test_samples_survive_sigkill(tmp_path: Path) -> None:
+    """A process that is killed the moment after it has kept a sample has kept it."""
+    code = (
+        "import os, pathlib, signal\nfrom pytest_glia.ledger import Ledger\n"
+        f"Ledger(pathlib.Path({str(tmp_path)!r})).keep('a', {{'rt': 2.0}})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    ledger = Ledger(tmp_path)
+    assert ledger.known(["a"]) == {"a": {"rt": 2.0}}
+    ledger.close()
+
+
+def test_second_search_for_a_candidate_is_refused(tmp_path: Path) -> None:
+    """The lock names the process that holds it; another candidate's is free; it ends with its ledger."""
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    first.lock("a/router.py")
+    with pytest.raises(
+        SpecError, match=r"another --glia-optimize is at work on a/router\.py \(process \d+\)"
+    ):
+        second.lock("a/router.py")
+    second.lock("a/other.py")
+    first.close()
+    second.lock("a/router.py")
+    second.close()
+
+
+def test_runs_that_never_ended_are_told(tmp_path: Path) -> None:
+    """Only this candidate's, and only those without an outcome."""
+    ledger = Ledger(tmp_path)
+    runs = [ledger.begin(name, "base", "offline", "1 s")[0] for name in ("a.py", "a.py", "b.py")]
+    assert ledger.killed("a.py") == runs[:2]
+    ledger.end(runs[0], "passed")
+    assert ledger.killed("a.py") == [runs[1]]
+    ledger.close()
+
+
+def test_runs_have_their_own_name_and_secret(tmp_path: Path) -> None:
+    """Two runs in the same second do not share a branch or a seal."""
+    ledger = Ledger(tmp_path)
+    runs = [ledger.begin("a.py", "base", "offline", "1 s") for _ in range(8)]
+    assert len({run for run, _ in runs}) == len({secret for _, secret in runs}) == 8
+    assert all(len(secret) >= 32 for _, secret in runs)
+    ledger.close()
+
+
+def test_folders_of_dead_processes_are_deleted(tmp_path: Path) -> None:
+    """A killed search's tree goes with the next search; a living one's stays."""
+    ledger = Ledger(tmp_path)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = ledger.folder / f"tree-{dead.pid}-x"
+    (left / "inner").mkdir(parents=True)
+    mine = ledger.scratch()
+    assert not left.exists()
+    assert ledger.scratch() != mine
+    assert mine.is_dir()
+    ledger.close()
+
+
+def test_git_ignores_the_folder(tmp_path: Path) -> None:
+    """The ledger never shows up in the user's git status."""
+    Ledger(tmp_path).close()
+    assert (tmp_path / ".glia/.gitignore").read_text() == "*\n"
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """The error names the folder and what it is for (a file in its place stops root too)."""
+    (tmp_path / ".glia").touch()
+    with pytest.raises(SpecError, match=rf"{tmp_path}/\.glia cannot be written.*make it writable"):
+        Ledger(tmp_path)
+
+
+def test_ledger_that_is_no_database(tmp_path: Path) -> None:
+    """A damaged file is told as such, with what deleting it costs, instead of a traceback."""
+    (tmp_path / ".glia").mkdir()
+    (tmp_path / ".glia/ledger.db").write_text("no database " * 100)
+    with pytest.raises(SpecError, match=r"ledger\.db|\.glia"):
+        Ledger(tmp_path)

@@ -1,0 +1,149 @@
+"""How good a candidate is, and whether one is shown to be better than another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pytest_glia.estimate import Estimate
+from pytest_glia.merit import Aim, Evaluation
+from pytest_glia.statistics import mean_interval
+
+SEEDS = (11, 12, 13, 14)
+MAIN, RARE = ("spec.py::test_main", 0), ("spec.py::test_rare", 0)
+AIM = Aim(primary=MAIN, known=(MAIN, RARE))
+
+
+@dataclass
+class Report:
+    """As much of a test's report as an evaluation reads."""
+
+    nodeid: str
+    glia: list[dict[str, Any]] = field(default_factory=list)
+    failed: bool = False
+    longreprtext: str = ""
+
+
+def checked(which: tuple[str, int], *samples: float, evidence: Mapping[str, float] = {}) -> Report:
+    """A test that asked for less than 1 and measured these."""
+    value = Estimate("rt", mean_interval(samples, 0.95), samples, "mean", dict(evidence))
+    return Report(which[0], [(value < 1.0).check.as_json()])
+
+
+def evaluation(*reports: Report, seeds: Sequence[int] = SEEDS) -> Evaluation:
+    return Evaluation.of({"a.py": b""}, tuple(seeds), reports)  # type: ignore[arg-type]
+
+
+def both(main: float, rare: float = 0.9, step: float = 0.01) -> Evaluation:
+    """A candidate whose replications spread a little about two means."""
+    spread = [step * each for each in (-1.5, -0.5, 0.5, 1.5)]
+    return evaluation(
+        checked(MAIN, *(main + each for each in spread)), checked(RARE, *(rare + each for each in spread))
+    )
+
+
+def test_loss_sums_what_each_demand_lacks() -> None:
+    """One number a replication: the shares by which it is on the wrong side, added over the checks."""
+    given = evaluation(checked(MAIN, 1.5, 1.4, 0.8, 1.0), checked(RARE, 1.1, 1.0, 0.9, 1.3))
+    assert AIM.losses(given) == pytest.approx([0.6, 0.4, -0.3, 0.3])
+    assert AIM.loss(given) == pytest.approx(0.25)
+
+
+def test_only_the_primary_check_counts_without_limit() -> None:
+    """More than a quarter better than asked is no merit where it is not the main goal."""
+    lavish, enough = both(1.0, rare=0.1), both(1.0, rare=0.75 - 0.02)
+    assert AIM.loss(lavish) == pytest.approx(AIM.loss(enough), abs=1e-9)
+    assert AIM.loss(both(0.1, rare=0.5)) < AIM.loss(both(0.5, rare=0.5)) - 0.3
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        evaluation(),
+        evaluation(checked(MAIN, 0.1, 0.1, 0.1, 0.1)),
+        evaluation(checked(MAIN, 0.1, 0.1), checked(RARE, 0.1, 0.1)),
+        evaluation(
+            checked(MAIN, 0.1, 0.1, 0.1, 0.1),
+            Report(RARE[0], checked(RARE, 0.1, 0.1, 0.1, 0.1).glia, failed=True, longreprtext="E   died"),
+        ),
+    ],
+    ids=["no check", "one check missing", "too few replications", "test died after its check"],
+)
+def test_candidate_that_does_not_work_is_infinitely_bad(broken: Evaluation) -> None:
+    """Whatever it has measured, a candidate with a spec that did not run to its end has lost."""
+    assert AIM.losses(broken) == [math.inf] * 4
+    assert AIM.loss(broken) == math.inf
+
+
+def test_failing_test_without_comparison_costs_one() -> None:
+    """A plain assert that fails from the start is a goal too: mending it is worth one."""
+    plain = Report("spec.py::test_plain", failed=True, longreprtext="E   assert 1 == 2")
+    fine, failing = (
+        both(1.0),
+        evaluation(*[checked(MAIN, 1.0, 1.0, 1.0, 1.0), checked(RARE, 0.9, 0.9, 0.9, 0.9)], plain),
+    )
+    assert AIM.loss(failing) == pytest.approx(AIM.loss(fine) + 1)
+
+
+def test_change_is_paired() -> None:
+    """A small gain that every seed shows is shown, though seeds differ far more than that."""
+    before, after = both(1.0, step=0.2), both(0.95, step=0.2)
+    change = AIM.change(after, before, 0.95)
+    assert change.mean == pytest.approx(-0.05)
+    assert change.high < 0
+
+
+def test_change_compares_a_first_look_with_the_same_seeds() -> None:
+    """Against a full evaluation, fewer seeds are paired with the first of it."""
+    look = evaluation(checked(MAIN, 0.5, 0.6), checked(RARE, 0.9, 0.9), seeds=SEEDS[:2])
+    full = evaluation(checked(MAIN, 1.0, 1.1, 9.0, 9.0), checked(RARE, 0.9, 0.9, 0.9, 0.9))
+    assert AIM.change(look, full, 0.95).mean == pytest.approx(-0.5)
+
+
+def test_change_without_common_seeds_is_an_error() -> None:
+    """Unpaired evaluations are never compared."""
+    other = evaluation(checked(MAIN, 1.0, 1.0), checked(RARE, 1.0, 1.0), seeds=(1, 2))
+    with pytest.raises(ValueError, match="no seeds in common"):
+        AIM.change(both(1.0), other, 0.95)
+
+
+def test_change_to_and_from_a_broken_candidate() -> None:
+    """Breaking is infinitely worse, mending infinitely better, and neither is a plain number."""
+    assert AIM.change(evaluation(), both(1.0), 0.95).low == math.inf
+    assert AIM.change(both(1.0), evaluation(), 0.95).high == -math.inf
+
+
+def test_one_broken_candidate_is_not_better_than_another() -> None:
+    """Between two that do not work there is nothing to choose: not shown to be better."""
+    assert not AIM.change(evaluation(), evaluation(), 0.95).high < 0
+
+
+def test_met_is_every_check_on_its_right_side() -> None:
+    """One check too many, one that is missing, or one failing test, and the aim is not met."""
+    assert AIM.met(both(0.9, 0.9))
+    assert not AIM.met(both(0.9, 1.1))
+    assert not AIM.met(evaluation(checked(MAIN, *[0.9] * 4)))
+    assert not AIM.met(
+        evaluation(*[checked(MAIN, *[0.9] * 4), checked(RARE, *[0.9] * 4)], Report("x", failed=True))
+    )
+
+
+def test_evidence_of_all_checks_is_gathered() -> None:
+    """Metrics that only one spec reports are kept; of a metric of both, the first spec's."""
+    given = evaluation(
+        checked(MAIN, *[0.5] * 4, evidence={"rt": 1.0, "kv": 0.5}),
+        checked(RARE, *[0.5] * 4, evidence={"rt": 2.0, "restarts": 3.0}),
+    )
+    assert given.evidence == {"rt": 1.0, "kv": 0.5, "restarts": 3.0}
+
+
+def test_error_is_the_line_that_says_something() -> None:
+    """Of a traceback, the first line of the error itself."""
+    report = Report(
+        "spec.py::test", failed=True, longreprtext="def f():\n>   raise\nE   ValueError: bad\n\nx.py:1"
+    )
+    assert evaluation(report).errors == {"spec.py::test": "ValueError: bad"}

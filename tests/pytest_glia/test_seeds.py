@@ -1,0 +1,54 @@
+"""Seeds that are known beforehand, and seeds that nobody could know."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_glia import seeds
+
+
+@pytest.mark.parametrize(
+    ("purpose", "first"),
+    [("development", (737579222, 2922841123, 1486063627)), ("guard", (876913669, 435157841, 607437149))],
+)
+def test_known_seeds_never_change(purpose: seeds.Purpose, first: tuple[int, ...]) -> None:
+    """The seeds of a published figure can be had again with every later version."""
+    assert seeds.known(purpose, 3) == first
+
+
+def test_more_seeds_begin_with_the_same_ones() -> None:
+    """A first look uses the first of the seeds of the full evaluation, so its runs are not paid twice."""
+    assert seeds.known("development", 50)[:3] == seeds.known("development", 3)
+    assert seeds.sealed(b"s", "c", 50)[:3] == seeds.sealed(b"s", "c", 3)
+
+
+def test_purposes_share_no_seed() -> None:
+    """What a search has seen is not what a plain run or a confirmation judges on."""
+    development, guard = (set(seeds.known(purpose, 1000)) for purpose in ("development", "guard"))
+    sealed = set(seeds.sealed(b"secret", "content", 1000))
+    assert len(development | guard | sealed) == 3000
+
+
+def test_sealed_seeds_need_the_secret_and_the_candidate() -> None:
+    """Another secret or another text gives other seeds; the same two give them again."""
+    first = seeds.sealed(b"secret", "content", 10)
+    assert first == seeds.sealed(b"secret", "content", 10)
+    assert not set(first) & set(seeds.sealed(b"other", "content", 10))
+    assert not set(first) & set(seeds.sealed(b"secret", "changed", 10))
+
+
+def test_seeds_fit_into_32_bits() -> None:
+    """Every common generator takes them."""
+    everything = [*seeds.known("guard", 500), *seeds.sealed(b"s", "c", 500)]
+    assert all(0 <= seed < 2**32 for seed in everything)
+    assert max(everything) > 2**31
+
+
+def test_policy_has_its_own_stream() -> None:
+    """The candidate's random numbers are reproducible, and not those that the workload draws."""
+    import numpy as np
+
+    numbers = seeds.policy_rng(7).random(5).tolist()
+    assert numbers == seeds.policy_rng(7).random(5).tolist()
+    assert numbers != np.random.default_rng(7).random(5).tolist()
+    assert numbers != seeds.policy_rng(8).random(5).tolist()

@@ -1,0 +1,101 @@
+"""The arithmetic of verdicts."""
+
+from __future__ import annotations
+
+import math
+import timeit
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from pytest_glia.statistics import Interval, mean_interval, replications_to_decide, t_quantile
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 9, 10, 19, 29, 50, 199, 1000])
+def test_quantiles_are_those_of_scipy(df: int) -> None:
+    """Student's quantile agrees with scipy's to nine digits, in both tails and the middle."""
+    for p in (0.001, 0.025, 0.1, 0.4, 0.5, 0.6, 0.75, 0.95, 0.975, 0.995, 0.9995):
+        assert t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-9, abs=1e-10)
+
+
+@pytest.mark.parametrize(("p", "df"), [(0.0, 3), (1.0, 3), (-0.1, 3), (0.9, 0)])
+def test_quantile_refuses_what_has_none(p: float, df: int) -> None:
+    """A probability outside (0, 1), or no degree of freedom, is an error that shows the value."""
+    with pytest.raises(ValueError, match=f"is {p if df else df!r}"):
+        t_quantile(p, df)
+
+
+@pytest.mark.parametrize("n", [5, 10, 20])
+def test_interval_covers_the_truth_as_often_as_it_says(n: int) -> None:
+    """Of 95 % intervals of normal samples, 93 to 97 % cover the true mean."""
+    samples = np.random.default_rng(n).normal(3.0, 2.0, size=(1500, n))
+    intervals = [mean_interval(row, 0.95) for row in samples.tolist()]
+    assert 0.93 < np.mean([each.low <= 3.0 <= each.high for each in intervals]) < 0.97
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30), st.floats(0.5, 0.999))
+def test_interval_is_that_of_scipy(samples: list[float], confidence: float) -> None:
+    """Mean and ends agree with scipy's t interval wherever the samples differ enough to be told apart."""
+    interval = mean_interval(samples, confidence)
+    sd = float(np.std(samples, ddof=1))
+    if sd <= 1e-9 * max(map(abs, samples)):
+        assert interval.high - interval.low <= 1e-6 * max(1.0, *map(abs, samples))
+        return
+    low, high = stats.t.interval(confidence, len(samples) - 1, np.mean(samples), sd / math.sqrt(len(samples)))
+    assert interval.low == pytest.approx(low, rel=1e-7, abs=1e-7 * sd)
+    assert interval.high == pytest.approx(high, rel=1e-7, abs=1e-7 * sd)
+
+
+def test_equal_samples_give_an_interval_without_width() -> None:
+    """A deterministic quantity is known exactly, whatever rounding its mean would suffer."""
+    interval = mean_interval([0.1] * 10, 0.95)
+    assert (interval.low, interval.mean, interval.high, interval.sd) == (0.1, 0.1, 0.1, 0.0)
+
+
+def test_one_sample_says_nothing_of_its_spread() -> None:
+    """The interval of a single sample is the whole line."""
+    interval = mean_interval([2.0], 0.95)
+    assert (interval.low, interval.high, interval.mean) == (-math.inf, math.inf, 2.0)
+    assert math.isnan(interval.sd)
+
+
+def test_no_sample_is_an_error() -> None:
+    """There is no interval of nothing."""
+    with pytest.raises(ValueError, match="at least one"):
+        mean_interval([], 0.95)
+
+
+@pytest.mark.parametrize("gap", [0.05, 0.2, 0.5])
+def test_replications_to_decide_are_enough_and_not_far_too_many(gap: float) -> None:
+    """With the same mean and spread, the number given decides, and half of it does not."""
+    interval = mean_interval([0.0, 1.0, -1.0, 0.5, -0.5], 0.95)
+    needed = replications_to_decide(interval, gap)
+    assert needed is not None
+
+    def half_width(n: int) -> float:
+        return float(stats.t.ppf(0.975, n - 1)) * interval.sd / math.sqrt(n)
+
+    assert half_width(needed) < gap < half_width(max(2, needed // 2))
+
+
+def test_interval_that_excludes_the_threshold_needs_no_more_replications() -> None:
+    """What is decided already is settled by the replications at hand."""
+    interval = mean_interval([0.0, 1.0, -1.0, 0.5, -0.5], 0.95)
+    assert replications_to_decide(interval, interval.high + 0.01) == interval.n
+
+
+def test_some_questions_no_number_of_replications_decides() -> None:
+    """A mean on its threshold, or an unknown spread, is never settled."""
+    assert replications_to_decide(mean_interval([1.0, -1.0], 0.95), 0.0) is None
+    assert replications_to_decide(mean_interval([1.0], 0.95), 0.0) is None
+    hair = Interval(mean=1e-9, sd=1.0, n=5, confidence=0.95, low=-1.0, high=1.0)
+    assert replications_to_decide(hair, 0.0) is None
+
+
+def test_a_close_call_costs_milliseconds() -> None:
+    """Saying how many thousands of replications would decide must not take as long as running some."""
+    interval = mean_interval([0.58, 0.60, 0.62, 0.60], 0.95)
+    assert min(timeit.repeat(lambda: replications_to_decide(interval, 0.60005), number=1, repeat=2)) < 0.1

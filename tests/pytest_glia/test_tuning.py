@@ -1,0 +1,90 @@
+"""Tuning numbers with Optuna."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pytest_glia.designers.source import Number, rounded
+from pytest_glia.designers.tuning import around, tune
+
+RANGES = {"SIZE": (1, 64), "SHARE": (0.01, 0.9), "SHIFT": (-5.0, 5.0)}
+START: dict[str, Number] = {"SIZE": 8, "SHARE": 0.1, "SHIFT": 0.0}
+
+
+def bowl(numbers: dict[str, Number]) -> float:
+    return (math.log(numbers["SIZE"] / 20)) ** 2 + (numbers["SHARE"] - 0.3) ** 2 + abs(numbers["SHIFT"] - 1)
+
+
+def test_same_losses_give_the_same_proposals() -> None:
+    """A search can be repeated to the last number."""
+    assert tune(RANGES, START, bowl, trials=12) == tune(RANGES, START, bowl, trials=12)
+
+
+def test_every_proposal_is_in_its_range_and_of_its_kind() -> None:
+    """Limits hold, two ints make an int, and a value is what the source will say."""
+    judged = tune(RANGES, START, bowl, trials=30)
+    assert len(judged) == 30
+    for numbers, _ in judged:
+        assert numbers.keys() == RANGES.keys()
+        assert isinstance(numbers["SIZE"], int)
+        for name, (low, high) in RANGES.items():
+            assert low <= numbers[name] <= high
+            assert numbers[name] == rounded(numbers[name])
+
+
+def test_limits_that_are_not_round_hold_too() -> None:
+    """Rounding to three digits does not lead out of a narrow range."""
+    for numbers, _ in tune({"X": (0.12345, 0.12349)}, {"X": 0.12347}, lambda numbers: 0.0, trials=3):
+        assert 0.12345 <= numbers["X"] <= 0.12349
+
+
+def test_nothing_is_judged_twice() -> None:
+    """Neither the start, which is known, nor an earlier proposal costs again."""
+    seen: list[dict[str, Number]] = []
+
+    def judge(numbers: dict[str, Number]) -> float:
+        assert numbers not in [*seen, {"SIZE": 2}]
+        seen.append(numbers)
+        return float(numbers["SIZE"])
+
+    tune({"SIZE": (1, 4)}, {"SIZE": 2}, judge, trials=20)
+    assert sorted(numbers["SIZE"] for numbers in seen) == [1, 3, 4]
+
+
+@pytest.mark.parametrize("worst", [math.inf, math.nan])
+def test_settings_that_do_not_work_are_survived(worst: float) -> None:
+    """A broken candidate has no finite loss; the search goes on and returns it as judged."""
+    judged = tune({"SIZE": (1.0, 50.0)}, {}, lambda n: worst if n["SIZE"] < 7 else 1.0, trials=8)
+    assert len(judged) == 8
+    assert any(math.isfinite(loss) for _, loss in judged)
+
+
+def test_tuning_finds_the_valley() -> None:
+    """Thirty looks come nearer to the best value than the first third, which is spread at random."""
+    judged = tune(RANGES, START, bowl, trials=30)
+    assert min(loss for _, loss in judged) < min(loss for _, loss in judged[:10])
+    assert min(loss for _, loss in judged) < bowl(START)
+
+
+def test_error_of_the_judge_reaches_the_caller() -> None:
+    """A spent budget ends the tuning where it happens."""
+
+    def judge(numbers: dict[str, Number]) -> float:
+        raise RuntimeError("spent")
+
+    with pytest.raises(RuntimeError, match="spent"):
+        tune({"SIZE": (1, 4)}, {}, judge, trials=3)
+
+
+@pytest.mark.parametrize("value", [1, 2, 7, -3, 0, 0.5, -2.5, 0.0, 1e-9, 10**9])
+def test_range_around_a_constant(value: float) -> None:
+    """It holds the constant, keeps its kind and its sign, and leaves room on both sides."""
+    low, high = around(value)
+    assert low < high
+    assert low <= value <= high
+    assert type(low) is type(high) is type(value)
+    if value:
+        assert low * value >= 0
+        assert high * value >= 0
