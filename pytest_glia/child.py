@@ -138,6 +138,7 @@ class Evaluations:
             workers=job["workers"],
             samples=RemoteStore(self._channel),
             harness=job["harness"],
+            private=(self._channel.fileno(),),
             lenient=job["lenient"],
         )
         config.pluginmanager.register(_Reports(config, self._channel))

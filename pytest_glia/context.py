@@ -56,6 +56,7 @@ class Context:
         workers: Replications at once.
         samples: What was already paid for.
         harness: Stands for everything but candidate and seed that decides a replication's outcome.
+        private: File descriptors that no candidate may inherit.
         lenient: Comparisons are recorded but hold, so that one run shows all that a spec asks.
     """
 
@@ -68,6 +69,7 @@ class Context:
     workers: int
     samples: SampleStore
     harness: str
+    private: tuple[int, ...] = ()
     lenient: bool = False
 
 

@@ -6,9 +6,12 @@ import hashlib
 import math
 import numbers
 import pickle
+import textwrap
+import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +36,7 @@ class _Arm:
     key: str
     objects: Callable[[int], Mapping[str | None, Any]]
     is_candidate: bool
+    files: frozenset[str] = frozenset()
 
 
 class Glia:
@@ -126,7 +130,8 @@ class Glia:
             }
 
         parts = [f"{each.path}:{each.entry}:{each.role}".encode() for each in self._candidates]
-        return _Arm(name, _digest(*parts, *sources.values()), objects, is_candidate)
+        files = frozenset(str(self._context.root / each.path) for each in self._candidates)
+        return _Arm(name, _digest(*parts, *sources.values()), objects, is_candidate, files)
 
     def _baseline_arm(self, against: Any) -> _Arm:
         if isinstance(against, str):
@@ -178,11 +183,12 @@ class Glia:
             [_replication(replicate, arm, seed) for arm, seed in missing],
             workers=self._context.workers,
             timeout=self._context.timeout,
+            private=self._context.private,
         )
         for index, outcome in outcomes:
             arm, seed = missing[index]
             if isinstance(outcome, Failure):
-                pytest.fail(f"{arm.name}, seed {seed}: {outcome}", pytrace=False)
+                pytest.fail(f"{arm.name}, seed {seed}:\n{outcome}", pytrace=False)
             known[keys[arm.key, seed]] = outcome
             self._context.samples.add(keys[arm.key, seed], outcome)
         return [[known[keys[arm.key, seed]] for seed in seeds] for arm in arms]
@@ -204,12 +210,30 @@ class Glia:
 
 def _replication(replicate: Replicate, arm: _Arm, seed: int) -> Callable[[], Metrics]:
     def run() -> Metrics:
-        objects = arm.objects(seed)
-        if set(objects) == {None}:
-            return _metrics(replicate(objects[None], seed))
-        return _metrics(replicate(seed=seed, **{str(role): each for role, each in objects.items()}))
+        try:
+            objects = arm.objects(seed)
+            if set(objects) == {None}:
+                return _metrics(replicate(objects[None], seed))
+            return _metrics(replicate(seed=seed, **{str(role): each for role, each in objects.items()}))
+        except ReplicationError:
+            raise
+        except Exception as error:
+            raise ReplicationError(_told(error, arm.files)) from error
 
     return run
+
+
+def _told(error: BaseException, files: frozenset[str]) -> str:
+    """An error of a replication with the lines of the candidate in it, or else of what was called last."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    frames = [frame for each in reversed(chain) for frame in traceback.extract_tb(each.__traceback__)]
+    outside = [frame for frame in frames if Path(frame.filename).parent != Path(__file__).parent]
+    shown = [frame for frame in outside if frame.filename in files] or outside[-3:]
+    sentence = f"the replication raised {type(error).__name__}: {str(error).strip()}".rstrip(": ")
+    lines = [f"{frame.filename}:{frame.lineno}: in {frame.name}\n    {frame.line}" for frame in shown]
+    return "\n".join([*textwrap.wrap(sentence, 78), *lines])
 
 
 def _metrics(result: Any) -> Metrics:

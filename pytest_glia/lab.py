@@ -103,7 +103,8 @@ class Lab:
         self._look = max(2, math.ceil(settings.replications * 0.3))
         self.start = self._evaluate(sources, self._seeds)
         self._evaluation_runs = len(evaluator.needed)
-        self._evaluation_simulations = len(evaluator.needed_simulations)
+        # A start that fails early asks for less than its successors will.
+        self._evaluation_simulations = max(len(self._seeds), len(evaluator.needed_simulations))
         known = sorted(self.start.checks, key=lambda each: (nodeids.index(each[0]), each[1]))
         goals = [which for which in known if which[0] in failing]
         self.aim = Aim(goals[0] if goals else None, tuple(known))
@@ -220,8 +221,8 @@ class Lab:
 
 
 def distinct(checks: Sequence[Check]) -> list[Check]:
-    """The checks without those that say the same quantity again."""
-    return list({(check.quantity, check.scale): check for check in checks}.values())
+    """The checks without those that ask the same of the same quantity again."""
+    return list({(check.what(), check.demand()): check for check in checks}.values())
 
 
 def measured_table(checks: Mapping[tuple[str, int], Check]) -> list[str]:

@@ -128,7 +128,7 @@ class _Verdicts:
         self.reports: list[pytest.TestReport] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" and hasattr(report, "glia"):
+        if report.when == "call" and getattr(report, "glia", None):
             self.reports.append(report)
 
     @pytest.hookimpl(tryfirst=True)

@@ -49,12 +49,17 @@ class _Running:
 
 
 def run_all(
-    replications: Sequence[Callable[[], Metrics]], *, workers: int, timeout: float
+    replications: Sequence[Callable[[], Metrics]],
+    *,
+    workers: int,
+    timeout: float,
+    private: Sequence[int] = (),
 ) -> Iterator[tuple[int, Metrics | Failure]]:
     """Run each replication in a fork; yields its index and outcome as soon as it is known.
 
     At most `workers` run at once. One that has not answered after `timeout` seconds is killed with
-    everything it started. Leaving the iterator early kills what is still running.
+    everything it started. The forks do not inherit the file descriptors `private`. Leaving the iterator
+    early kills what is still running.
     """
     waiting = list(enumerate(replications))[::-1]
     running: dict[int, _Running] = {}
@@ -63,7 +68,7 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < workers:
                 index, replication = waiting.pop()
-                descriptor, pid = _fork(replication)
+                descriptor, pid = _fork(replication, [*private, *running])
                 running[descriptor] = _Running(index, pid, time.monotonic() + timeout)
                 selector.register(descriptor, selectors.EVENT_READ)
             next_deadline = min(run.deadline for run in running.values())
@@ -94,7 +99,7 @@ def run_all(
         selector.close()
 
 
-def _fork(replication: Callable[[], Metrics]) -> tuple[int, int]:
+def _fork(replication: Callable[[], Metrics], private: Sequence[int]) -> tuple[int, int]:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -110,7 +115,8 @@ def _fork(replication: Callable[[], Metrics]) -> tuple[int, int]:
         return reader, pid
     status = 1
     try:
-        os.close(reader)
+        for descriptor in (reader, *private):
+            os.close(descriptor)
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
         die_with(parent)

@@ -78,7 +78,7 @@ class Repository:
         base = self._try("merge-base", head, default) if default else head
         if base == head or (base is None and not shallow):
             base = self._try("rev-parse", "--verify", "--quiet", f"{head}^1^{{commit}}")
-        if base is None and shallow:
+        if shallow and (base is None or default is None):
             raise SpecError(
                 'against="base" needs the commits before this one, and this is a shallow clone: fetch the '
                 "whole history (actions/checkout: fetch-depth: 0; elsewhere: git fetch --unshallow)"

@@ -44,7 +44,7 @@ def tune(
     while len(judged) < trials and asked < 4 * trials:
         asked += 1
         trial = study.ask()
-        values = {name: rounded(_suggest(trial, name, *limits)) for name, limits in ranges.items()}
+        values = {name: _suggest(trial, name, *limits) for name, limits in ranges.items()}
         if values in seen:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
@@ -75,4 +75,5 @@ def _suggest(trial: object, name: str, low: float, high: float) -> Number:
     log = low > 0
     if isinstance(low, int) and isinstance(high, int):
         return int(trial.suggest_int(name, low, high, log=log))
-    return float(trial.suggest_float(name, low, high, log=log))
+    value = float(trial.suggest_float(name, low, high, log=log))
+    return rounded(value) if low <= rounded(value) <= high else value
