@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pytest_glia.misuse import Misuse
 from pytest_glia.replication import ReplicationError
 from pytest_glia.seeds import policy_rng
 
@@ -22,10 +23,6 @@ from pytest_glia.seeds import policy_rng
 __tracebackhide__ = True
 
 _FIELDS = ("candidate", "entry", "role", "exposes")
-
-
-class SpecError(Exception):
-    """The spec or its candidate is not usable; the message is a sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,13 @@ class Candidate:
 
     @classmethod
     def of(cls, item: pytest.Item) -> tuple[Candidate, ...]:
-        """The candidates that the test's ``glia`` markers name; raises `SpecError` for a bad marker."""
+        """The candidates that the test's ``glia`` markers name; raises `Misuse` for a bad marker."""
         found: dict[str | None, Candidate] = {}
         for mark in item.iter_markers("glia"):
             candidate = cls._from_mark(mark)
             found.setdefault(candidate.role, candidate)
         if None in found and len(found) > 1:
-            raise SpecError("several glia markers, and one has no role: give each its own role=...")
+            raise Misuse("several glia markers, and one has no role: give each its own role=...")
         return tuple(found[role] for role in sorted(found, key=str))
 
     @classmethod
@@ -70,38 +67,38 @@ class Candidate:
         unknown = sorted(set(mark.kwargs) - set(_FIELDS))
         if mark.args or unknown:
             what = f"{unknown[0]!r}" if unknown else "positional arguments"
-            raise SpecError(f"the glia marker has {what}: it takes the keywords {', '.join(_FIELDS)}")
+            raise Misuse(f"the glia marker has {what}: it takes the keywords {', '.join(_FIELDS)}")
         path, entry = mark.kwargs.get("candidate"), mark.kwargs.get("entry")
         if not isinstance(path, str) or not isinstance(entry, str):
-            raise SpecError(
+            raise Misuse(
                 f"the glia marker has candidate={path!r}, entry={entry!r}: give the candidate's file, "
                 "relative to pytest's root directory, and the name of a class or function in it"
             )
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or pure.suffix != ".py":
-            raise SpecError(
+            raise Misuse(
                 f"the glia marker has candidate={path!r}: give a .py file below pytest's root directory, "
                 "as a relative path with forward slashes"
             )
         exposes = mark.kwargs.get("exposes", ())
         if not isinstance(exposes, (list, tuple)) or not all(isinstance(each, str) for each in exposes):
-            raise SpecError(f"the glia marker has exposes={exposes!r}: give a list of file names")
+            raise Misuse(f"the glia marker has exposes={exposes!r}: give a list of file names")
         role = mark.kwargs.get("role")
         if role is not None and not (isinstance(role, str) and role.isidentifier()):
-            raise SpecError(
+            raise Misuse(
                 f"the glia marker has role={role!r}: give a name, for it is the keyword of the candidate"
             )
         return cls(str(pure), entry, role, tuple(exposes))
 
 
 def read(root: Path, path: str) -> bytes:
-    """The candidate's text in the working tree; raises `SpecError` if there is none."""
+    """The candidate's text in the working tree; raises `Misuse` if there is none."""
     file = root / path
     try:
         return file.read_bytes()
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"is not readable: {error}"
-        raise SpecError(
+        raise Misuse(
             f"the candidate {path} {reason} (looked in {root}): create it, or correct candidate=... "
             "in the glia marker"
         ) from None

@@ -22,7 +22,7 @@ from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.context import CONTEXT, Context
-from pytest_glia.hooks import manager
+from pytest_glia.domains import manager
 from pytest_glia.replication import Metrics, die_with
 
 ENVIRONMENT = "PYTEST_GLIA_CHILD"

@@ -25,10 +25,11 @@ import pytest
 
 from pytest_glia import __version__
 from pytest_glia.budget import Account, BudgetExhausted
-from pytest_glia.candidate import Candidate, SpecError
+from pytest_glia.candidate import Candidate
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.child import ENVIRONMENT
 from pytest_glia.ledger import Ledger
+from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
 from pytest_glia.settings import Settings
 
@@ -214,7 +215,7 @@ class Evaluator:
         missing = sorted(set(self._nodeids) - set(ready))
         if missing:
             self.stop()
-            raise SpecError(
+            raise Misuse(
                 f"the base commit has no test {missing[0]}: commit the spec before --glia-optimize, which "
                 "evaluates what is committed"
             )

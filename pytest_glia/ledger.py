@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_glia.candidate import SpecError
+from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics
 
 _SCHEMA = """
@@ -48,7 +48,7 @@ class Ledger:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             if not isinstance(error, sqlite3.OperationalError):
-                raise SpecError(
+                raise Misuse(
                     f"{self.folder / 'ledger.db'} is damaged ({error}): delete the folder {self.folder}; it "
                     "holds results of replications, which are then run again"
                 ) from None
@@ -57,8 +57,8 @@ class Ledger:
             raise self._unwritable(error) from None
         self._locks: list[int] = []
 
-    def _unwritable(self, error: Exception) -> SpecError:
-        return SpecError(
+    def _unwritable(self, error: Exception) -> Misuse:
+        return Misuse(
             f"the folder {self.folder} cannot be written ({error}): --glia-optimize keeps there what it has "
             "paid for; make it writable, or work in a copy"
         )
@@ -98,7 +98,7 @@ class Ledger:
         return [row[0] for row in rows]
 
     def lock(self, candidate: str) -> None:
-        """Be the only search for this candidate until `close`; raises `SpecError` if another one is."""
+        """Be the only search for this candidate until `close`; raises `Misuse` if another one is."""
         name = candidate.replace("/", "-").replace(os.pathsep, "-")
         descriptor = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -106,7 +106,7 @@ class Ledger:
         except OSError:
             holder = os.read(descriptor, 64).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            raise SpecError(
+            raise Misuse(
                 f"another --glia-optimize is at work on {candidate} (process {holder}): wait until it ends, "
                 "or stop it; nothing was changed"
             ) from None

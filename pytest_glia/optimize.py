@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_glia.candidate import Candidate, SpecError
+from pytest_glia.candidate import Candidate
 from pytest_glia.evaluator import EvaluatorFailed
 from pytest_glia.ledger import Ledger
+from pytest_glia.misuse import Misuse
 from pytest_glia.search import Group, Search
 from pytest_glia.settings import Settings
 
@@ -39,7 +40,7 @@ class Optimizer:
                 )
             for candidates, items in groups.items():
                 self._run_group(candidates, items)
-        except (SpecError, EvaluatorFailed) as error:
+        except (Misuse, EvaluatorFailed) as error:
             raise pytest.UsageError(f"--glia-optimize: {error}") from None
         for position, item in enumerate(others, start=1):
             following = others[position] if position < len(others) else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_glia.fixture import Glia
+    from pytest_glia.glia import Glia
 
 CHECKS = pytest.StashKey[Any]()
 
@@ -61,22 +61,23 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def glia(request: pytest.FixtureRequest) -> Glia:
     """Measures the candidate that the test's ``glia`` marker names: `measure` and `compare`."""
-    from pytest_glia.candidate import Candidate, SpecError
+    from pytest_glia.candidate import Candidate
     from pytest_glia.context import CONTEXT
-    from pytest_glia.fixture import Glia
-    from pytest_glia.guard import plain_context
+    from pytest_glia.glia import Glia
+    from pytest_glia.misuse import Misuse
+    from pytest_glia.plain import plain_context
 
     item = request.node
     try:
         candidates = Candidate.of(item)
         if not candidates:
-            raise SpecError(
+            raise Misuse(
                 "the fixture glia needs a candidate: mark the test or module with "
                 'pytest.mark.glia(candidate="path/to/file.py", entry="ClassOrFunction")'
             )
         if CONTEXT not in request.config.stash:
             request.config.stash[CONTEXT] = plain_context(request.config)
-    except (SpecError, pytest.UsageError) as error:
+    except (Misuse, pytest.UsageError) as error:
         pytest.fail(str(error), pytrace=False)
     checks = item.stash.setdefault(CHECKS, [])
     checks.clear()
@@ -86,7 +87,7 @@ def glia(request: pytest.FixtureRequest) -> Glia:
 @pytest.fixture(scope="session")
 def testbed(pytestconfig: pytest.Config) -> Any:
     """What ``--glia-testbed`` names, from the domain that provides it; it skips where there is none."""
-    from pytest_glia.hooks import manager
+    from pytest_glia.domains import manager
 
     name = pytestconfig.getoption("glia_testbed")
     hooks, problems = manager(pytestconfig)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pytest_glia.candidate import SpecError
+from pytest_glia.misuse import Misuse
 
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
@@ -32,16 +32,16 @@ class Repository:
             import git
         except ImportError as error:
             reason = "git is not installed" if "git executable" in str(error) else str(error)
-            raise SpecError(f"{reason}: pytest-glia keeps candidates as git commits; install git") from None
+            raise Misuse(f"{reason}: pytest-glia keeps candidates as git commits; install git") from None
         try:
             repo = git.Repo(root, search_parent_directories=True)
         except (git.InvalidGitRepositoryError, git.NoSuchPathError):
-            raise SpecError(
+            raise Misuse(
                 f"{root} is not in a git repository: pytest-glia keeps candidates as git commits; "
                 'run "git init", add the spec and the candidate, and commit them'
             ) from None
         if repo.working_tree_dir is None:
-            raise SpecError(f"{root} is in a bare git repository: run from a checkout")
+            raise Misuse(f"{root} is in a bare git repository: run from a checkout")
         self._error = git.GitCommandError
         self._repo = repo
         self._git = repo.git
@@ -51,14 +51,14 @@ class Repository:
 
     @classmethod
     def of(cls, root: Path) -> Repository:
-        """The repository that holds `root`; raises `SpecError` if there is none."""
+        """The repository that holds `root`; raises `Misuse` if there is none."""
         return cls(root)
 
     def head(self) -> str:
-        """The commit that is checked out; raises `SpecError` if there is none yet."""
+        """The commit that is checked out; raises `Misuse` if there is none yet."""
         found = self._try("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         if found is None:
-            raise SpecError(
+            raise Misuse(
                 f"the git repository {self.top} has no commit yet: commit the spec and the candidate first"
             )
         return found
@@ -70,7 +70,7 @@ class Repository:
     def merge_base(self) -> str | None:
         """Where HEAD left the default branch; on the default branch itself, its first parent.
 
-        None if there is only one commit. Raises `SpecError` in a shallow clone that lacks it.
+        None if there is only one commit. Raises `Misuse` in a shallow clone that lacks it.
         """
         head = self.head()
         shallow = self._git.rev_parse("--is-shallow-repository") == "true"
@@ -79,7 +79,7 @@ class Repository:
         if base == head or (base is None and not shallow):
             base = self._try("rev-parse", "--verify", "--quiet", f"{head}^1^{{commit}}")
         if shallow and (base is None or default is None):
-            raise SpecError(
+            raise Misuse(
                 'against="base" needs the commits before this one, and this is a shallow clone: fetch the '
                 "whole history (actions/checkout: fetch-depth: 0; elsewhere: git fetch --unshallow)"
             )

@@ -9,15 +9,16 @@ import pytest
 
 from pytest_glia import seeds
 from pytest_glia.budget import Account, BudgetExhausted
-from pytest_glia.candidate import Candidate, SpecError, fault
+from pytest_glia.candidate import Candidate, fault
 from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Designer
 from pytest_glia.designers.offline import OfflineDesigner
+from pytest_glia.domains import manager
 from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator, Job
-from pytest_glia.hooks import manager
 from pytest_glia.lab import Lab
 from pytest_glia.ledger import Ledger
+from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
 from pytest_glia.settings import Settings
 
@@ -38,6 +39,10 @@ class Search:
     delivered: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        hooks, problems = manager(self.config)
+        self.hooks = hooks.hook
+        for problem in problems:
+            self.write(f"glia: {problem}")
         self.designer = self._find_designer()
         self.repository = Repository.of(self.config.rootpath)
         self.base = self.repository.head()
@@ -79,13 +84,13 @@ class Search:
             return before
         least = 2 * len(self.evaluator.needed_simulations)
         if self.settings.budget.simulations < least:
-            raise SpecError(
+            raise Misuse(
                 f"the budget of {self.settings.budget} is too small: to look at the present candidate and to "
                 f"confirm one takes {least} simulations"
             )
         for error in (fault(each, self.sources[each.path]) for each in self.candidates):
             if error:
-                raise SpecError(f"{error}; correct and commit it, so that there is something to start from")
+                raise Misuse(f"{error}; correct and commit it, so that there is something to start from")
         return self._search(failing)
 
     def _search(self, failing: Sequence[str]) -> list[pytest.TestReport]:
@@ -110,7 +115,7 @@ class Search:
             self.outcome = "passed" if delivery.passed else "not met"
             self.delivered += delivery.commit()
         except BudgetExhausted as error:
-            raise SpecError(
+            raise Misuse(
                 f"{error} before the first candidate was evaluated: give a larger --glia-budget"
             ) from None
         except KeyboardInterrupt:
@@ -122,14 +127,13 @@ class Search:
         return reports
 
     def _lab(self, failing: Sequence[str], branch: str) -> Lab:
-        hooks, _ = manager(self.config)
         return Lab(
             candidates=self.candidates,
             nodeids=self.nodeids,
             mechanisms={
                 each.path: [
                     mechanism
-                    for ideas in hooks.hook.glia_mechanisms(
+                    for ideas in self.hooks.glia_mechanisms(
                         path=each.path, entry=each.entry, source=self.sources[each.path].decode()
                     )
                     for mechanism in ideas
@@ -150,13 +154,10 @@ class Search:
 
     def _find_designer(self) -> Designer:
         designers: dict[str, Designer] = {"offline": OfflineDesigner()}
-        hooks, problems = manager(self.config)
-        for more in hooks.hook.glia_designers():
+        for more in self.hooks.glia_designers():
             designers |= more
-        for problem in problems:
-            self.write(f"glia: {problem}")
         if self.settings.designer not in designers:
-            raise SpecError(
+            raise Misuse(
                 f"there is no designer {self.settings.designer!r}: --glia-designer takes "
                 f"{', '.join(sorted(designers))}"
             )
@@ -169,7 +170,7 @@ class Search:
             advice = (
                 "commit it" if present else "create and commit it, or correct candidate=... in the marker"
             )
-            raise SpecError(f"the candidate {candidate.path} is not in the commit {self.base[:9]}: {advice}")
+            raise Misuse(f"the candidate {candidate.path} is not in the commit {self.base[:9]}: {advice}")
         return source
 
     def _refuse_changes(self) -> None:
@@ -177,7 +178,7 @@ class Search:
         specs = {item.nodeid.partition("::")[0] for item in self.items}
         for path in [*(each.path for each in self.candidates), *sorted(specs)]:
             if self.repository.changed([path]):
-                raise SpecError(
+                raise Misuse(
                     f"{path} has changes that are not committed: --glia-optimize starts from the commit "
                     f"{self.base[:9]}; commit or stash them"
                 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from pytest_glia.candidate import SpecError
 from pytest_glia.designers.source import Number, rounded
+from pytest_glia.misuse import Misuse
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -26,12 +26,12 @@ def tune(
         judge: The loss of a setting, smaller is better; infinite if it does not work.
         trials: How many settings to judge.
 
-    The same losses give the same proposals. Raises `SpecError` if Optuna is not installed.
+    The same losses give the same proposals. Raises `Misuse` if Optuna is not installed.
     """
     try:
         import optuna
     except ImportError:
-        raise SpecError(
+        raise Misuse(
             "the offline designer tunes numbers with Optuna, which is not installed: "
             'pip install "pytest-glia[sim]"'
         ) from None

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pytest_glia import seeds
-from pytest_glia.candidate import Candidate, SpecError, fault, load, make, read
+from pytest_glia.candidate import Candidate, fault, load, make, read
+from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Failure, ReplicationError, run_all
 
 
@@ -83,28 +84,28 @@ def test_candidates_with_roles_come_in_the_order_of_their_roles() -> None:
 )
 def test_bad_marker_says_what_it_has_and_what_it_takes(mark: Mapping[str, Any], complaint: str) -> None:
     """The message shows the marker's own words."""
-    with pytest.raises(SpecError, match=complaint):
+    with pytest.raises(Misuse, match=complaint):
         of(mark)
 
 
 def test_positional_marker_is_refused() -> None:
     """A marker's arguments are keywords."""
-    with pytest.raises(SpecError, match="positional arguments: it takes the keywords"):
+    with pytest.raises(Misuse, match="positional arguments: it takes the keywords"):
         of({}, args=("a.py",))
 
 
 def test_role_for_one_of_two_is_refused() -> None:
     """Either there is one candidate, or each has a role."""
-    with pytest.raises(SpecError, match="give each its own role"):
+    with pytest.raises(Misuse, match="give each its own role"):
         of({"candidate": "a.py", "entry": "A"}, {"candidate": "b.py", "entry": "B", "role": "b"})
 
 
 def test_missing_file_is_named_with_the_folder_that_was_searched(tmp_path: Path) -> None:
     """The user sees whether the path or the root directory is wrong."""
-    with pytest.raises(SpecError, match=rf"candidate a/b\.py does not exist \(looked in {tmp_path}\)"):
+    with pytest.raises(Misuse, match=rf"candidate a/b\.py does not exist \(looked in {tmp_path}\)"):
         read(tmp_path, "a/b.py")
     (tmp_path / "folder.py").mkdir()
-    with pytest.raises(SpecError, match="is not readable"):
+    with pytest.raises(Misuse, match="is not readable"):
         read(tmp_path, "folder.py")
 
 

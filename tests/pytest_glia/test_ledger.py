@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_glia.candidate import SpecError
 from pytest_glia.ledger import Ledger
+from pytest_glia.misuse import Misuse
 
 
 def test_samples_outlive_the_process(tmp_path: Path) -> None:
@@ -39,9 +39,7 @@ def test_second_search_for_a_candidate_is_refused(tmp_path: Path) -> None:
     """The lock names the process that holds it; another candidate's is free; it ends with its ledger."""
     first, second = Ledger(tmp_path), Ledger(tmp_path)
     first.lock("a/router.py")
-    with pytest.raises(
-        SpecError, match=r"another --glia-optimize is at work on a/router\.py \(process \d+\)"
-    ):
+    with pytest.raises(Misuse, match=r"another --glia-optimize is at work on a/router\.py \(process \d+\)"):
         second.lock("a/router.py")
     second.lock("a/other.py")
     first.close()
@@ -91,7 +89,7 @@ def test_git_ignores_the_folder(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """The error names the folder and what it is for (a file in its place stops root too)."""
     (tmp_path / ".glia").touch()
-    with pytest.raises(SpecError, match=rf"{tmp_path}/\.glia cannot be written.*make it writable"):
+    with pytest.raises(Misuse, match=rf"{tmp_path}/\.glia cannot be written.*make it writable"):
         Ledger(tmp_path)
 
 
@@ -99,5 +97,5 @@ def test_ledger_that_is_no_database(tmp_path: Path) -> None:
     """A damaged file is told as such, with what deleting it costs, instead of a traceback."""
     (tmp_path / ".glia").mkdir()
     (tmp_path / ".glia/ledger.db").write_text("no database " * 100)
-    with pytest.raises(SpecError, match=r"ledger\.db|\.glia"):
+    with pytest.raises(Misuse, match=r"ledger\.db|\.glia"):
         Ledger(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_glia.candidate import SpecError
+from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
 from tests.project import MakeProject, Project
 
@@ -34,7 +34,7 @@ def repository(project: Project, folder: str = ".") -> Repository:
 
 def test_folder_without_repository(tmp_path: Path) -> None:
     """The error says what to do."""
-    with pytest.raises(SpecError, match=r'not in a git repository.*"git init"'):
+    with pytest.raises(Misuse, match=r'not in a git repository.*"git init"'):
         Repository.of(tmp_path)
 
 
@@ -42,7 +42,7 @@ def test_bare_repository(make_project: MakeProject) -> None:
     """A repository without a working tree is no place for specs."""
     project = make_project({}, commit=False)
     project.git("init", "-q", "--bare", ".")
-    with pytest.raises(SpecError, match="bare git repository"):
+    with pytest.raises(Misuse, match="bare git repository"):
         repository(project)
 
 
@@ -50,7 +50,7 @@ def test_repository_without_commit(make_project: MakeProject) -> None:
     """There is no head yet; the error says to commit."""
     project = make_project({"a.py": ""}, commit=False)
     project.git("init", "-q", "-b", "main")
-    with pytest.raises(SpecError, match="no commit yet: commit the spec"):
+    with pytest.raises(Misuse, match="no commit yet: commit the spec"):
         repository(project).head()
 
 
@@ -217,7 +217,7 @@ def test_base_follows_the_remotes_default_branch(project: Project, tmp_path: Pat
 def test_shallow_clone_is_told_how_to_fetch_more(project: Project, tmp_path: Path) -> None:
     """CI's default checkout lacks the base; the error names its setting."""
     project.git("clone", "-q", "--depth=1", f"file://{project.folder}", str(tmp_path / "clone"))
-    with pytest.raises(SpecError, match=r"shallow clone.*fetch-depth: 0.*git fetch --unshallow"):
+    with pytest.raises(Misuse, match=r"shallow clone.*fetch-depth: 0.*git fetch --unshallow"):
         repository(Project(tmp_path / "clone")).merge_base()
 
 
@@ -231,7 +231,7 @@ def test_shallow_clone_of_a_branch_is_no_wrong_base(project: Project, tmp_path: 
     project.git(
         "clone", "-q", "--depth=2", "--branch=feature", "--no-single-branch", url, str(tmp_path / "c")
     )
-    with pytest.raises(SpecError, match="fetch-depth: 0"):
+    with pytest.raises(Misuse, match="fetch-depth: 0"):
         repository(Project(tmp_path / "c")).merge_base()
 
 

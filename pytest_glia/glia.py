@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from pytest_glia.candidate import Candidate, SpecError, load, make
+from pytest_glia.candidate import Candidate, load, make
 from pytest_glia.context import Context
 from pytest_glia.estimate import Check, Estimate
+from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Failure, Metrics, ReplicationError, run_all
 from pytest_glia.statistics import mean_interval
 
@@ -136,7 +137,7 @@ class Glia:
     def _baseline_arm(self, against: Any) -> _Arm:
         if isinstance(against, str):
             if against != "base":
-                raise SpecError(
+                raise Misuse(
                     f'against={against!r}: give a class, a function, or "base" (the candidate before this '
                     "branch's changes)"
                 )
@@ -147,13 +148,13 @@ class Glia:
         )
         roles = {each.role for each in self._candidates}
         if set(entries) != roles:
-            raise SpecError(
+            raise Misuse(
                 f"against= gives {sorted(map(str, entries))}, but the candidates' roles are "
                 f"{sorted(map(str, roles))}: give a mapping with one baseline for each role"
             )
         for entry in entries.values():
             if not callable(entry):
-                raise SpecError(f"against={entry!r}: give a class, a function, or the string 'base'")
+                raise Misuse(f"against={entry!r}: give a class, a function, or the string 'base'")
         names = [getattr(entry, "__name__", repr(entry)) for entry in entries.values()]
         keys = [_content_key(entry) for entry in entries.values()]
         key = _digest(*(each or self._call_key() for each in keys))
