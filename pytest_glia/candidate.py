@@ -6,10 +6,11 @@ import ast
 import importlib
 import inspect
 import linecache
+import re
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,12 +40,12 @@ class Candidate:
     path: str
     entry: str
     role: str | None = None
-    exposes: tuple[str, ...] = ()
+    exposes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
-        """The file's name without its suffix: how branches and reports call the candidate."""
-        return PurePosixPath(self.path).stem
+        """The file's name without its suffix, fit for a branch: how branches and reports call it."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", PurePosixPath(self.path).stem).strip("-") or "candidate"
 
     @property
     def note_path(self) -> str:
@@ -54,13 +55,18 @@ class Candidate:
     @classmethod
     def of(cls, item: pytest.Item) -> tuple[Candidate, ...]:
         """The candidates that the test's ``glia`` markers name; raises `Misuse` for a bad marker."""
-        found: dict[str | None, Candidate] = {}
-        for mark in item.iter_markers("glia"):
+        found: dict[str | None, tuple[object, Candidate]] = {}
+        for node, mark in item.iter_markers_with_node("glia"):
             candidate = cls._from_mark(mark)
-            found.setdefault(candidate.role, candidate)
+            holder, other = found.setdefault(candidate.role, (node, candidate))
+            if holder is node and other != candidate:
+                raise Misuse(
+                    f"two glia markers name {other.path} and {candidate.path} for one role: give each its "
+                    "own role=..."
+                )
         if None in found and len(found) > 1:
             raise Misuse("several glia markers, and one has no role: give each its own role=...")
-        return tuple(found[role] for role in sorted(found, key=str))
+        return tuple(found[role][1] for role in sorted(found, key=str))
 
     @classmethod
     def _from_mark(cls, mark: pytest.Mark) -> Candidate:
@@ -113,7 +119,16 @@ def fault(candidate: Candidate, source: bytes) -> str | None:
         where = f"{candidate.path}:{line}" if line else candidate.path
         return f"{where} is not valid Python: {getattr(error, 'msg', error)}"
     names: set[str] = set()
+    inside = {
+        id(each)
+        for scope in ast.walk(tree)
+        if isinstance(scope, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for each in ast.walk(scope)
+        if each is not scope
+    }
     for node in ast.walk(tree):
+        if id(node) in inside:
+            continue
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -141,15 +156,13 @@ def load(candidate: Candidate, source: bytes, root: Path) -> Any:
     module.__package__ = name.rpartition(".")[0]
     if module.__package__:
         _own_package(module.__package__, file)
-        sys.modules[name] = module
         setattr(sys.modules[module.__package__], file.stem, module)
-    else:
-        sys.modules[name] = module
+    sys.modules[name] = module
     text = source.decode("utf-8", "replace")
     # What a traceback shows is the candidate's text, which need not be the file's.
     linecache.cache[str(file)] = (len(text), None, text.splitlines(keepends=True), str(file))
     try:
-        exec(compile(source, str(file), "exec"), module.__dict__)
+        exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
     except BaseException as error:
         where = _where(error, str(file))
         raise ReplicationError(
@@ -172,9 +185,19 @@ def make(entry: Any, seed: int) -> Any:
             raise ReplicationError(f"the entry is {entry!r}: it must be a class or a function")
         return entry
     try:
-        parameters: Mapping[str, object] = inspect.signature(entry).parameters
+        parameters: Mapping[str, inspect.Parameter] = inspect.signature(entry).parameters
     except (ValueError, TypeError):
         parameters = {}
+    needed = [
+        each.name
+        for each in parameters.values()
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    if set(needed) - {"rng"}:
+        raise ReplicationError(
+            f"the class {entry.__name__} needs {', '.join(needed)} to be made: a candidate is made without "
+            "arguments (or with rng); give its parameters defaults"
+        )
     return entry(rng=policy_rng(seed)) if "rng" in parameters else entry()
 
 
@@ -187,7 +210,7 @@ def _no_entry(candidate: Candidate, names: set[str]) -> str:
 
 
 def _where(error: BaseException, file: str) -> str:
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == file:
         return f":{error.lineno}"
     lines = [frame.tb_lineno for frame in _frames(error) if frame.tb_frame.f_code.co_filename == file]
     return f":{lines[-1]}" if lines else ""
@@ -211,7 +234,11 @@ def package_root(file: Path) -> Path:
 
 def _module_name(file: Path) -> str:
     parts = file.with_suffix("").relative_to(package_root(file)).parts
-    return ".".join(parts) if len(parts) > 1 else f"glia_candidate_{file.stem}"
+    return (
+        ".".join(parts)
+        if len(parts) > 1
+        else "glia_candidate_" + re.sub(r"\W", "_", str(file.with_suffix("")))
+    )
 
 
 def _own_package(package: str, file: Path) -> None:

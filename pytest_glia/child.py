@@ -11,6 +11,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +23,7 @@ import pytest
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
-from pytest_glia.context import CONTEXT, Context
+from pytest_glia.context import CONTEXT, BaseSource, Context
 from pytest_glia.domains import manager
 from pytest_glia.replication import Metrics, die_with
 
@@ -131,7 +133,7 @@ class Evaluations:
         config.stash[CONTEXT] = Context(
             root=config.rootpath,
             source=lambda path: bytes(job["sources"][path], "latin-1"),
-            base_source=lambda path: _base_source(job["base"], path),
+            base_source=lambda path: BaseSource(**job["base"][path]).text(),
             seeds=tuple(job["seeds"]),
             confidence=job["confidence"],
             timeout=job["timeout"],
@@ -139,30 +141,59 @@ class Evaluations:
             samples=RemoteStore(self._channel),
             harness=job["harness"],
             private=(self._channel.fileno(),),
-            lenient=job["lenient"],
+            denied=None if job["judging"] else frozenset(),
         )
-        config.pluginmanager.register(_Reports(config, self._channel))
-        for nodeid in job["nodeids"]:
-            item = items[nodeid]
-            item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+        reports = _Reports()
+        config.pluginmanager.register(reports)
+        run = reports.of if job["judging"] else partial(_look, reports)
+        specs = [items[nodeid] for nodeid in job["nodeids"]]
+        for item, following in zip(specs, [*specs[1:], None], strict=True):
+            for report in run(item, following):
+                data = config.hook.pytest_report_to_serializable(config=config, report=report)
+                self._channel.send(report=data)
 
 
 class _Reports:
-    def __init__(self, config: pytest.Config, channel: Channel) -> None:
-        self._config = config
-        self._channel = channel
+    """Gathers the reports of one test."""
+
+    def __init__(self) -> None:
+        self._gathered: list[pytest.TestReport] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        self._channel.send(report=data)
+        self._gathered.append(report)
+
+    def of(self, item: pytest.Item, following: pytest.Item | None) -> list[pytest.TestReport]:
+        """Run a test; its reports. What it shares with the `following` one stays set up."""
+        self._gathered = []
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+        return self._gathered
 
 
-def _base_source(base: dict[str, str | None], path: str) -> bytes:
-    source = base[path]
-    if source is None:
-        pytest.skip(f'against="base": there is no {path} at the base commit')
-    return bytes(source, "latin-1")
+def _look(reports: _Reports, item: pytest.Item, following: pytest.Item | None) -> list[pytest.TestReport]:
+    """Run a test with all of its comparisons assumed to hold, so that every one is recorded.
+
+    If it fails right after a comparison, it may have asserted the opposite: it is run again (all samples
+    are known by then) with that comparison assumed not to hold, and if it gets further it has.
+    """
+    context = item.config.stash[CONTEXT]
+    denied: frozenset[int] = frozenset()
+    gathered = reports.of(item, following)
+    while any(report.failed for report in gathered):
+        last = _comparisons(gathered) - 1
+        if last < 0 or last in denied:
+            break
+        item.config.stash[CONTEXT] = replace(context, denied=denied | {last})
+        again = reports.of(item, following)
+        if any(report.failed for report in again) and _comparisons(again) <= last + 1:
+            break
+        denied, gathered = denied | {last}, again
+    item.config.stash[CONTEXT] = context
+    return gathered
+
+
+def _comparisons(gathered: list[pytest.TestReport]) -> int:
+    return sum(len(getattr(report, "glia", ())) for report in gathered)
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:

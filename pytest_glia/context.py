@@ -9,7 +9,11 @@ from typing import Protocol
 
 import pytest
 
+from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics
+
+# A failing spec shows the user's lines, not these.
+__tracebackhide__ = True
 
 
 class SampleStore(Protocol):
@@ -42,6 +46,26 @@ class MemoryStore:
 
 
 @dataclass(frozen=True)
+class BaseSource:
+    """The candidate before the change under test: its text (as Latin-1), or why there is none.
+
+    Without a text, ``skip`` says whether the test is skipped for that ``reason`` or fails.
+    """
+
+    content: str | None
+    reason: str = ""
+    skip: bool = True
+
+    def text(self) -> bytes:
+        """The text; skips the test, or raises `Misuse`, if there is none."""
+        if self.content is not None:
+            return self.content.encode("latin-1")
+        if self.skip:
+            pytest.skip(f'against="base": {self.reason}')
+        raise Misuse(self.reason)
+
+
+@dataclass(frozen=True)
 class Context:
     """All that evaluating a spec needs besides the spec.
 
@@ -57,7 +81,9 @@ class Context:
         samples: What was already paid for.
         harness: Stands for everything but candidate and seed that decides a replication's outcome.
         private: File descriptors that no candidate may inherit.
-        lenient: Comparisons are recorded but hold, so that one run shows all that a spec asks.
+        denied: None in a run that judges. Otherwise comparisons are recorded but assumed to hold, so that
+            one run shows all that a spec asks; those with the ordinals in ``denied`` are assumed not to,
+            for the spec asserts their opposite.
     """
 
     root: Path
@@ -70,7 +96,7 @@ class Context:
     samples: SampleStore
     harness: str
     private: tuple[int, ...] = ()
-    lenient: bool = False
+    denied: frozenset[int] | None = None
 
 
 CONTEXT = pytest.StashKey[Context]()

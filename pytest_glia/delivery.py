@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_glia import seeds
 from pytest_glia.budget import BudgetExhausted
+from pytest_glia.candidate import Candidate
 from pytest_glia.designers import Proposal
-from pytest_glia.evaluator import Job
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
 from pytest_glia.note import Ablation, Record, design_note
@@ -20,46 +21,79 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """What becomes of a designer's proposal. Call `confirm`, then `commit`."""
+    """What becomes of a designer's proposal. Call `confirm`, then `deliver`."""
 
     def __init__(self, search: Search, lab: Lab, proposal: Proposal, secret: bytes, prefix: str) -> None:
         self._search = search
         self._lab = lab
         self._proposal = proposal
         self._secret = secret
-        self._prefix = prefix
+        self._branch = f"{prefix}/best"
         self._winner = proposal.evaluation.sources
         self._improved = dict(self._winner) != search.sources
-        self._blob = "+".join(search.repository.blob(self._winner[each.path]) for each in search.candidates)
+        self._blob = "+".join(search.repository.blob(text) for text in self._winner.values())
         self._seeds = seeds.sealed(secret, self._blob, search.settings.replications)
         self._confirmed: Evaluation | None = None
         self.passed = False
 
-    def confirm(self) -> list[pytest.TestReport]:
-        """The specs' reports for the winner, on seeds that nobody could know before it was fixed."""
+    def confirm(self, before: list[pytest.TestReport]) -> list[pytest.TestReport]:
+        """The specs' reports for the winner, on seeds that nobody could know before it was fixed.
+
+        If nothing better than the present candidate was found, its reports from `before` stand.
+        """
         search = self._search
+        if not self._improved:
+            return before
         account = search.account
         account.held_simulations, account.held_seconds = 0, 0.0
         search.write("")
         search.write(f"Confirming on {len(self._seeds)} seeds that no search has seen:")
-        job = Job(self._winner, self._seeds, search.nodeids, charged=True, lenient=False)
         try:
-            reports = search.evaluator.run(job)
-            self._confirmed = self._all_checks(self._winner)
+            reports = search.evaluator.judge(self._winner, self._seeds)
+            failed = {report.nodeid for report in reports if report.failed}
+            # A spec that failed may have stopped before its last comparison.
+            self._confirmed = (
+                search.evaluator.look(self._winner, self._seeds)
+                if failed
+                else Evaluation.of(self._winner, self._seeds, reports)
+            )
         except BudgetExhausted as error:
             search.write(f"  not confirmed: {error}")
             return [_unconfirmed(item, str(error)) for item in search.items]
-        failed = {report.nodeid for report in reports if report.failed}
         self.passed = not failed
         search.write(f"  {len(search.nodeids) - len(failed)} of {len(search.nodeids)} specs pass")
         return reports
 
-    def commit(self) -> list[str]:
+    def deliver(self) -> list[str]:
         """Commit winner and note as the base plus one commit; returns what to tell the user."""
         search = self._search
         if not self._improved:
             return [f"{search.name}: no better candidate than the present one was found: no best branch"]
-        ablations = self._ablate() if self._confirmed else {}
+        # First without ablations: whatever happens during those, the confirmed winner is there.
+        best = self._commit({})
+        if self._confirmed and self._proposal.claims:
+            best = self._commit(self._ablate(self._confirmed))
+        note = search.repository.inside(self._note_path(search.candidates[0]))
+        return [
+            f"{search.name}: {self._verdict} ({best[:9]}), {search.account.simulations} simulations",
+            f"  how it works: git show {self._branch}:{note}",
+            f"  to take it:   git merge {self._branch}",
+        ]
+
+    def _note_path(self, candidate: Candidate) -> str:
+        """Beside the candidate; a file of the user's that stands there already is left alone."""
+        path = candidate.note_path
+        there = self._search.repository.read(self._search.base, path)
+        if there is None or there.partition(b"\n")[0].endswith(b"design note"):
+            return path
+        return str(PurePosixPath(path).with_suffix(".glia.md"))
+
+    @property
+    def _verdict(self) -> str:
+        return "meets its specs" if self.passed else "does not meet its specs; the best so far"
+
+    def _commit(self, ablations: Mapping[str, Ablation]) -> str:
+        search = self._search
         record = Record(
             run=search.run_id,
             designer=search.settings.designer,
@@ -79,41 +113,25 @@ class Delivery:
         )
         files = dict(self._winner)
         for candidate in search.candidates:
-            files[candidate.note_path] = design_note(candidate, record).encode()
-        verdict = "meets its specs" if self.passed else "does not meet its specs; the best so far"
-        title = f"{search.name}: {verdict} ({search.settings.designer} designer)"
+            files[self._note_path(candidate)] = design_note(candidate, record).encode()
+        title = f"{search.name}: {self._verdict} ({search.settings.designer} designer)"
         message = f"{title}\n\n{record.table()}\n\nGlia-Run: {search.run_id}\n"
-        branch = f"{self._prefix}/best"
-        best = search.repository.commit(search.base, search.base, files, message, branch)
-        note = (search.repository.prefix / search.candidates[0].note_path).as_posix()
-        return [
-            f"{search.name}: {verdict} ({best[:9]})",
-            f"  how it works: git show {branch}:{note}",
-            f"  to take it:   git merge {branch}",
-        ]
+        return search.repository.commit(search.base, search.base, files, message, self._branch)
 
-    def _ablate(self) -> dict[str, Ablation]:
+    def _ablate(self, confirmed: Evaluation) -> dict[str, Ablation]:
         """The winner without each of its ideas, on the confirmation seeds."""
-        assert self._confirmed is not None
         search, ablations = self._search, dict[str, Ablation]()
-        if self._proposal.claims:
-            search.write("Without each idea, on the same seeds (above zero: worse without it):")
+        search.write("Without each idea, on the same seeds: change of loss (above zero: it is needed)")
         for claim in self._proposal.claims:
             try:
-                evaluation = self._all_checks(claim.without)
+                evaluation = search.evaluator.look(claim.without, self._seeds)
             except BudgetExhausted:
                 search.write("  The budget is spent: the remaining ideas stay unverified.")
                 break
-            change = self._lab.aim.change(evaluation, self._confirmed, search.settings.confidence)
+            change = self._lab.aim.change(evaluation, confirmed, search.settings.confidence)
             ablations[claim.name] = Ablation(evaluation, change)
-            search.write(
-                f"  {claim.name[:40]:<40} {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
-            )
+            search.write(f"  {claim.name[:40]:<40} {change}")
         return ablations
-
-    def _all_checks(self, sources: Mapping[str, bytes]) -> Evaluation:
-        job = Job(sources, self._seeds, self._search.nodeids, charged=True, lenient=True)
-        return Evaluation.of(sources, self._seeds, self._search.evaluator.run(job))
 
 
 def _unconfirmed(item: pytest.Item, reason: str) -> pytest.TestReport:

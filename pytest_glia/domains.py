@@ -1,13 +1,18 @@
-"""The plugin manager of project ``glia``: entry points, and what pytest's own plugins implement."""
+"""The domains at hand: implementations of the hooks of project ``glia``, and their ideas, checked."""
 
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from typing import Any
 
 import pluggy
 import pytest
 
 from pytest_glia import hookspecs
+from pytest_glia.hookspecs import Mechanism
+from pytest_glia.misuse import Misuse
+
+_MECHANISM = ("name", "claim", "predicts", "numbers", "defaults", "called_for", "apply")
 
 
 def manager(config: pytest.Config) -> tuple[pluggy.PluginManager, list[str]]:
@@ -36,3 +41,27 @@ def manager(config: pytest.Config) -> tuple[pluggy.PluginManager, list[str]]:
     except pluggy.PluginValidationError as error:
         raise pytest.UsageError(f"glia: {error}") from None
     return hooks, problems
+
+
+def mechanisms(hooks: Any, path: str, entry: str, source: str) -> list[Mechanism]:
+    """All ideas that the domains have for a candidate; raises `Misuse` for one that is not complete."""
+    found = [idea for ideas in hooks.glia_mechanisms(path=path, entry=entry, source=source) for idea in ideas]
+    for idea in found:
+        missing = [name for name in _MECHANISM if not hasattr(idea, name)]
+        name = getattr(idea, "name", type(idea).__name__)
+        if missing:
+            raise Misuse(f"the mechanism {name!r} has no {missing[0]!r}: it needs {', '.join(_MECHANISM)}")
+        if set(idea.numbers) != set(idea.defaults):
+            raise Misuse(
+                f"the mechanism {name!r} has numbers {sorted(idea.numbers)} and defaults "
+                f"{sorted(idea.defaults)}: give each number a range and a default"
+            )
+        for number, limits in idea.numbers.items():
+            if len(limits) != 2 or not limits[0] < limits[1]:
+                raise Misuse(f"the mechanism {name!r} has {number}={limits!r}: give a pair (low, high)")
+            if not limits[0] <= idea.defaults[number] <= limits[1]:
+                raise Misuse(
+                    f"the mechanism {name!r} has the default {number}={idea.defaults[number]!r}, which is "
+                    f"not in its range {tuple(limits)!r}"
+                )
+    return found

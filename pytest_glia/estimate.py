@@ -25,6 +25,9 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
+_OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+
+
 class NotShown(AssertionError):
     """The replications neither show nor refute what the spec asserts."""
 
@@ -84,6 +87,10 @@ class Check:
         """The estimate, its interval, and the verdict, in one line."""
         return f"{self.measured()}; {self.demand()}: {self.outcome}"
 
+    def estimate(self) -> str:
+        """The point estimate alone."""
+        return self._format(self.point)
+
     def measured(self) -> str:
         """The estimate with its interval and number of replications."""
         interval = (
@@ -116,11 +123,12 @@ class Verdict:
     """What comparing an estimate with a number gives: true if shown, false if refuted.
 
     If the replications show neither, asking for its truth raises `NotShown`, so that
-    ``assert not estimate > x`` cannot pass for lack of evidence.
+    ``assert not estimate > x`` cannot pass for lack of evidence. A search that wants to know all that a spec
+    asks says what is to be ``assumed`` instead.
     """
 
     check: Check
-    lenient: bool = False
+    assumed: bool | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -128,7 +136,9 @@ class Verdict:
         return self.check.outcome
 
     def __bool__(self) -> bool:
-        if self.lenient or self.outcome == "shown":
+        if self.assumed is not None:
+            return self.assumed
+        if self.outcome == "shown":
             return True
         if self.outcome == "refuted":
             return False
@@ -144,6 +154,7 @@ class Estimate:
 
     ``interval`` is on the working scale: natural logarithms of the ratio candidate / baseline for a
     comparison, the metric's own unit for a measurement. `point`, `low` and `high` are on ``scale``.
+    ``judge`` is told of every comparison, and of its opposite; it may say what is to be assumed.
     """
 
     quantity: str
@@ -151,8 +162,7 @@ class Estimate:
     samples: tuple[float, ...]
     scale: Scale
     evidence: dict[str, float] = field(default_factory=dict)
-    record: Callable[[Check], None] = field(default=lambda check: None, repr=False)
-    lenient: bool = False
+    judge: Callable[[Check, Check], bool | None] = field(default=lambda check, opposite: None, repr=False)
 
     @property
     def point(self) -> float:
@@ -241,8 +251,7 @@ class Estimate:
         if self.scale == "ratio" and threshold <= 0:
             raise ValueError(f"the threshold is {threshold!r}: a ratio of positive numbers is above 0")
         check = self._check(op, float(threshold))
-        self.record(check)
-        return Verdict(check, self.lenient)
+        return Verdict(check, self.judge(check, self._check(_OPPOSITE[op], float(threshold))))
 
     def _check(self, op: str, threshold: float) -> Check:
         holds = _OPERATORS[op]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -16,40 +17,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import entry_points
+from dataclasses import asdict, dataclass
+from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 
-from pytest_glia import __version__
 from pytest_glia.budget import Account, BudgetExhausted
 from pytest_glia.candidate import Candidate
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.child import ENVIRONMENT
+from pytest_glia.commandline import forwarded
+from pytest_glia.context import BaseSource
 from pytest_glia.ledger import Ledger
+from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
 from pytest_glia.settings import Settings
 
 _START_TIMEOUT = 300.0
-_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One evaluation: these tests, for this candidate, on these seeds.
-
-    `charged` counts the candidate's replications against the budget. `lenient` lets every comparison
-    hold, so that the reports carry all that the specs ask.
-    """
-
-    sources: Mapping[str, bytes]
-    seeds: tuple[int, ...]
-    nodeids: tuple[str, ...]
-    charged: bool
-    lenient: bool
+# A spec's own set-up may be silent for this long, besides what a replication may take, in seconds.
+_SILENCE = 300.0
+_SECRET = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)($|_)", re.IGNORECASE)
 
 
 class EvaluatorFailed(Exception):
@@ -61,7 +51,8 @@ class Evaluator:
 
     ``runs`` counts the replications that were run, of candidates and baselines, and ``seconds`` the time
     that the jobs have taken: what a run to come will cost. ``needed`` and ``needed_simulations`` are the keys
-    of all the replications, and of the candidate's, that the last job asked for, run or known.
+    of all the replications, and of the candidate's, that the last job asked for, run or known. ``timeout``
+    is how long a replication may take, in seconds.
     """
 
     def __init__(
@@ -81,14 +72,14 @@ class Evaluator:
         self._ledger = ledger
         self._account = account
         self._candidates = candidates
+        self._base = base
         self._nodeids = nodeids
         self._folder = ledger.scratch()
         self._composed = self._folder / "tree"
         self._root = repository.compose(base, self._composed)
         self._log = self._folder / "child.log"
-        self._harness = _harness(repository.tree(base), settings.testbed)
-        earlier = repository.merge_base_of(base)
-        self._base_sources = {each.path: _text(repository.read(earlier, each.path)) for each in candidates}
+        self._harness = _harness(repository.tree(base), settings.testbed, self._forwarded())
+        self.timeout = settings.timeout
         self.runs = 0
         self.seconds = 0.0
         self.needed: set[str] = set()
@@ -96,15 +87,42 @@ class Evaluator:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
 
-    def run(self, job: Job) -> list[pytest.TestReport]:
-        """The reports of the job's tests.
+    def first_look(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> list[pytest.TestReport]:
+        """The reports of all tests as a plain run of pytest would give them; nothing is charged.
+
+        Raises as `look` does.
+        """
+        base = {path: self._repository.earlier(path, text) for path, text in sources.items()}
+        return self._run(_Job(sources, seeds, base, charged=False, judging=True))
+
+    def judge(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> list[pytest.TestReport]:
+        """The reports of all tests for a candidate that follows the base commit; raises as `look` does."""
+        return self._run(_Job(sources, seeds, self._bases(), charged=True, judging=True))
+
+    def look(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> Evaluation:
+        """All that the tests ask of a candidate and what they measured: every comparison is assumed to hold.
 
         Raises:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
             EvaluatorFailed: the child ended.
         """
-        if job.charged:
-            self._account.reserve(0)
+        reports = self._run(_Job(sources, seeds, self._bases(), charged=True, judging=False))
+        return Evaluation.of(sources, tuple(seeds), reports)
+
+    def _bases(self) -> dict[str, BaseSource]:
+        try:
+            commit = self._repository.merge_base(self._base)
+        except Misuse as error:
+            return {each.path: BaseSource(None, str(error), skip=False) for each in self._candidates}
+        found = {each.path: self._repository.read(commit, each.path) for each in self._candidates}
+        reason = f"it does not exist at the base commit {commit[:9]}"
+        return {
+            path: BaseSource(None if text is None else text.decode("latin-1"), reason)
+            for path, text in found.items()
+        }
+
+    def _run(self, job: _Job) -> list[pytest.TestReport]:
+        self._account.reserve(0)
         if self._channel is None:
             self._start()
         assert self._channel is not None
@@ -115,7 +133,7 @@ class Evaluator:
         try:
             self._channel.send(**self._message(job))
             while True:
-                message = self._channel.receive(self._patience(job))
+                message = self._channel.receive(self._patience())
                 if "find" in message:
                     known = self._ledger.known(message["find"])
                     self.needed |= set(message["find"])
@@ -142,7 +160,7 @@ class Evaluator:
                     break
         except TimeoutError:
             self.stop()
-            if job.charged and self._account.seconds_left() <= 0:
+            if self._account.seconds_left() <= 0:
                 raise BudgetExhausted("seconds", self._account.budget.seconds) from None
             raise EvaluatorFailed(
                 f"the evaluation did not go on and was killed{self._last_words()}"
@@ -165,9 +183,10 @@ class Evaluator:
             self._channel.close()
             self._channel = None
         if self._process is not None:
-            # Its forks die with it: each asked the kernel for that.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            # Its replications have process groups of their own, and may have started more.
+            for pid in [*_of_session(self._process.pid), self._process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
@@ -178,11 +197,7 @@ class Evaluator:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not any(word in name.upper() for word in _SECRET_NAMES)
-        }
+        environment = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
         environment[ENVIRONMENT] = os.pathsep.join(
             [
                 str(theirs.fileno()),
@@ -207,10 +222,15 @@ class Evaluator:
         self._channel = Channel(ours)
         try:
             ready = self._channel.receive(_START_TIMEOUT)["ready"]
-        except (ChannelClosed, TimeoutError):
+        except ChannelClosed:
             self.stop()
             raise EvaluatorFailed(
                 f"the specs cannot be collected at the base commit{self._last_words()}"
+            ) from None
+        except TimeoutError:
+            self.stop()
+            raise EvaluatorFailed(
+                f"collecting the specs took more than {_START_TIMEOUT:g} s{self._last_words()}"
             ) from None
         missing = sorted(set(self._nodeids) - set(ready))
         if missing:
@@ -221,48 +241,46 @@ class Evaluator:
             )
 
     def _command(self) -> list[str]:
-        options = self._config.option
-        files = sorted({nodeid.partition("::")[0] for nodeid in self._nodeids})
+        config = self._config
         command = [sys.executable]
         if "" not in sys.path and os.getcwd() not in sys.path:
             command.append("-P")
-        command += ["-m", "pytest", "-p", "pytest_glia.child", "-p", "no:cacheprovider", "-q"]
-        command += [f"--rootdir={self._root}", f"--glia-testbed={self._settings.testbed}"]
-        inifile = self._config.inipath
+        command += ["-m", "pytest", "-p", "pytest_glia.child"]
+        command += self._forwarded()
+        inifile = config.inipath
         if inifile is not None and inifile.is_relative_to(self._repository.top):
             inifile = self._composed / inifile.relative_to(self._repository.top)
-        command += ["-c", str(inifile or os.devnull)]
-        for setting in options.override_ini or ():
-            command += ["-o", setting]
-        for plugin in options.plugins or ():
-            command += ["-p", plugin]
-        for warning in options.pythonwarnings or ():
-            command += ["-W", warning]
-        if self._config.pluginmanager.hasplugin("xdist"):
+        command += ["-c", str(inifile or os.devnull), f"--rootdir={self._root}"]
+        # Conftests above the root belong to the project only where its settings say so.
+        top = inifile.parent if inifile is not None and inifile.is_relative_to(self._composed) else self._root
+        command += [f"--confcutdir={top}", "-k", "", "-m", "", "-o", f"cache_dir={self._folder / 'cache'}"]
+        if config.pluginmanager.hasplugin("xdist"):
             command += ["-n", "0"]
-        if self._config.pluginmanager.hasplugin("_cov"):
+        if config.pluginmanager.hasplugin("_cov"):
             command += ["--no-cov"]
-        return [*command, *(str(self._root / file) for file in files)]
+        return [*command, *sorted({str(self._root / nodeid.partition("::")[0]) for nodeid in self._nodeids})]
 
-    def _message(self, job: Job) -> dict[str, Any]:
+    def _forwarded(self) -> list[str]:
+        """Of the user's own arguments, those on which a replication may depend."""
+        arguments = [str(each) for each in self._config.invocation_params.args]
+        return forwarded(arguments, self._config.option.file_or_dir)
+
+    def _message(self, job: _Job) -> dict[str, Any]:
         return {
-            "sources": {path: _text(source) for path, source in job.sources.items()},
-            "base": self._base_sources,
-            "seeds": job.seeds,
-            "nodeids": job.nodeids,
-            "lenient": job.lenient,
+            "sources": {path: source.decode("latin-1") for path, source in job.sources.items()},
+            "base": {path: asdict(source) for path, source in job.base.items()},
+            "seeds": list(job.seeds),
+            "nodeids": self._nodeids,
+            "judging": job.judging,
             "harness": self._harness,
             "confidence": self._settings.confidence,
-            "timeout": self._settings.timeout,
+            "timeout": self.timeout,
             "workers": self._settings.workers,
         }
 
-    def _patience(self, job: Job) -> float:
+    def _patience(self) -> float:
         """Seconds to wait for the next message: a sign of life comes at least once a replication."""
-        patience = self._settings.timeout + 30.0
-        if job.charged:
-            patience = min(patience, max(0.0, self._account.seconds_left()))
-        return patience
+        return min(self.timeout + _SILENCE, max(0.0, self._account.seconds_left()))
 
     def _report(self, data: dict[str, Any]) -> pytest.TestReport:
         report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
@@ -277,16 +295,37 @@ class Evaluator:
         return ":\n" + "\n".join(lines) if lines else ""
 
 
-def _text(source: bytes | None) -> str | None:
-    return None if source is None else source.decode("latin-1")
+def _of_session(session: int) -> list[int]:
+    """The processes of a session, where the system lists them (Linux)."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = status.read_text("utf-8", "replace").rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                found.append(int(status.parent.name))
+    return found
 
 
-def _harness(tree: str, testbed: str) -> str:
-    """Names everything that decides a replication besides candidate, spec call and seed."""
-    domains = sorted({f"{e.dist.name} {e.dist.version}" for e in entry_points(group="glia") if e.dist})
-    versions = [
-        f"pytest-glia {__version__}",
-        f"Python {platform.python_version()}",
-        f"numpy {numpy.__version__}",
-    ]
-    return "; ".join([f"tree {tree}", f"testbed {testbed}", platform.machine(), *versions, *domains])
+@dataclass(frozen=True)
+class _Job:
+    """One evaluation of a candidate on some seeds.
+
+    ``base`` is what ``against="base"`` means, by path. ``charged`` counts the candidate's replications
+    against the budget. ``judging`` runs the tests as they are; otherwise comparisons are assumed to hold.
+    """
+
+    sources: Mapping[str, bytes]
+    seeds: Sequence[int]
+    base: Mapping[str, BaseSource]
+    charged: bool
+    judging: bool
+
+
+def _harness(tree: str, testbed: str, arguments: list[str]) -> str:
+    """Names everything that decides a replication besides candidate, spec call and seed.
+
+    Any installed distribution may take part in a replication, so all their versions do.
+    """
+    installed = sorted({f"{each.name} {each.version}" for each in distributions()})
+    python = f"Python {platform.python_version()} {platform.machine()}"
+    return "; ".join([f"tree {tree}", f"testbed {testbed}", *arguments, python, *installed])

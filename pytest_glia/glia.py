@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import numbers
 import pickle
+import random
 import textwrap
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
 from pytest_glia.candidate import Candidate, load, make
@@ -40,6 +43,22 @@ class _Arm:
     files: frozenset[str] = frozenset()
 
 
+@dataclass
+class Measured:
+    """What a test has compared, and why it could not be evaluated, if so."""
+
+    checks: list[Check] = field(default_factory=list)
+    broken: str | None = None
+    calls: int = 0
+
+    def untouched(self) -> str | None:
+        """A sentence if the test has ended before it measured anything."""
+        return None if self.calls else "It ends before it measures anything."
+
+
+MEASURED = pytest.StashKey[Measured]()
+
+
 class Glia:
     """What a spec measures with. One instance a test; see `measure` and `compare`."""
 
@@ -48,13 +67,11 @@ class Glia:
         item: pytest.Item,
         candidates: tuple[Candidate, ...],
         context: Context,
-        record: Callable[[Check], None],
     ) -> None:
         self._item = item
         self._candidates = candidates
         self._context = context
-        self._record = record
-        self._calls = 0
+        self._measured = item.stash[MEASURED] = Measured()
 
     def measure(self, replicate: Replicate, metric: str | None = None) -> Estimate:
         """The mean of a metric of the candidate over seeded replications, with its t interval.
@@ -86,10 +103,9 @@ class Glia:
         for run, base_run, seed in zip(runs, base_runs, self._context.seeds, strict=True):
             value, base_value = (self._value(each, metric, seed) for each in (run, base_run))
             if value <= 0 or base_value <= 0:
-                pytest.fail(
+                self._fail(
                     f"{metric or 'the value'} is {value:g} for the candidate and {base_value:g} for "
-                    f"{baseline.name} with seed {seed}: a ratio needs positive numbers; use glia.measure",
-                    pytrace=False,
+                    f"{baseline.name} with seed {seed}: a ratio needs positive numbers; use glia.measure"
                 )
             logs.append(math.log(value / base_value))
         return self._estimate(f"{metric or 'value'} against {baseline.name}", logs, "ratio", runs)
@@ -103,20 +119,30 @@ class Glia:
             samples=tuple(samples),
             scale=scale,
             evidence={name: value for name, value in evidence.items() if math.isfinite(value)},
-            record=self._record,
-            lenient=self._context.lenient,
+            judge=self._judge,
         )
+
+    def _judge(self, check: Check, opposite: Check) -> bool | None:
+        """Record a comparison; in a run that only looks, say what to assume of it."""
+        if self._context.denied is None:
+            self._measured.checks.append(check)
+            return None
+        denied = len(self._measured.checks) in self._context.denied
+        self._measured.checks.append(opposite if denied else check)
+        return not denied
+
+    def _fail(self, message: str) -> NoReturn:
+        """Fail the test because it could not be evaluated, which no verdict is."""
+        self._measured.broken = message
+        pytest.fail(message, pytrace=False)
 
     def _value(self, run: Metrics, metric: str | None, seed: int) -> float:
         name = metric if metric is not None or len(run) != 1 else next(iter(run))
         if name is None or name not in run:
             wanted = "no metric was named" if metric is None else f"there is no metric {metric!r}"
-            pytest.fail(f"{wanted}: the replications report {', '.join(sorted(run))}", pytrace=False)
+            self._fail(f"{wanted}: the replications report {', '.join(sorted(run))}")
         if not math.isfinite(run[name]):
-            pytest.fail(
-                f"{name} is {run[name]} with seed {seed}: a replication must report a finite number",
-                pytrace=False,
-            )
+            self._fail(f"{name} is {run[name]} with seed {seed}: a replication must report a finite number")
         return run[name]
 
     def _candidate_arm(self) -> _Arm:
@@ -167,7 +193,7 @@ class Glia:
 
     def _run(self, replicate: Replicate, arms: Sequence[_Arm]) -> list[list[Metrics]]:
         """The metrics of every arm with every seed, from the store or by running them."""
-        self._calls += 1
+        self._measured.calls += 1
         seeds = self._context.seeds
         function = _content_key(replicate) or self._call_key()
         places = [(arm, seed) for seed in seeds for arm in arms]
@@ -189,7 +215,7 @@ class Glia:
         for index, outcome in outcomes:
             arm, seed = missing[index]
             if isinstance(outcome, Failure):
-                pytest.fail(f"{arm.name}, seed {seed}:\n{outcome}", pytrace=False)
+                self._fail(f"{arm.name}, seed {seed}:\n{outcome}")
             known[keys[arm.key, seed]] = outcome
             self._context.samples.add(keys[arm.key, seed], outcome)
         return [[known[keys[arm.key, seed]] for seed in seeds] for arm in arms]
@@ -206,11 +232,14 @@ class Glia:
         return f"{self._item.nodeid.partition('::')[0]} {fixtures} {callspec and callspec.id}"
 
     def _call_key(self) -> bytes:
-        return f"{self._item.nodeid} call {self._calls}".encode()
+        return f"{self._item.nodeid} call {self._measured.calls}".encode()
 
 
 def _replication(replicate: Replicate, arm: _Arm, seed: int) -> Callable[[], Metrics]:
     def run() -> Metrics:
+        # Forks start from one state of the global generators: without this they would all draw the same.
+        random.seed(seed)
+        np.random.seed(seed)
         try:
             objects = arm.objects(seed)
             if set(objects) == {None}:
@@ -256,25 +285,50 @@ def _metrics(result: Any) -> Metrics:
 def _content_key(function: Any) -> bytes | None:
     """What decides a function or class of this tree, or None if that cannot be told.
 
-    Its place in the source says which code it is (the harness key stands for the source itself); what
-    a closure has captured must be told by its pickle.
+    Its place in the source says which code it is (the harness key stands for the source itself). What a
+    function has captured, and the globals that it and the functions it calls read, are told by their pickle:
+    a test may have changed them.
     """
-    if isinstance(function, type):
-        captured: Any = None
-        line = 0
-    elif isinstance(function, types.FunctionType):
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        captured = (cells, function.__defaults__, function.__kwdefaults__)
-        line = function.__code__.co_firstlineno
-    else:
-        return None
     try:
-        content = pickle.dumps((function.__module__, function.__qualname__, line, captured))
+        return pickle.dumps(_content(function, getattr(function, "__module__", None), set()))
     except Exception:
         return None
-    if isinstance(function, type) and "<locals>" in function.__qualname__:
-        return None
-    return content
+
+
+def _content(value: Any, home: str | None, seen: set[int]) -> Any:
+    """A picklable stand-in for a value; functions of the module `home` are looked into."""
+
+    def of(inner: Any) -> Any:
+        return _content(inner, home, seen)
+
+    if isinstance(value, functools.partial):
+        return "partial", of(value.func), of(value.args), of(value.keywords)
+    if isinstance(value, types.MethodType):
+        return "method", of(value.__func__), value.__self__
+    if isinstance(value, types.ModuleType):
+        return "module", value.__name__
+    if isinstance(value, (list, tuple)):
+        return [of(each) for each in value]
+    if isinstance(value, dict):
+        return [(of(key), of(each)) for key, each in value.items()]
+    if not isinstance(value, types.FunctionType):
+        return value
+    if id(value) in seen or value.__module__ != home:
+        return "function", value.__module__, value.__qualname__
+    seen.add(id(value))
+    code = value.__code__
+    cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    # Two lambdas may stand on one line: the columns of their code tell them apart.
+    place = (value.__module__, value.__qualname__, list(code.co_positions()), code.co_code)
+    names = sorted(name for name in _names(code) if name in value.__globals__)
+    read = [(name, of(value.__globals__[name])) for name in names]
+    return "function", place, of([cells, value.__defaults__, value.__kwdefaults__]), read
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """The global names that a function's code may read, its inner functions' included."""
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return set(code.co_names).union(*(_names(each) for each in inner))
 
 
 def _digest(*parts: bytes | str) -> str:

@@ -13,7 +13,7 @@ from pytest_glia import seeds
 from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate, fault
 from pytest_glia.estimate import Check
-from pytest_glia.evaluator import Evaluator, EvaluatorFailed, Job
+from pytest_glia.evaluator import Evaluator, EvaluatorFailed
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.merit import Aim, Evaluation
 from pytest_glia.repository import Repository
@@ -95,7 +95,7 @@ class Lab:
         self._repository = repository
         self._settings = settings
         self._base = base
-        self._tip = base
+        self._tip = repository.tip(branch) or base
         self._branch = branch
         self._run = run
         self._write = write
@@ -107,11 +107,12 @@ class Lab:
         self._evaluation_simulations = max(len(self._seeds), len(evaluator.needed_simulations))
         known = sorted(self.start.checks, key=lambda each: (nodeids.index(each[0]), each[1]))
         goals = [which for which in known if which[0] in failing]
-        self.aim = Aim(goals[0] if goals else None, tuple(known))
+        unmet = [which for which in goals if math.fsum(self.start.checks[which].excess) >= 0]
+        self.aim = Aim(next(iter([*unmet, *goals]), None), tuple(known))
         self.failing = frozenset(failing)
         self.hold(0)
         self._legend()
-        self._line("start", "the candidate as it is", self.start, "")
+        self._line("-", "the candidate as it is", self.start, "")
 
     def quick(self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation) -> Trial:
         """Try out a candidate with a first few replications only."""
@@ -122,11 +123,24 @@ class Lab:
         return self._try(sources, hypothesis, against, (self._look, len(self._seeds)))
 
     def hold(self, ablations: int) -> None:
-        """Set aside what the end of the run will cost: a confirmation and that many ablations."""
+        """Set aside what the end of the run will cost: a confirmation and that many ablations.
+
+        Ablations get no more than a quarter of the simulations.
+        """
+        quarter = self.account.budget.simulations / 4
+        if ablations * self._evaluation_simulations > quarter:
+            ablations = int(quarter // self._evaluation_simulations)
         pace = self._evaluator.seconds / max(1, self._evaluator.runs)
         runs = self._evaluation_runs + ablations * self._evaluation_simulations
         self.account.held_simulations = (1 + ablations) * self._evaluation_simulations
         self.account.held_seconds = _MARGIN * pace * runs
+
+    def best(self) -> Evaluation:
+        """The candidate of least loss among those with the most replications, or the start."""
+        most = max(len(trial.evaluation.seeds) for trial in self.trials)
+        tried = [trial.evaluation for trial in self.trials if len(trial.evaluation.seeds) == most]
+        best = min(tried, key=self.aim.loss)
+        return best if self.aim.change(best, self.start, self._settings.confidence).mean < 0 else self.start
 
     def say(self, text: str) -> None:
         """Show a line of the designer's reasoning with the progress."""
@@ -159,8 +173,7 @@ class Lab:
         return trial
 
     def _evaluate(self, sources: Mapping[str, bytes], on: tuple[int, ...]) -> Evaluation:
-        job = Job(sources, on, self._nodeids, charged=True, lenient=True)
-        return Evaluation.of(sources, on, self._evaluator.run(job))
+        return self._evaluator.look(sources, on)
 
     def _number(self, sources: Mapping[str, bytes]) -> int:
         """The candidate's number: its first, if it is evaluated again with more replications."""
@@ -205,12 +218,12 @@ class Lab:
         for letter, check in columns:
             self._write(f"  ({letter}) {check.what()}, asked {check.demand()}")
         letters = "".join(f"     ({letter})" for letter, _ in columns)
-        self._write(f"{'#':>5} {'sims':>5} {'time':>6}  {'what was tried':<36}{letters}")
+        self._write(f"{'#':>3} {'seeds':>5} {'sims':>5} {'time':>5} {'what was tried':<34}{letters}")
 
     def _line(self, number: str, name: str, evaluation: Evaluation, result: str) -> None:
-        spent = f"{self.account.simulations:5} {self.account.seconds:4.0f} s"
-        shown = "".join(f"{_point(check):>8}" for check in self._columns(evaluation))
-        self._write(f"{number:>5} {spent}  {name[:36]:<36}{shown} {result}".rstrip())
+        spent = f"{len(evaluation.seeds):5} {self.account.simulations:5} {self.account.seconds:3.0f} s"
+        shown = "".join(f" {check.estimate():>7}" for check in self._columns(evaluation))
+        self._write(f"{number:>3} {spent} {_fitted(name, 34)}{shown} {result}".rstrip())
         for message in evaluation.errors.values():
             self.say(message)
 
@@ -246,10 +259,7 @@ def describe_change(change: Interval) -> str:
     """A change of loss in words."""
     if not math.isfinite(change.mean):
         return "The candidate does not work." if change.mean > 0 else "The candidate works again."
-    return (
-        f"Loss {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}] against the candidate before "
-        f"(paired, n={change.n}; below zero is better)."
-    )
+    return f"Loss {change} against the candidate before (paired, n={change.n}; below zero is better)."
 
 
 def _result(change: Interval) -> Result:
@@ -264,5 +274,11 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _point(check: Check) -> str:
-    return f"{100 * check.point:.1f} %" if check.scale in ("reduction", "increase") else f"{check.point:.4g}"
+def _fitted(label: str, width: int) -> str:
+    """A label cut to a width so that the numbers at its end stay."""
+    if len(label) <= width:
+        return label.ljust(width)
+    words = label.split()
+    numbers = [word for word in words if word[:1].isdigit()]
+    tail = " ".join(["", *numbers]) if len(numbers) < len(words) else ""
+    return (label[: width - len(tail) - 1].rstrip() + "~" + tail).ljust(width)[:width]

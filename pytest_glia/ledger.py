@@ -15,6 +15,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_glia.misuse import Misuse
@@ -27,6 +28,16 @@ CREATE TABLE IF NOT EXISTS runs (
     budget TEXT NOT NULL, secret BLOB NOT NULL, started REAL NOT NULL, outcome TEXT
 );
 """
+
+
+@dataclass(frozen=True)
+class KilledRun:
+    """A run that never ended: its id, the commit and the designer it began with, and its secret."""
+
+    run: str
+    base: str
+    designer: str
+    secret: bytes
 
 
 class Ledger:
@@ -46,22 +57,17 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise Misuse(
+                f"the folder {self.folder} cannot be written ({error}): --glia-optimize keeps there what it "
+                "has paid for; make it writable, or work in a copy"
+            ) from None
         except sqlite3.DatabaseError as error:
-            if not isinstance(error, sqlite3.OperationalError):
-                raise Misuse(
-                    f"{self.folder / 'ledger.db'} is damaged ({error}): delete the folder {self.folder}; it "
-                    "holds results of replications, which are then run again"
-                ) from None
-            raise self._unwritable(error) from None
-        except OSError as error:
-            raise self._unwritable(error) from None
+            raise Misuse(
+                f"{self.folder / 'ledger.db'} is damaged ({error}): delete the folder {self.folder}; it "
+                "holds results of replications, which are then run again"
+            ) from None
         self._locks: list[int] = []
-
-    def _unwritable(self, error: Exception) -> Misuse:
-        return Misuse(
-            f"the folder {self.folder} cannot be written ({error}): --glia-optimize keeps there what it has "
-            "paid for; make it writable, or work in a copy"
-        )
 
     def known(self, keys: Sequence[str]) -> dict[str, Metrics]:
         """The samples with these keys that were already paid for."""
@@ -90,16 +96,21 @@ class Ledger:
         """Close a run with what became of it."""
         self._db.execute("UPDATE runs SET outcome = ? WHERE run = ?", (outcome, run))
 
-    def killed(self, candidate: str) -> list[str]:
-        """Runs for this candidate that never ended. Ask while holding its lock: no other is alive."""
+    def killed(self, candidate: str) -> list[KilledRun]:
+        """Runs for this candidate that never ended, the last first.
+
+        Ask while holding the candidate's lock: then no other is alive.
+        """
         rows = self._db.execute(
-            "SELECT run FROM runs WHERE candidate = ? AND outcome IS NULL ORDER BY started", (candidate,)
+            "SELECT run, base, designer, secret FROM runs WHERE candidate = ? AND outcome IS NULL "
+            "ORDER BY started DESC",
+            (candidate,),
         )
-        return [row[0] for row in rows]
+        return [KilledRun(*row) for row in rows]
 
     def lock(self, candidate: str) -> None:
         """Be the only search for this candidate until `close`; raises `Misuse` if another one is."""
-        name = candidate.replace("/", "-").replace(os.pathsep, "-")
+        name = candidate.replace("/", "-")
         descriptor = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_glia.budget import Account, Budget
 from pytest_glia.candidate import Candidate
-from pytest_glia.designers import Claim, Finding, Proposal
+from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.lab import Trial, distinct, measured_table, predictions
 from pytest_glia.merit import Evaluation
 from pytest_glia.statistics import Interval
@@ -70,28 +70,30 @@ def design_note(candidate: Candidate, record: Record) -> str:
         "## The design",
         _claims(record, n),
     ]
-    if record.proposal.sensitivity:
+    if record.proposal.tuning:
         parts += ["## Sensitivity to its numbers", _sensitivity(record)]
-    parts += ["## Tried and not kept", _findings(record), "## Limits", _limits(record, n)]
+    parts += ["## Tried and not kept", _rejected(record), "## Limits", _limits(record, n)]
     parts += ["## Provenance", _provenance(record)]
     return "\n\n".join(parts) + "\n"
 
 
 def _verdict(record: Record, n: int) -> str:
     claims = record.proposal.claims
-    ideas = f"{len(claims)} idea{'s' if len(claims) != 1 else ''}"
+    ideas = f" It is the starting candidate with {_count(len(claims), 'idea')} added." if claims else ""
     if record.passed:
-        return (
-            f"It meets its specs, confirmed on {n} unseen seeds. "
-            f"It is the starting candidate with {ideas} added."
-        )
-    return f"It does **not** meet all of its specs; it is the best of {len(record.trials)} candidates."
+        return f"It meets its specs, confirmed on {n} unseen seeds.{ideas}"
+    tried = _count(len({trial.number for trial in record.trials}), "candidate")
+    return f"It does **not** meet all of its specs; it is the best of {tried}.{ideas}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _evidence(record: Record) -> str:
     """The metrics that the ideas are about; all of them, if no idea says which."""
     before, after = record.start.evidence, record.shown.evidence
-    ideas: list[Claim | Finding] = [*record.proposal.claims, *record.proposal.findings]
+    ideas: list[Claim | Rejected] = [*record.proposal.claims, *record.proposal.rejected]
     about = {name for idea in ideas for name in idea.predicts}
     names = [name for name in before if name in after and (name in about or not about)]
     rows = [f"| {name} | {before[name]:.4g} | {after[name]:.4g} |" for name in names]
@@ -124,11 +126,14 @@ def _claim(claim: Claim, record: Record) -> str:
     if ablation is None:
         return "\n".join([*lines, f"- Ablation: **unverified**, the budget was spent{rests}."])
     change = ablation.change
-    verdict = "shown" if change.low > 0 else "refuted: it does harm" if change.high < 0 else "not shown"
-    lines.append(
-        f"- Ablation: without it{rests}, loss {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]: "
-        f"**{verdict}**."
+    verdict = (
+        "shown"
+        if change.low > 0
+        else "refuted: it does harm"
+        if change.high < 0
+        else "not shown; it was shown on the development seeds, where it was kept"
     )
+    lines.append(f"- Ablation: without it{rests}, loss {change}: **{verdict}**.")
     for metric, sign in claim.predicts.items():
         lines.append(f"- {_prediction(metric, sign, ablation.evaluation.evidence, record.shown.evidence)}")
     goals = [c for (nodeid, _), c in ablation.evaluation.checks.items() if nodeid in record.failing]
@@ -146,26 +151,40 @@ def _prediction(metric: str, sign: int, without: Mapping[str, float], design: Ma
 
 
 def _sensitivity(record: Record) -> str:
-    lines = ["Loss at a first few development seeds while the number was tuned (smaller is better):", ""]
-    for number, judged in record.proposal.sensitivity.items():
-        lines.append(f"- `{number}`: " + ", ".join(f"{value:g}: {loss:.3f}" for value, loss in judged))
+    lines = ["Loss on the first few development seeds while an idea was tuned, best first:", ""]
+    for idea, judged in record.proposal.tuning.items():
+        settings = [
+            f"{loss:.3f} with " + ", ".join(f"`{name}` = {value:g}" for name, value in numbers.items())
+            for numbers, loss in sorted(judged, key=lambda each: each[1])
+        ]
+        lines.append(f"- {idea}: " + "; ".join(settings))
     return "\n".join(lines)
 
 
-def _findings(record: Record) -> str:
-    if not record.proposal.findings:
-        return "Nothing: every idea that the evidence called for was kept."
+def _rejected(record: Record) -> str:
+    if not record.proposal.rejected:
+        return "The designer has recorded none."
     return "\n".join(
-        f"- **{each.name}** ({each.verdict}; loss {each.change.mean:+.3f} [{each.change.low:+.3f}, "
-        f"{each.change.high:+.3f}], n={each.change.n}). {each.text} Called for by: {each.reason}."
-        for each in record.proposal.findings
+        f"- **{each.name}** ({each.verdict}; loss {each.change}, n={each.change.n}). {each.text} "
+        f"Called for by: {each.reason}."
+        for each in record.proposal.rejected
     )
 
 
 def _limits(record: Record, n: int) -> str:
+    before, after = record.start.evidence, record.shown.evidence
+    worse = [
+        f"`{metric}` rose from {before[metric]:.4g} to {after[metric]:.4g}"
+        for metric in sorted(
+            {m for claim in record.proposal.claims for m, s in claim.predicts.items() if s > 0}
+        )
+        if metric in before and metric in after and after[metric] > before[metric]
+    ]
+    price = f" What it costs: {'; '.join(worse)}." if worse else ""
     return (
         f"The design was measured on the workload and system of its specs only, with {n} replications. "
-        "Elsewhere its numbers, and the ideas that they belong to, are unproven. " + record.proposal.remark
+        f"Elsewhere its numbers, and the ideas that they belong to, are unproven.{price} "
+        f"{record.proposal.remark}"
     )
 
 
@@ -175,11 +194,9 @@ def _provenance(record: Record) -> str:
     return "\n".join(
         [
             f"- Run `{record.run}`, base commit `{record.base}`.",
-            f"- Designer `{record.designer}`; no language model took part."
-            if record.designer == "offline"
-            else f"- Designer `{record.designer}`.",
+            f"- Designer `{record.designer}`.",
             f"- Budget {record.budget}; spent {spent.simulations} simulations and {spent.seconds:.0f} s; "
-            f"{len(record.trials)} candidates.",
+            f"{_count(len({trial.number for trial in record.trials}), 'candidate')}.",
             f"- Confirmation seeds: HMAC-SHA256 under the run's secret `{record.secret.hex()}` of the "
             f"candidate's git blob `{record.blob}`: {seeds}.",
         ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate
 from pytest_glia.evaluator import EvaluatorFailed
 from pytest_glia.ledger import Ledger
 from pytest_glia.misuse import Misuse
-from pytest_glia.search import Group, Search
+from pytest_glia.search import Search
 from pytest_glia.settings import Settings
 
 
@@ -26,6 +28,8 @@ class Optimizer:
         self._config = config
         self._settings = Settings.from_config(config)
         self._delivered: list[str] = []
+        # The checkout still fails what its designs pass: --lf must go on finding it.
+        config.pluginmanager.unregister(name="lfplugin")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -38,8 +42,9 @@ class Optimizer:
                 pytest.exit(
                     "--glia-optimize: no selected test has a glia marker", pytest.ExitCode.NO_TESTS_COLLECTED
                 )
-            for candidates, items in groups.items():
-                self._run_group(candidates, items)
+            account = Account(self._settings.budget)
+            for candidates, items in groups:
+                self._run_group(candidates, items, account)
         except (Misuse, EvaluatorFailed) as error:
             raise pytest.UsageError(f"--glia-optimize: {error}") from None
         for position, item in enumerate(others, start=1):
@@ -59,12 +64,15 @@ class Optimizer:
             for line in self._delivered:
                 terminalreporter.write_line(line)
 
-    def _run_group(self, candidates: Group, items: list[pytest.Item]) -> None:
+    def _run_group(
+        self, candidates: tuple[Candidate, ...], items: list[pytest.Item], account: Account
+    ) -> None:
         ledger = Ledger(self._config.rootpath)
         search = None
         try:
-            ledger.lock("+".join(each.path for each in candidates))
-            search = Search(self._config, self._settings, ledger, candidates, items)
+            for path in dict.fromkeys(each.path for each in candidates):
+                ledger.lock(path)
+            search = Search(self._config, self._settings, ledger, candidates, items, account)
             reports = search.run()
             self._delivered += search.delivered
         finally:
@@ -74,17 +82,34 @@ class Optimizer:
         _replay(items, reports)
 
 
-def _grouped(items: Sequence[pytest.Item]) -> tuple[dict[Group, list[pytest.Item]], list[pytest.Item]]:
-    """Tests by the candidates they name, and the tests that name none."""
-    groups: dict[Group, list[pytest.Item]] = {}
+Group = tuple[tuple[Candidate, ...], list[pytest.Item]]
+"""Candidates that are designed together, and their specs."""
+
+
+def _grouped(items: Sequence[pytest.Item]) -> tuple[list[Group], list[pytest.Item]]:
+    """The specs by the files that they name, and the tests that name none.
+
+    Specs that share a file are one goal, and so are those that a third one joins.
+    """
+    joined: list[tuple[set[str], list[pytest.Item]]] = []
     others = []
     for item in items:
-        candidates = Candidate.of(item)
-        if candidates:
-            groups.setdefault(candidates, []).append(item)
-        else:
+        paths = {candidate.path for candidate in Candidate.of(item)}
+        if not paths:
             others.append(item)
-    return groups, others
+            continue
+        touched = [group for group in joined if group[0] & paths]
+        joined = [group for group in joined if group not in touched]
+        joined.append((paths.union(*(group[0] for group in touched)), [item]))
+        for _, specs in touched:
+            joined[-1][1].extend(specs)
+    order = {id(item): position for position, item in enumerate(items)}
+    groups: list[Group] = []
+    for _, specs in joined:
+        specs.sort(key=lambda item: order[id(item)])
+        named = {(each.path, each.entry): each for item in specs for each in Candidate.of(item)}
+        groups.append((tuple(replace(named[key], role=None) for key in sorted(named)), specs))
+    return sorted(groups, key=lambda group: order[id(group[1][0])]), others
 
 
 def _replay(items: Sequence[pytest.Item], reports: Sequence[pytest.TestReport]) -> None:

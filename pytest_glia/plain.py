@@ -9,7 +9,7 @@ import pytest
 
 from pytest_glia import seeds
 from pytest_glia.candidate import read
-from pytest_glia.context import Context, MemoryStore
+from pytest_glia.context import BaseSource, Context, MemoryStore
 from pytest_glia.settings import Settings
 
 # A failing spec shows the user's lines, not these.
@@ -23,7 +23,7 @@ def plain_context(config: pytest.Config) -> Context:
     return Context(
         root=root,
         source=cache(lambda path: read(root, path)),
-        base_source=cache(lambda path: _base_source(root, path)),
+        base_source=lambda path: _base_source(root, path).text(),
         seeds=seeds.known("guard", settings.replications),
         confidence=settings.confidence,
         timeout=settings.timeout,
@@ -33,15 +33,8 @@ def plain_context(config: pytest.Config) -> Context:
     )
 
 
-def _base_source(root: Path, path: str) -> bytes:
-    """The candidate at the merge-base with the default branch; skips the test where it is new."""
+@cache
+def _base_source(root: Path, path: str) -> BaseSource:
     from pytest_glia.repository import Repository
 
-    repository = Repository.of(root)
-    base = repository.merge_base()
-    if base is None:
-        pytest.skip('against="base": the repository has one commit only, so there is no earlier candidate')
-    source = repository.read(base, path)
-    if source is None:
-        pytest.skip(f'against="base": {path} does not exist at the base commit {base[:9]}')
-    return source
+    return Repository(root).earlier(path, read(root, path))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from pytest_glia.glia import Glia
-
-CHECKS = pytest.StashKey[Any]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,11 +50,25 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if hasattr(config, "workerinput"):
         return
+    json = config.getoption("glia_json")
+    if json and not Path(json).parent.is_dir():
+        raise pytest.UsageError(
+            f"--glia-json={json}: there is no folder {Path(json).parent}; create it first"
+        )
     config.pluginmanager.register(_Verdicts(config), "glia-verdicts")
-    if config.getoption("glia_optimize"):
+    if config.getoption("glia_optimize") and not config.pluginmanager.hasplugin("pytest_glia.child"):
         from pytest_glia.optimize import Optimizer
 
         config.pluginmanager.register(Optimizer(config), "glia-optimizer")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where there are specs, a setting that is wrong ends the run before the first of them."""
+    if any("glia" in getattr(item, "fixturenames", ()) for item in items):
+        from pytest_glia.settings import Settings
+
+        Settings.from_config(config)
 
 
 @pytest.fixture
@@ -77,11 +90,9 @@ def glia(request: pytest.FixtureRequest) -> Glia:
             )
         if CONTEXT not in request.config.stash:
             request.config.stash[CONTEXT] = plain_context(request.config)
-    except (Misuse, pytest.UsageError) as error:
+    except Misuse as error:
         pytest.fail(str(error), pytrace=False)
-    checks = item.stash.setdefault(CHECKS, [])
-    checks.clear()
-    return Glia(item, candidates, request.config.stash[CONTEXT], checks.append)
+    return Glia(item, candidates, request.config.stash[CONTEXT])
 
 
 @pytest.fixture(scope="session")
@@ -103,12 +114,17 @@ def testbed(pytestconfig: pytest.Config) -> Any:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    checks = item.stash.get(CHECKS, None) if call.when == "call" else None
-    if checks is not None:
-        item.user_properties.extend(("glia", f"{check.what()}: {check.describe()}") for check in checks)
+    if call.when != "call" or "glia" not in getattr(item, "fixturenames", ()):
+        return (yield)
+    from pytest_glia.glia import MEASURED
+
+    measured = item.stash.get(MEASURED, None)
+    if measured is None:
+        return (yield)
+    item.user_properties.extend(("glia", f"{c.what()}: {c.describe()}") for c in measured.checks)
     report = yield
-    if checks is not None:
-        report.glia = [check.as_json() for check in checks]  # type: ignore[attr-defined]
+    report.glia = [check.as_json() for check in measured.checks]  # type: ignore[attr-defined]
+    report.glia_broken = measured.broken or measured.untouched()  # type: ignore[attr-defined]
     return report
 
 
@@ -144,4 +160,4 @@ class _Verdicts:
         if path:
             from pytest_glia.summary import write_json
 
-            write_json(self.config, path, self.reports)
+            write_json(path, self.reports)

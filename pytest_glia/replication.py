@@ -47,6 +47,9 @@ class _Running:
     deadline: float
     answer: bytes = b""
 
+    def complete(self) -> bool:
+        return len(self.answer) >= 8 + int.from_bytes(self.answer[:8], "big") if self.answer[8:] else False
+
 
 def run_all(
     replications: Sequence[Callable[[], Metrics]],
@@ -75,8 +78,9 @@ def run_all(
             for key, _ in selector.select(max(0.0, next_deadline - time.monotonic())):
                 run = running[key.fd]
                 part = os.read(key.fd, 1 << 16)
-                if part:
-                    run.answer += part
+                run.answer += part
+                # What a replication has started may hold the pipe open: the length says when it is all.
+                if part and not run.complete():
                     continue
                 selector.unregister(key.fd)
                 del running[key.fd]
@@ -122,7 +126,7 @@ def _fork(replication: Callable[[], Metrics], private: Sequence[int]) -> tuple[i
         die_with(parent)
         answer = _answer(replication)
         with os.fdopen(writer, "wb") as stream:
-            stream.write(answer)
+            stream.write(len(answer).to_bytes(8, "big") + answer)
         status = 0
     finally:
         with contextlib.suppress(Exception):
@@ -172,7 +176,7 @@ def _reap(descriptor: int, pid: int) -> int:
 
 def _outcome(answer: bytes, status: int) -> Metrics | Failure:
     try:
-        data = json.loads(answer)
+        data = json.loads(answer[8:])
         if "metrics" in data:
             return {str(name): float(value) for name, value in data["metrics"].items()}
         return Failure(str(data["failure"]), str(data.get("details", "")))

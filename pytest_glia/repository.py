@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pytest_glia.context import BaseSource
 from pytest_glia.misuse import Misuse
 
 # A failing spec shows the user's lines, not these.
@@ -22,6 +23,12 @@ _IDENTITY = {
     for role in ("AUTHOR", "COMMITTER")
     for field, value in (("NAME", "pytest-glia"), ("EMAIL", "pytest-glia@localhost"))
 }
+
+
+_SHALLOW = (
+    'against="base" needs the commits before this one, and this is a shallow clone: fetch the whole history '
+    "(actions/checkout: fetch-depth: 0; elsewhere: git fetch --unshallow)"
+)
 
 
 class Repository:
@@ -46,13 +53,12 @@ class Repository:
         self._repo = repo
         self._git = repo.git
         self._git.update_environment(GIT_OPTIONAL_LOCKS="0", **_IDENTITY)
+        try:
+            self._git.rev_parse("--git-dir")
+        except git.GitCommandError as error:
+            raise Misuse(f"git refuses to work in {root}: {error.stderr.strip()}") from None
         self.top = Path(repo.working_tree_dir).resolve()
         self.prefix = root.resolve().relative_to(self.top)
-
-    @classmethod
-    def of(cls, root: Path) -> Repository:
-        """The repository that holds `root`; raises `Misuse` if there is none."""
-        return cls(root)
 
     def head(self) -> str:
         """The commit that is checked out; raises `Misuse` if there is none yet."""
@@ -63,39 +69,59 @@ class Repository:
             )
         return found
 
-    def branch(self) -> str | None:
-        """The branch that is checked out; None if HEAD is detached."""
-        return self._try("symbolic-ref", "--quiet", "--short", "HEAD")
+    def earlier(self, path: str, text: bytes) -> BaseSource:
+        """The candidate before the change under test, for ``against="base"``.
 
-    def merge_base(self) -> str | None:
-        """Where HEAD left the default branch; on the default branch itself, its first parent.
-
-        None if there is only one commit. Raises `Misuse` in a shallow clone that lacks it.
+        That is where HEAD left the default branch. Where that is HEAD itself, and `text` is what HEAD has, it
+        is HEAD's first parent: the last commit is the change, unless this is a branch that has none yet.
         """
         head = self.head()
-        shallow = self._git.rev_parse("--is-shallow-repository") == "true"
-        default = self._default_branch()
-        base = self._try("merge-base", head, default) if default else head
-        if base == head or (base is None and not shallow):
-            base = self._try("rev-parse", "--verify", "--quiet", f"{head}^1^{{commit}}")
-        if shallow and (base is None or default is None):
-            raise Misuse(
-                'against="base" needs the commits before this one, and this is a shallow clone: fetch the '
-                "whole history (actions/checkout: fetch-depth: 0; elsewhere: git fetch --unshallow)"
-            )
-        return base
+        try:
+            base = self.merge_base(head)
+        except Misuse as error:
+            return BaseSource(None, str(error), skip=False)
+        if base == head and self.read(head, path) == text and not self._is_fresh_branch():
+            parent = self._try("rev-parse", "--verify", "--quiet", f"{head}^1^{{commit}}")
+            if parent is None and self._is_shallow():
+                return BaseSource(None, _SHALLOW, skip=False)
+            if parent is None:
+                return BaseSource(None, "there is one commit only, so there is no earlier candidate")
+            base = parent
+        source = self.read(base, path)
+        if source is None:
+            return BaseSource(None, f"{path} does not exist at the base commit {base[:9]}")
+        return BaseSource(source.decode("latin-1"))
 
-    def merge_base_of(self, commit: str) -> str:
-        """Where a child of `commit` would have left the default branch."""
+    def merge_base(self, commit: str) -> str:
+        """Where `commit` left the default branch; itself, if there is no such branch.
+
+        Raises `Misuse` in a shallow clone that lacks it.
+        """
         default = self._default_branch()
-        return (self._try("merge-base", commit, default) if default else None) or commit
+        base = self._try("merge-base", commit, default) if default else None
+        if base is None and self._is_shallow():
+            raise Misuse(_SHALLOW)
+        return base or commit
+
+    def tip(self, branch: str) -> str | None:
+        """The commit of a branch; None if there is no such branch."""
+        return self._try("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}^{{commit}}")
+
+    def _is_shallow(self) -> bool:
+        return bool(self._git.rev_parse("--is-shallow-repository") == "true")
+
+    def _is_fresh_branch(self) -> bool:
+        """Whether a branch other than the default one is checked out."""
+        branch = self._try("symbolic-ref", "--quiet", "--short", "HEAD")
+        default = self._default_branch()
+        return branch is not None and default is not None and default.rpartition("/")[2] != branch
 
     def read(self, commit: str, path: str) -> bytes | None:
         """The content of a file at a commit; None if it is not there."""
         try:
             content = self._git.cat_file(
                 "blob",
-                f"{commit}:{self._inside(path)}",
+                f"{commit}:{self.inside(path)}",
                 stdout_as_string=False,
                 strip_newline_in_stdout=False,
             )
@@ -110,11 +136,14 @@ class Repository:
             file.flush()
             return str(self._git.hash_object("--no-filters", file.name))
 
-    def changed(self, paths: Sequence[str] = ()) -> list[str]:
+    def is_link(self, commit: str, path: str) -> bool:
+        """Whether a file is a symbolic link at a commit."""
+        return self._mode(commit, path) == "120000"
+
+    def changed(self) -> list[str]:
         """Files that differ from HEAD or are untracked, relative to the repository's top."""
-        where = [f":(top){self._inside(path)}" for path in paths] or [":(top)"]
         status = self._git.status(
-            "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *where,
+            "--porcelain", "-z", "--no-renames", "--untracked-files=all",
             strip_newline_in_stdout=False,
         )  # fmt: skip
         return [line[3:] for line in status.split("\0") if line]
@@ -140,7 +169,7 @@ class Repository:
                     blob.write_bytes(content)
                     sha = self._git.hash_object("-w", "--no-filters", str(blob))
                     mode = self._mode(base, path)
-                    self._git.update_index("--add", "--cacheinfo", f"{mode},{sha},{self._inside(path)}")
+                    self._git.update_index("--add", "--cacheinfo", f"{mode},{sha},{self.inside(path)}")
                 text = Path(scratch) / "message"
                 text.write_text(message, "utf-8")
                 tree = self._git.write_tree()
@@ -149,10 +178,11 @@ class Repository:
         return commit
 
     def _mode(self, base: str, path: str) -> str:
-        listed = self._git.ls_tree("--full-tree", base, "--", self._inside(path))
+        listed = self._git.ls_tree("--full-tree", base, "--", self.inside(path))
         return listed.split()[0] if listed else "100644"
 
-    def _inside(self, path: str) -> str:
+    def inside(self, path: str) -> str:
+        """A path relative to the repository's top."""
         return (self.prefix / path).as_posix()
 
     def _default_branch(self) -> str | None:

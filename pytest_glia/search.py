@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -11,57 +11,74 @@ from pytest_glia import seeds
 from pytest_glia.budget import Account, BudgetExhausted
 from pytest_glia.candidate import Candidate, fault
 from pytest_glia.delivery import Delivery
-from pytest_glia.designers import Designer
+from pytest_glia.designers import Designer, Proposal
 from pytest_glia.designers.offline import OfflineDesigner
-from pytest_glia.domains import manager
+from pytest_glia.domains import manager, mechanisms
 from pytest_glia.estimate import Check
-from pytest_glia.evaluator import Evaluator, Job
+from pytest_glia.evaluator import Evaluator
+from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
 from pytest_glia.ledger import Ledger
 from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
 from pytest_glia.settings import Settings
 
-Group = tuple[Candidate, ...]
+# A replication of a candidate may take this many times as long as those of the start, and never less than
+# the seconds below: enough for an honest one, and a hung one does not eat the budget.
+_SLOWER = 20.0
+_PATIENCE = 10.0
 
 
-@dataclass
 class Search:
-    """One run: from the failing specs of one group of candidates to a branch that meets them."""
+    """One run: from the failing specs of some candidates to a branch that meets them.
 
-    config: pytest.Config
-    settings: Settings
-    ledger: Ledger
-    candidates: Group
-    items: list[pytest.Item]
-    account: Account = field(init=False)
-    outcome: str = "failed"
-    delivered: list[str] = field(default_factory=list)
+    Args:
+        candidates: What the specs name, each file and entry once.
+        items: The specs.
+        account: Of the budget, shared with other searches of the same command.
 
-    def __post_init__(self) -> None:
-        hooks, problems = manager(self.config)
-        self.hooks = hooks.hook
+    Raises:
+        Misuse: something must be changed before a search can begin.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        ledger: Ledger,
+        candidates: tuple[Candidate, ...],
+        items: list[pytest.Item],
+        account: Account,
+    ) -> None:
+        self.config = config
+        self.settings = settings
+        self.ledger = ledger
+        self.candidates = candidates
+        self.items = items
+        self.outcome = "failed"
+        self.delivered: list[str] = []
+        self.run_id = ""
+        self._paths = list(dict.fromkeys(each.path for each in candidates))
+        self.name = "+".join(dict.fromkeys(each.name for each in candidates))
+        self.nodeids = tuple(item.nodeid for item in items)
+        domains, problems = manager(config)
+        self._hooks = domains.hook
         for problem in problems:
             self.write(f"glia: {problem}")
         self.designer = self._find_designer()
-        self.repository = Repository.of(self.config.rootpath)
+        self.repository = Repository(config.rootpath)
         self.base = self.repository.head()
-        self.sources = {each.path: self._committed(each) for each in self.candidates}
+        self.sources = {each.path: self._committed(each) for each in candidates}
         self._refuse_changes()
-        self.account = Account(self.settings.budget)
-        self.name = "+".join(each.name for each in self.candidates)
-        self.nodeids = tuple(item.nodeid for item in self.items)
+        if self.repository.tip("glia"):
+            raise Misuse(
+                'there is a branch "glia", so git cannot make branches "glia/...": rename it (git '
+                "branch -m glia another-name)"
+            )
+        self.account = account
         self.evaluator = Evaluator(
-            self.config,
-            self.settings,
-            self.repository,
-            self.ledger,
-            self.account,
-            self.candidates,
-            self.base,
-            self.nodeids,
+            config, settings, self.repository, ledger, self.account, candidates, self.base, self.nodeids
         )
-        self.run_id = ""
 
     def close(self) -> None:
         """End the child; write down how the run ended."""
@@ -75,71 +92,74 @@ class Search:
         self.write("")
         self._title(f"glia: {what}")
         self.write(f"The specs at {self.base[:9]}, on guard seeds:")
-        guard = seeds.known("guard", self.settings.replications)
-        before = self.evaluator.run(Job(self.sources, guard, self.nodeids, charged=False, lenient=False))
+        try:
+            before = self.evaluator.first_look(self.sources, seeds.known("guard", self.settings.replications))
+        except BudgetExhausted as error:
+            raise Misuse(_too_small(error, "the present candidate was seen")) from None
         _show(self.write, before)
         failing = [report.nodeid for report in before if report.failed]
         if not failing:
-            self.write("No spec fails: nothing to do, and nothing was spent.")
+            self.write("No spec fails: nothing to do, and nothing of the budget was spent.")
             return before
-        least = 2 * len(self.evaluator.needed_simulations)
-        if self.settings.budget.simulations < least:
-            raise Misuse(
-                f"the budget of {self.settings.budget} is too small: to look at the present candidate and to "
-                f"confirm one takes {least} simulations"
-            )
-        for error in (fault(each, self.sources[each.path]) for each in self.candidates):
-            if error:
-                raise Misuse(f"{error}; correct and commit it, so that there is something to start from")
-        return self._search(failing)
+        self._refuse_to_start(before)
+        return self._search(failing, before)
 
-    def _search(self, failing: Sequence[str]) -> list[pytest.TestReport]:
-        paths = "+".join(each.path for each in self.candidates)
-        for killed in self.ledger.killed(paths):
-            self.write(
-                f"Run {killed} was killed. What it paid for is reused; its candidates stay on\n"
-                f"  glia/{self.name}/{killed}/..."
-            )
-            self.ledger.end(killed, "killed")
-        self.run_id, secret = self.ledger.begin(
-            paths, self.base, self.settings.designer, str(self.settings.budget)
-        )
+    def _search(self, failing: Sequence[str], before: list[pytest.TestReport]) -> list[pytest.TestReport]:
+        secret = self._begin()
         prefix = f"glia/{self.name}/{self.run_id}"
         self.write(f"Designer {self.settings.designer}; at most {self.settings.budget}; branch {prefix}/1")
         self.write("")
+        lab = None
         try:
             lab = self._lab(failing, f"{prefix}/1")
-            proposal = self.designer.design(lab)
-            delivery = Delivery(self, lab, proposal, secret, prefix)
-            reports = delivery.confirm()
+            pace = self.evaluator.seconds / max(1, self.evaluator.runs) * self.settings.workers
+            self.evaluator.timeout = min(self.settings.timeout, max(_PATIENCE, _SLOWER * pace))
+            delivery = Delivery(self, lab, self._design(lab), secret, prefix)
+            reports = delivery.confirm(before)
             self.outcome = "passed" if delivery.passed else "not met"
-            self.delivered += delivery.commit()
+            self.delivered += delivery.deliver()
         except BudgetExhausted as error:
-            raise Misuse(
-                f"{error} before the first candidate was evaluated: give a larger --glia-budget"
-            ) from None
+            raise Misuse(_too_small(error, "the first candidate was tried")) from None
         except KeyboardInterrupt:
             self.outcome = "interrupted"
-            self.write(
-                f"Interrupted. The candidates so far are on {prefix}/1; a new run reuses what they cost."
-            )
+            tried = len(lab.trials) if lab else 0
+            where = f"the candidates so far are on {prefix}/1; " if tried else ""
+            self.write(f"Interrupted after {tried} candidates: {where}a new run reuses what they cost.")
             raise
         return reports
 
+    def _begin(self) -> bytes:
+        """Open a run, or go on with one that was killed; gives its secret."""
+        paths = "+".join(self._paths)
+        for killed in self.ledger.killed(paths):
+            if (killed.base, killed.designer) == (self.base, self.settings.designer):
+                self.write(f"Run {killed.run} was killed. It goes on: what it paid for is not paid again.")
+                self.run_id = killed.run
+                return killed.secret
+            self.write(f"Run {killed.run} was killed; its candidates stay on glia/{self.name}/{killed.run}/1")
+            self.ledger.end(killed.run, "killed")
+        budget = str(self.settings.budget)
+        self.run_id, secret = self.ledger.begin(paths, self.base, self.settings.designer, budget)
+        return secret
+
+    def _design(self, lab: Lab) -> Proposal:
+        try:
+            return self.designer.design(lab)
+        except BudgetExhausted as error:
+            if not lab.trials:
+                raise
+            self.write(f"      The search ended because {error}.")
+            return Proposal(lab.best(), remark=f"The search ended because {error}.")
+
     def _lab(self, failing: Sequence[str], branch: str) -> Lab:
+        ideas: dict[str, list[Mechanism]] = {path: [] for path in self._paths}
+        for each in self.candidates:
+            source = self.sources[each.path].decode("utf-8", "replace")
+            ideas[each.path] += mechanisms(self._hooks, each.path, each.entry, source)
         return Lab(
             candidates=self.candidates,
             nodeids=self.nodeids,
-            mechanisms={
-                each.path: [
-                    mechanism
-                    for ideas in self.hooks.glia_mechanisms(
-                        path=each.path, entry=each.entry, source=self.sources[each.path].decode()
-                    )
-                    for mechanism in ideas
-                ]
-                for each in self.candidates
-            },
+            mechanisms=ideas,
             evaluator=self.evaluator,
             account=self.account,
             repository=self.repository,
@@ -152,9 +172,31 @@ class Search:
             write=self.write,
         )
 
+    def _refuse_to_start(self, before: Sequence[pytest.TestReport]) -> None:
+        """A search needs specs that can be evaluated, and a budget that can confirm a winner."""
+        for error in (fault(each, self.sources[each.path]) for each in self.candidates):
+            if error:
+                raise Misuse(f"{error}; correct and commit it, so that there is something to start from")
+        for report in before:
+            broken = getattr(report, "glia_broken", None)
+            if report.failed and report.when == "setup":
+                broken = report.longreprtext.strip().splitlines()[-1]
+            if broken:
+                name = report.nodeid.rpartition("::")[2]
+                raise Misuse(
+                    f"the spec {name} cannot be evaluated for the present candidate, so there is nothing to "
+                    f"start from; correct and commit that first. {broken}"
+                )
+        least = 2 * len(self.evaluator.needed_simulations)
+        if self.settings.budget.simulations < least:
+            raise Misuse(
+                f"the budget of {self.settings.budget} is too small: to look at the present candidate and to "
+                f"confirm one takes {least} simulations"
+            )
+
     def _find_designer(self) -> Designer:
         designers: dict[str, Designer] = {"offline": OfflineDesigner()}
-        for more in self.hooks.glia_designers():
+        for more in self._hooks.glia_designers():
             designers |= more
         if self.settings.designer not in designers:
             raise Misuse(
@@ -171,21 +213,43 @@ class Search:
                 "commit it" if present else "create and commit it, or correct candidate=... in the marker"
             )
             raise Misuse(f"the candidate {candidate.path} is not in the commit {self.base[:9]}: {advice}")
+        if self.repository.is_link(self.base, candidate.path):
+            raise Misuse(
+                f"the candidate {candidate.path} is a symbolic link: name the file that it points to"
+            )
+        try:
+            source.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Misuse(
+                f"the candidate {candidate.path} is not UTF-8 ({error}): save it as UTF-8, so that it can be "
+                "edited"
+            ) from None
+        if source.startswith(b"\xef\xbb\xbf"):
+            raise Misuse(f"the candidate {candidate.path} begins with a byte-order mark: save it without")
         return source
 
     def _refuse_changes(self) -> None:
         """What is measured is the commit: a changed candidate or spec would not be what the user sees."""
-        specs = {item.nodeid.partition("::")[0] for item in self.items}
-        for path in [*(each.path for each in self.candidates), *sorted(specs)]:
-            if self.repository.changed([path]):
+        changed = self.repository.changed()
+        specs = [item.nodeid.partition("::")[0] for item in self.items]
+        root = self.config.rootpath
+        loaded = [
+            getattr(plugin, "__file__", None) or "" for plugin in self.config.pluginmanager.get_plugins()
+        ]
+        conftests = [
+            Path(file).relative_to(root).as_posix()
+            for file in loaded
+            if Path(file).name == "conftest.py" and Path(file).is_relative_to(root)
+        ]
+        for path in [*self._paths, *specs, *conftests]:
+            if self.repository.inside(path) in changed:
                 raise Misuse(
                     f"{path} has changes that are not committed: --glia-optimize starts from the commit "
                     f"{self.base[:9]}; commit or stash them"
                 )
-        others = self.repository.changed()
-        if others:
+        if changed:
             self.write(
-                f"glia: {len(others)} other changed or untracked files (such as {others[0]}) play no part: "
+                f"glia: {len(changed)} other changed or untracked files (such as {changed[0]}) play no part: "
                 f"the commit {self.base[:9]} is what is evaluated"
             )
 
@@ -203,9 +267,12 @@ class Search:
             terminal.write_sep("=", text)
 
 
-def _show(write: object, reports: Sequence[pytest.TestReport]) -> None:
+def _too_small(error: BudgetExhausted, event: str) -> str:
+    return f"{error} before {event}: give a larger --glia-budget"
+
+
+def _show(write: Callable[[str], None], reports: Sequence[pytest.TestReport]) -> None:
     """A line a comparison, and one for a test that ended otherwise."""
-    assert callable(write)
     for report in reports:
         name = report.nodeid.rpartition("::")[2]
         checks = [Check.from_json(data) for data in getattr(report, "glia", ())]

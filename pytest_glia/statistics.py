@@ -36,6 +36,9 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
 
 def mean_interval(samples: Sequence[float], confidence: float) -> Interval:
     """The mean of `samples` with its two-sided t interval.

@@ -26,7 +26,7 @@ def write_summary(terminal: pytest.TerminalReporter, reports: Sequence[pytest.Te
             terminal.write_line(f"          {check.measured()}; asked {check.demand()}")
 
 
-def write_json(config: pytest.Config, path: str, reports: Sequence[pytest.TestReport]) -> None:
+def write_json(path: str, reports: Sequence[pytest.TestReport]) -> None:
     """Every verdict, in a versioned schema; an unwritable file is an error of the run."""
     tests = [
         {

@@ -37,7 +37,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Rejected:
     """An idea that was tried and not kept: the change of loss it made (below zero is better), and why not."""
 
     name: str
@@ -50,12 +50,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a designer ends with: its best candidate, the ideas in it, and those that it gave up."""
+    """What a designer ends with.
+
+    Attributes:
+        evaluation: Of its best candidate.
+        claims: The ideas in it.
+        rejected: The ideas that were tried and are not in it.
+        tuning: By idea, the settings of its numbers that were judged, each with its loss.
+        remark: Why the search ended, and what else a reader of the design must know.
+    """
 
     evaluation: Evaluation
     claims: Sequence[Claim] = ()
-    findings: Sequence[Finding] = ()
-    sensitivity: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    rejected: Sequence[Rejected] = ()
+    tuning: Mapping[str, Sequence[tuple[Mapping[str, float], float]]] = field(default_factory=dict)
     remark: str = ""
 
 
@@ -63,6 +71,8 @@ class Designer(Protocol):
     """Works on the candidates of a `Lab` until they meet their specs or the budget is spent."""
 
     def design(self, lab: Lab) -> Proposal:
-        """The best candidate found. `BudgetExhausted` may be left to the caller only before the first
-        candidate was evaluated."""
+        """The best candidate found.
+
+        `BudgetExhausted` may be left to the caller: then the best candidate so far stands, without claims.
+        """
         ...

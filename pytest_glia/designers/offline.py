@@ -8,22 +8,28 @@ drops those that the rest does not need.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pytest_glia.budget import BudgetExhausted
-from pytest_glia.designers import Claim, Finding, Proposal
+from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.designers.source import Number, constants, with_constants, with_docstring
 from pytest_glia.designers.tuning import around, tune
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Hypothesis, Lab, Trial
 from pytest_glia.merit import Evaluation
+from pytest_glia.statistics import Interval
 
 _TUNING_TRIALS = 5
 _ONLY_CONSTANTS = (
     "No domain has ideas for this candidate, so all that the offline designer can do is to tune the "
     "numeric constants of its file."
 )
+
+
+Key = tuple[str, str]
+"""A mechanism in a search: the path of its candidate, and its name."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,15 @@ class _Applied:
     mechanism: Mechanism
     numbers: Mapping[str, Number]
     reason: str
+
+    @property
+    def key(self) -> Key:
+        return self.path, self.mechanism.name
+
+    @property
+    def label(self) -> str:
+        """The name, and the numbers as they are tried."""
+        return " ".join([self.mechanism.name, *(f"{value:g}" for value in self.numbers.values())])
 
 
 @dataclass(frozen=True)
@@ -47,39 +62,37 @@ class _Design:
     def plus(self, applied: _Applied) -> _Design:
         return replace(self, applied=(*self.applied, applied))
 
-    def without(self, name: str) -> _Design:
-        return replace(self, applied=tuple(each for each in self.applied if each.mechanism.name != name))
+    def without(self, *keys: Key) -> _Design:
+        return replace(self, applied=tuple(each for each in self.applied if each.key not in keys))
 
-    def build(self) -> tuple[dict[str, bytes], tuple[str, ...]]:
-        """The sources, and the names of mechanisms that found no place."""
+    def build(self) -> tuple[dict[str, bytes], tuple[_Applied, ...]]:
+        """The sources, and the mechanisms that found no place in them."""
         sources, homeless = dict(self.start), []
         for path in self.start:
-            text = self.start[path].decode()
+            text = self.start[path].decode("utf-8", "replace")
             claims = []
-            for each in self.applied:
-                if each.path != path:
-                    continue
+            for each in (each for each in self.applied if each.path == path):
                 edited = each.mechanism.apply(text, each.numbers)
                 if edited is None:
-                    homeless.append(each.mechanism.name)
+                    homeless.append(each)
                 else:
                     text = edited
                     claims.append(each.mechanism.claim)
             if claims:
                 text = with_docstring(text, self.entries[path], _docstring(claims))
-            sources[path] = text.encode()
+                sources[path] = text.encode()
         return sources, tuple(homeless)
 
 
 @dataclass
-class _Search:
-    """The state of one search."""
+class _State:
+    """How far a search has come."""
 
     lab: Lab
     design: _Design
     best: Evaluation
-    findings: dict[str, Finding] = field(default_factory=dict)
-    sensitivity: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    rejected: dict[Key, Rejected] = field(default_factory=dict)
+    tuning: dict[Key, list[tuple[Mapping[str, float], float]]] = field(default_factory=dict)
 
 
 class OfflineDesigner:
@@ -90,123 +103,120 @@ class OfflineDesigner:
         if not any(lab.mechanisms.values()):
             lab.say(_ONLY_CONSTANTS)
             return _tune_constants(lab)
-        entries = {each.path: each.entry for each in lab.candidates}
-        search = _Search(lab, _Design(lab.start.sources, entries), lab.start)
+        state = _State(lab, _Design(lab.start.sources, {e.path: e.entry for e in lab.candidates}), lab.start)
         remark = "The search ended when no further idea was called for."
         try:
-            while _improve(search):
-                _hold(search)
-            _prune(search)
+            while _improve(state):
+                # An ablation of each kept idea must stay affordable, and of one more.
+                lab.hold(1 + len(state.design.applied))
+            _prune(state)
         except BudgetExhausted as error:
             remark = f"The search ended because {error}."
         lab.say(remark)
-        claims = [_claim(search.design, each) for each in search.design.applied]
-        return Proposal(search.best, claims, list(search.findings.values()), search.sensitivity, remark)
+        kept = [each.key for each in state.design.applied]
+        return Proposal(
+            state.best,
+            [_claim(state.design, each) for each in state.design.applied],
+            list(state.rejected.values()),
+            {name: judged for (path, name), judged in state.tuning.items() if (path, name) in kept},
+            f"{remark} No language model took part.",
+        )
 
 
-def _improve(search: _Search) -> bool:
+def _improve(state: _State) -> bool:
     """Try the ideas that the evidence calls for until one is kept; False if none is."""
-    evidence = search.best.evidence
-    present = {each.mechanism.name for each in search.design.applied}
-    for path, mechanisms in search.lab.mechanisms.items():
+    present = {each.key for each in state.design.applied}
+    for path, mechanisms in state.lab.mechanisms.items():
         for mechanism in mechanisms:
-            if mechanism.name in present or _is_refuted(search, mechanism):
+            key = (path, mechanism.name)
+            if key in present or (key in state.rejected and state.rejected[key].verdict == "refuted"):
                 continue
-            reason = mechanism.called_for(evidence)
-            if reason is not None and _try_idea(
-                search, _Applied(path, mechanism, mechanism.defaults, reason)
-            ):
-                return True
+            try:
+                reason = mechanism.called_for(state.best.evidence)
+                if reason is not None and _try_idea(
+                    state, _Applied(path, mechanism, mechanism.defaults, reason)
+                ):
+                    return True
+            except BudgetExhausted:
+                raise
+            except Exception as error:
+                # An idea is code of the domain or the user; a fault in it must not end the search.
+                fault = f"{type(error).__name__}: {error}"
+                state.lab.say(f"The mechanism {mechanism.name!r} failed ({fault}) and is left out.")
+                nothing = Interval(math.nan, math.nan, 0, math.nan, math.nan, math.nan)
+                state.rejected[key] = _rejected(mechanism, f"it failed ({fault})", nothing, "refuted")
     return False
 
 
-def _is_refuted(search: _Search, mechanism: Mechanism) -> bool:
-    finding = search.findings.get(mechanism.name)
-    return finding is not None and finding.verdict == "refuted"
-
-
-def _try_idea(search: _Search, idea: _Applied) -> bool:
+def _try_idea(state: _State, idea: _Applied) -> bool:
     """Apply, tune, and keep an idea if it is shown to help."""
-    mechanism, lab = idea.mechanism, search.lab
-    design = search.design.plus(idea)
+    mechanism, lab = idea.mechanism, state.lab
+    design = state.design.plus(idea)
     sources, homeless = design.build()
-    if mechanism.name in homeless or sources == search.best.sources:
+    if idea in homeless or sources == state.best.sources:
         return False
     lab.say(f"{idea.reason}: {mechanism.name}?")
-    hypothesis = Hypothesis(mechanism.name, mechanism.claim, idea.reason, mechanism.predicts)
+    hypothesis = Hypothesis(idea.label, mechanism.claim, idea.reason, mechanism.predicts)
     if mechanism.numbers:
-        first = lab.quick(sources, replace(hypothesis, name=_label(mechanism.name, design)), search.best)
+        first = lab.quick(sources, hypothesis, state.best)
         if first.result != "broken":
-            numbers = _tuned(search, design, first, mechanism.name, hypothesis)
-            design = search.design.plus(replace(idea, numbers=numbers))
-    trial = lab.full(design.build()[0], replace(hypothesis, name=_label(mechanism.name, design)), search.best)
+            idea = _tuned(state, idea, first, hypothesis)
+            design = state.design.plus(idea)
+    trial = lab.full(design.build()[0], replace(hypothesis, name=idea.label), state.best)
     if trial.result == "better":
-        search.design, search.best = design, trial.evaluation
-        search.findings.pop(mechanism.name, None)
+        state.design, state.best = design, trial.evaluation
+        state.rejected.pop(idea.key, None)
         return True
     verdict = "refuted" if trial.result in ("worse", "broken") else "not shown to help"
-    search.findings[mechanism.name] = Finding(
-        mechanism.name, mechanism.claim, idea.reason, mechanism.predicts, trial.change, verdict
-    )
+    state.rejected[idea.key] = _rejected(mechanism, idea.reason, trial.change, verdict)
     return False
 
 
-def _tuned(
-    search: _Search, design: _Design, first: Trial, name: str, hypothesis: Hypothesis
-) -> dict[str, Number]:
-    """The best of a few settings of one mechanism's numbers, by quick looks."""
-    lab = search.lab
-    [idea] = [each for each in design.applied if each.mechanism.name == name]
+def _tuned(state: _State, idea: _Applied, first: Trial, hypothesis: Hypothesis) -> _Applied:
+    """The idea with the best of a few settings of its numbers, by quick looks."""
+    lab = state.lab
     judged = [(dict(idea.numbers), lab.aim.loss(first.evaluation))]
 
     def judge(numbers: dict[str, Number]) -> float:
-        setting = design.without(name).plus(replace(idea, numbers=numbers))
-        trial = lab.quick(setting.build()[0], replace(hypothesis, name=_label(name, setting)), search.best)
+        setting = replace(idea, numbers=numbers)
+        sources = state.design.plus(setting).build()[0]
+        trial = lab.quick(sources, replace(hypothesis, name=setting.label), state.best)
         return lab.aim.loss(trial.evaluation)
 
     judged += tune(idea.mechanism.numbers, idea.numbers, judge, trials=_TUNING_TRIALS)
-    for number in idea.numbers:
-        search.sensitivity[number] = sorted((numbers[number], loss) for numbers, loss in judged)
-    return min(judged, key=lambda each: each[1])[0]
+    state.tuning[idea.key] = [(dict(numbers), loss) for numbers, loss in judged]
+    return replace(idea, numbers=min(judged, key=lambda each: each[1])[0])
 
 
-def _prune(search: _Search) -> None:
+def _prune(state: _State) -> None:
     """Drop each idea that the others do not need: taking it out makes nothing worse."""
-    for each in list(search.design.applied):
-        name = each.mechanism.name
-        if len(search.design.applied) < 2 or name not in [a.mechanism.name for a in search.design.applied]:
+    for each in state.design.applied:
+        if len(state.design.applied) < 2 or each not in state.design.applied:
             continue
-        fewer = search.design.without(name)
+        fewer = state.design.without(each.key)
         sources, homeless = fewer.build()
-        for other in homeless:
-            fewer = fewer.without(other)
+        fewer = fewer.without(*(other.key for other in homeless))
+        name = each.mechanism.name
         hypothesis = Hypothesis(f"without: {name}", f"The design needs {name!r} no longer.")
-        trial = search.lab.quick(sources, hypothesis, search.best)
-        if trial.change.mean > 0:
+        if state.lab.quick(sources, hypothesis, state.best).change.mean > 0:
             continue
-        trial = search.lab.full(sources, hypothesis, search.best)
+        trial = state.lab.full(sources, hypothesis, state.best)
         if trial.change.mean <= 0:
-            search.findings[name] = Finding(
-                name,
-                each.mechanism.claim,
-                each.reason,
-                each.mechanism.predicts,
-                trial.change,
-                "not needed in the end",
+            state.rejected[each.key] = _rejected(
+                each.mechanism, each.reason, trial.change, "not needed in the end: this is without it"
             )
-            search.design, search.best = fewer, trial.evaluation
+            state.design, state.best = fewer, trial.evaluation
 
 
-def _hold(search: _Search) -> None:
-    """Keep enough of the budget for an ablation of each kept idea, and of one more."""
-    search.lab.hold(1 + len(search.design.applied))
+def _rejected(mechanism: Mechanism, reason: str, change: Interval, verdict: str) -> Rejected:
+    return Rejected(mechanism.name, mechanism.claim, reason, mechanism.predicts, change, verdict)
 
 
 def _claim(design: _Design, applied: _Applied) -> Claim:
     mechanism = applied.mechanism
     # A later idea may have tuned a number of an earlier one again: the winner's text has the last word.
     final = constants(design.build()[0][applied.path].decode())
-    sources, homeless = design.without(mechanism.name).build()
+    sources, homeless = design.without(applied.key).build()
     return Claim(
         mechanism.name,
         mechanism.claim,
@@ -214,13 +224,8 @@ def _claim(design: _Design, applied: _Applied) -> Claim:
         mechanism.predicts,
         {name: final.get(name, value) for name, value in applied.numbers.items()},
         sources,
-        homeless,
+        tuple(other.mechanism.name for other in homeless),
     )
-
-
-def _label(name: str, design: _Design) -> str:
-    [numbers] = [each.numbers for each in design.applied if each.mechanism.name == name]
-    return " ".join([name, *(f"{value:g}" for value in numbers.values())])
 
 
 def _docstring(claims: list[str]) -> str:
@@ -237,6 +242,7 @@ def _tune_constants(lab: Lab) -> Proposal:
         for name, value in constants(source.decode()).items()
     }
     best, best_loss = lab.start, lab.aim.loss(lab.start)
+    lab.hold(len(found))
     if not found:
         return Proposal(best, remark=_ONLY_CONSTANTS + " It has none.")
     names = {f"{path}:{name}" if len(lab.start.sources) > 1 else name: (path, name) for path, name in found}

@@ -33,9 +33,16 @@ def rounded(value: Number) -> Number:
 
 
 def with_docstring(source: str, entry: str, text: str) -> str:
-    """The source with the docstring of the class or function `entry` replaced, or put in."""
+    """The source with the docstring of the class or function `entry` replaced, or put in.
+
+    A source that is not valid Python, or has no such entry, is left as it is.
+    """
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return source
     definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.parse(source).body:
+    for node in tree.body:
         if isinstance(node, definitions) and node.name == entry:
             break
     else:

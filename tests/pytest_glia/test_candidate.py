@@ -23,9 +23,10 @@ class Item:
     def __init__(self, *marks: Mapping[str, Any], args: tuple[Any, ...] = ()) -> None:
         self._marks = [pytest.mark.glia(*args, **mark).mark for mark in marks]
 
-    def iter_markers(self, name: str) -> list[pytest.Mark]:
+    def iter_markers_with_node(self, name: str) -> list[tuple[object, pytest.Mark]]:
+        """Each of another node, as if the closest came first."""
         assert name == "glia"
-        return self._marks
+        return [(object(), mark) for mark in self._marks]
 
 
 def of(*marks: Mapping[str, Any], args: tuple[Any, ...] = ()) -> tuple[Candidate, ...]:

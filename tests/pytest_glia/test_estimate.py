@@ -99,18 +99,25 @@ def test_neither_shown_nor_refuted_has_no_truth(ask: Callable[[Verdict], bool]) 
 
 
 def test_lenient_estimate_records_but_holds() -> None:
-    """In a search every comparison holds, so that one run shows all that a spec asks; the record is true."""
+    """In a search a comparison is what its judge assumes, so that one run shows all that a spec asks."""
     kept: list[Check] = []
-    value = logs(*HALVED, scale="reduction", record=kept.append, lenient=True)
+
+    def judge(check: Check, opposite: Check) -> bool:
+        kept.extend([check, opposite])
+        return True
+
+    value = logs(*HALVED, scale="reduction", judge=judge)
     assert value > 0.7
     assert value > 0.4
-    assert [check.outcome for check in kept] == ["refuted", "not shown"]
+    assert [check.op for check in kept] == [">", "<=", ">", "<="]
+    assert [check.outcome for check in kept] == ["refuted", "shown", "not shown", "not shown"]
+    assert kept[0].excess == tuple(-each for each in kept[1].excess)
 
 
 def test_every_comparison_is_recorded_once() -> None:
     """A comparison is one check; explaining it afterwards is not another."""
     kept: list[Check] = []
-    value = logs(*HALVED, scale="reduction", record=kept.append)
+    value = logs(*HALVED, scale="reduction", judge=lambda check, opposite: kept.append(check))
     verdict = value > 0.1
     repr(value)
     explain_comparison(">", value, 0.1)

@@ -139,8 +139,8 @@ def test_interruption_is_exit_code_2(interrupted: Interrupted) -> None:
 def test_interruption_names_and_keeps_the_candidates(interrupted: Interrupted) -> None:
     """The branch that the last lines name holds those that were evaluated."""
     [branch] = interrupted.search.project.branches("glia/tunable/")
-    assert f"The candidates so far are on {branch}" in interrupted.first.text
-    assert interrupted.search.project.git("rev-list", f"main..{branch}").count("\n") == 0
+    assert f"the candidates so far are on {branch}" in interrupted.first.text
+    assert interrupted.search.project.git("rev-list", f"main..{branch}") != ""
 
 
 def test_interruption_leaves_nothing(interrupted: Interrupted) -> None:
@@ -185,13 +185,12 @@ def test_killed_search_leaves_no_process(killed: Killed) -> None:
 
 
 def test_command_after_a_kill_comes_to_its_end(killed: Killed) -> None:
-    """It passes, and mentions the killed run and where its candidates are, which are still there."""
+    """It goes on with the killed run, whose candidates are still there, and passes."""
     assert killed.again.code == 0, killed.again.out
     [branch] = killed.branches
     run = branch.split("/")[2]
-    assert f"Run {run} was killed. What it paid for is reused" in killed.again.text
-    assert f"glia/tunable/{run}/" in killed.again.text
-    assert set(killed.branches) < set(killed.search.project.branches("glia/"))
+    assert f"Run {run} was killed. It goes on: what it paid for is not paid again" in killed.again.text
+    assert set(killed.search.project.branches("glia/")) == {branch, f"glia/tunable/{run}/best"}
 
 
 def test_nothing_is_paid_for_twice_after_a_kill(killed: Killed) -> None:

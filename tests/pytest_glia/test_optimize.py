@@ -115,7 +115,7 @@ def test_commit_tells_hypothesis_result_and_table(packed: Run) -> None:
 
 def test_progress_has_a_line_for_each_candidate(packed: Run) -> None:
     """As it goes: number, simulations and seconds spent, what was tried, what it measured."""
-    lines = [line for line in packed.result.out.splitlines() if re.match(r" +\d+ +\d+ +\d+ s  \S", line)]
+    lines = [line for line in packed.result.out.splitlines() if re.match(r" +\d+ +\d+ +\d+ +\d+ s \S", line)]
     assert len(lines) == len(packed.trials)
     assert any("largest first" in line for line in lines)
     assert max(map(len, lines)) <= 80
@@ -158,7 +158,7 @@ def test_note_holds_the_measured_table_and_where_it_comes_from(packed: Run) -> N
     note = packed.project.show(packed.project.best(), "candidates/packer.md")
     assert "| test_little_waste | share | " in note
     assert f"base commit `{packed.base}`" in note
-    assert "no language model took part" in note
+    assert "No language model took part" in note
     secret = re.search(r"secret `([0-9a-f]{64})`", note)
     assert secret
 
@@ -191,7 +191,7 @@ def test_budget_is_hard(packed: Run) -> None:
     searched = [
         line
         for line in packed.runs
-        if line.startswith("glia_candidate_packer ") and int(line.split()[1]) not in guard
+        if line.startswith("glia_candidate_") and int(line.split()[1]) not in guard
     ]
     assert 20 < len(searched) <= 90
 
@@ -244,7 +244,7 @@ def test_nothing_to_do(make_project: MakeProject) -> None:
     project = make_project(PACKING)
     ran = project.pytest("--glia-optimize", "-k", "fewer")
     assert ran.code == 0
-    assert "No spec fails: nothing to do, and nothing was spent" in ran.text
+    assert "No spec fails: nothing to do, and nothing of the budget was spent" in ran.text
     assert "1 passed, 1 deselected" in ran.out
     assert project.branches("glia") == []
     ledger = sqlite3.connect(project.folder / ".glia/ledger.db")

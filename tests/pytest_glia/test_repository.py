@@ -29,13 +29,13 @@ def project(make_project: MakeProject) -> Project:
 
 
 def repository(project: Project, folder: str = ".") -> Repository:
-    return Repository.of(project.folder / folder)
+    return Repository(project.folder / folder)
 
 
 def test_folder_without_repository(tmp_path: Path) -> None:
     """The error says what to do."""
     with pytest.raises(Misuse, match=r'not in a git repository.*"git init"'):
-        Repository.of(tmp_path)
+        Repository(tmp_path)
 
 
 def test_bare_repository(make_project: MakeProject) -> None:
@@ -91,8 +91,6 @@ def test_changed_files_are_found(project: Project) -> None:
     (project.folder / "keep.txt").unlink()
     found = repository(project)
     assert sorted(found.changed()) == ["a.py", "keep.txt", "new file ü.py", "staged.py"]
-    assert found.changed(["a.py"]) == ["a.py"]
-    assert found.changed(["b.py"]) == []
 
 
 def test_nothing_changed(project: Project) -> None:
@@ -176,7 +174,17 @@ def test_blob_hash_is_gits_own(project: Project) -> None:
 
 def test_base_on_the_default_branch_is_the_parent(project: Project) -> None:
     """On main, what was there before the last commit."""
-    assert repository(project).merge_base() == project.git("rev-parse", "HEAD~1")
+    now = (project.folder / "a.py").read_bytes()
+    before = project.show("HEAD~1", "a.py").encode()
+    assert repository(project).earlier("a.py", now).text().strip() == before
+    assert repository(project).earlier("a.py", b"edited").text() == now
+
+
+def test_base_of_a_branch_without_commits_is_its_start(project: Project) -> None:
+    """A new branch has changed nothing yet; what main changed last is not its doing."""
+    project.git("switch", "-q", "-c", "feature")
+    now = (project.folder / "a.py").read_bytes()
+    assert repository(project).earlier("a.py", now).text() == now
 
 
 def test_base_on_a_branch_is_where_it_left_the_default_branch(project: Project) -> None:
@@ -188,19 +196,22 @@ def test_base_on_a_branch_is_where_it_left_the_default_branch(project: Project) 
     project.git("switch", "-q", "main")
     project.write({"keep.txt": "newer\n"}).commit()
     project.git("switch", "-q", "feature")
-    assert repository(project).merge_base() == left
+    assert repository(project).merge_base("feature") == left
 
 
 def test_base_of_a_detached_head_is_found_too(project: Project) -> None:
     """What CI checks out is no branch; its base is that of its commit."""
     project.git("switch", "-q", "--detach", "HEAD")
     project.write({"a.py": "three\n"}).commit()
-    assert repository(project).merge_base() == project.git("rev-parse", "main")
+    assert repository(project).merge_base("HEAD") == project.git("rev-parse", "main")
 
 
 def test_base_of_the_only_commit_is_none(make_project: MakeProject) -> None:
     """There was nothing before."""
-    assert repository(make_project({"a.py": ""})).merge_base() is None
+    earlier = repository(make_project({"a.py": ""})).earlier("a.py", b"")
+    assert earlier.content is None
+    assert earlier.skip
+    assert "one commit only" in earlier.reason
 
 
 def test_base_follows_the_remotes_default_branch(project: Project, tmp_path: Path) -> None:
@@ -211,14 +222,16 @@ def test_base_follows_the_remotes_default_branch(project: Project, tmp_path: Pat
     clone.git("switch", "-q", "-c", "feature")
     clone.write({"a.py": "three\n"}).commit()
     clone.write({"a.py": "four\n"}).commit()
-    assert repository(clone).merge_base() == project.git("rev-parse", "trunk")
+    assert repository(clone).merge_base("HEAD") == project.git("rev-parse", "trunk")
 
 
 def test_shallow_clone_is_told_how_to_fetch_more(project: Project, tmp_path: Path) -> None:
     """CI's default checkout lacks the base; the error names its setting."""
     project.git("clone", "-q", "--depth=1", f"file://{project.folder}", str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    earlier = repository(clone).earlier("a.py", (clone.folder / "a.py").read_bytes())
     with pytest.raises(Misuse, match=r"shallow clone.*fetch-depth: 0.*git fetch --unshallow"):
-        repository(Project(tmp_path / "clone")).merge_base()
+        earlier.text()
 
 
 def test_shallow_clone_of_a_branch_is_no_wrong_base(project: Project, tmp_path: Path) -> None:
@@ -232,11 +245,4 @@ def test_shallow_clone_of_a_branch_is_no_wrong_base(project: Project, tmp_path: 
         "clone", "-q", "--depth=2", "--branch=feature", "--no-single-branch", url, str(tmp_path / "c")
     )
     with pytest.raises(Misuse, match="fetch-depth: 0"):
-        repository(Project(tmp_path / "c")).merge_base()
-
-
-def test_branch_is_none_when_detached(project: Project) -> None:
-    """The current branch, if there is one."""
-    assert repository(project).branch() == "main"
-    project.git("switch", "-q", "--detach", "HEAD")
-    assert repository(project).branch() is None
+        repository(Project(tmp_path / "c")).merge_base("HEAD")
