@@ -195,7 +195,8 @@ class Glia:
         """The metrics of every arm with every seed, from the store or by running them."""
         self._measured.calls += 1
         seeds = self._context.seeds
-        function = _content_key(replicate) or self._call_key()
+        patched = "monkeypatch" in self._item.fixturenames  # type: ignore[attr-defined]
+        function = (None if patched else _content_key(replicate)) or self._call_key()
         places = [(arm, seed) for seed in seeds for arm in arms]
         keys = {
             (arm.key, seed): _digest(self._context.harness, self._sharing(), function, arm.key, str(seed))
@@ -223,10 +224,8 @@ class Glia:
     def _sharing(self) -> str:
         """Tests share the runs of one replication function only if nothing else could differ.
 
-        That is: the same file, the same fixtures and parameters, and no ``monkeypatch``.
+        That is: the same file, the same fixtures and parameters. (With ``monkeypatch`` each call is its own.)
         """
-        if "monkeypatch" in self._item.fixturenames:  # type: ignore[attr-defined]
-            return self._item.nodeid
         callspec = getattr(self._item, "callspec", None)
         fixtures = ",".join(sorted(self._item.fixturenames))  # type: ignore[attr-defined]
         return f"{self._item.nodeid.partition('::')[0]} {fixtures} {callspec and callspec.id}"

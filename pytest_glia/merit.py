@@ -14,9 +14,12 @@ from pytest_glia.statistics import Interval, mean_interval
 CheckId = tuple[str, int]
 """A test's node id, and the ordinal of the comparison in it."""
 
-# A demand that is met by this much (as a log-ratio, or a share of its threshold) counts no further, unless
-# it is the first: a search must not trade the main goal for ever fewer of what is already rare.
-_ENOUGH = 0.25
+# A check is to be met with this margin (a log-ratio, or a share of its threshold): what is met by a hair on
+# some seeds is not shown on others.
+_MARGIN = 0.02
+
+# What falls short weighs this much more than what the main goal gains: no gain pays for a broken demand.
+_SHORTFALL = 10.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class Aim:
     def losses(self, evaluation: Evaluation) -> list[float]:
         """One number a replication, smaller is better; infinite if the candidate does not work.
 
-        The sum of how far each check is on the wrong side of its threshold; being better than asked
-        counts without limit for the primary check, and up to a quarter for the others.
+        How far the primary check is on the wrong side of its threshold (below zero if it is met), and ten
+        times what any check, the primary one included, falls short of its threshold with a margin of 2 %.
         """
         checks = [evaluation.checks.get(each) for each in self.known]
         n = len(evaluation.seeds)
@@ -82,11 +85,13 @@ class Aim:
         unmeasured = float(sum(nodeid not in measured for nodeid in evaluation.errors))
         if len(evaluation.errors) > unmeasured:
             return [math.inf] * n
-        losses = [unmeasured] * n
+        losses = [_SHORTFALL * unmeasured] * n
         for which, check in zip(self.known, checks, strict=True):
             assert check is not None
-            floor = -math.inf if which == self.primary else -_ENOUGH
-            losses = [loss + max(excess, floor) for loss, excess in zip(losses, check.excess, strict=True)]
+            for replication, excess in enumerate(check.excess):
+                losses[replication] += _SHORTFALL * max(excess + _MARGIN, 0.0)
+                if which == self.primary:
+                    losses[replication] += excess
         return losses
 
     def loss(self, evaluation: Evaluation) -> float:

@@ -106,8 +106,9 @@ def _claims(record: Record, n: int) -> str:
         return "The designer made no claim about why it works."
     header = (
         f"The change of loss says how much worse (above zero) the design is without the idea, on the {n} "
-        "confirmation seeds, paired, with its interval. The loss sums how far each spec is on the wrong side "
-        "of its threshold, in logarithms of a ratio or shares of the threshold."
+        "confirmation seeds, paired, with its interval. The loss is how far the first goal is on the wrong "
+        "side of its threshold, and ten times what any spec falls short of its own with a margin of 2 %, in "
+        "logarithms of a ratio or shares of the threshold."
     )
     return "\n\n".join([header, *(_claim(claim, record) for claim in record.proposal.claims)])
 

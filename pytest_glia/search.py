@@ -119,7 +119,9 @@ class Search:
             self.outcome = "passed" if delivery.passed else "not met"
             self.delivered += delivery.deliver()
         except BudgetExhausted as error:
-            raise Misuse(_too_small(error, "the first candidate was tried")) from None
+            self.outcome = "budget spent"
+            self.delivered.append(f"{self.name}: {_too_small(error, 'the first candidate was tried')}")
+            return before
         except KeyboardInterrupt:
             self.outcome = "interrupted"
             tried = len(lab.trials) if lab else 0
@@ -181,7 +183,7 @@ class Search:
             broken = getattr(report, "glia_broken", None)
             if report.failed and report.when == "setup":
                 broken = report.longreprtext.strip().splitlines()[-1]
-            if broken:
+            if broken and report.failed:
                 name = report.nodeid.rpartition("::")[2]
                 raise Misuse(
                     f"the spec {name} cannot be evaluated for the present candidate, so there is nothing to "

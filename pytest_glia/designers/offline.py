@@ -241,7 +241,7 @@ def _tune_constants(lab: Lab) -> Proposal:
         for path, source in lab.start.sources.items()
         for name, value in constants(source.decode()).items()
     }
-    best, best_loss = lab.start, lab.aim.loss(lab.start)
+    best, gain = lab.start, 0.0
     lab.hold(len(found))
     if not found:
         return Proposal(best, remark=_ONLY_CONSTANTS + " It has none.")
@@ -276,8 +276,8 @@ def _tune_constants(lab: Lab) -> Proposal:
             full = lab.full(build(numbers), Hypothesis("the best constants"), lab.start)
         except BudgetExhausted:
             full = trial
-        if lab.aim.loss(full.evaluation) < best_loss:
-            best, best_loss = full.evaluation, lab.aim.loss(full.evaluation)
+        if full.change.mean < gain:
+            best, gain = full.evaluation, full.change.mean
             claims = [
                 Claim(
                     f"{label} = {value:g}",
