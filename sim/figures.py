@@ -177,7 +177,9 @@ class Figure:
         return "".join(parts) + "</svg>"
 
 
-def thinned(x: NDArray[np.float64], y: NDArray[np.float64], most: int) -> tuple[NDArray[np.float64], ...]:
+def thinned(
+    x: NDArray[np.float64], y: NDArray[np.float64], most: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means of neighbours, so that at most so many points remain."""
     size = -(-len(x) // most)
     if size <= 1:

@@ -69,7 +69,7 @@ def rate_over_time(arrival: NDArray[np.float64], width: int, height: int) -> str
 
 def cdf(
     values: NDArray[np.float64] | NDArray[np.int64], points: int = 400
-) -> tuple[NDArray[np.float64], ...]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Quantiles and their levels, evenly spaced, with a finer upper tail."""
     levels = np.unique(np.concatenate([np.linspace(0, 1, points), 1 - np.geomspace(1e-4, 0.1, 40)]))
     return np.quantile(values, levels), levels
