@@ -83,13 +83,15 @@ class Figure:
     width: int = 640
     height: int = 240
     left: int = 52
+    legend_above: bool = False
+    """Names of lines in a row above the plot, rather than in its lower right corner."""
     _parts: list[str] = field(default_factory=list)
     _names: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def _box(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the plotting area, in pixels."""
-        return self.left, 12.0, self.width - 12.0, self.height - 40.0
+        return self.left, 30.0 if self.legend_above else 12.0, self.width - 22.0, self.height - 40.0
 
     def _pixels(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         left, top, right, bottom = self._box
@@ -133,13 +135,16 @@ class Figure:
                     f'height="{bottom - top:.1f}" style="fill:{fill}">{title}</rect>'
                 )
 
-    def mark(self, x: float, text: str) -> None:
-        """A dashed vertical line with a word at its top."""
+    def mark(self, x: float, text: str, height: float = 0.9) -> None:
+        """A dashed vertical line with a word at this share of the height, on the side that has room."""
         (at,), _ = self._pixels([x], [0.0])
-        _, top, _, bottom = self._box
+        _, top, right, bottom = self._box
+        side = 5 if right - at > 90 else -5
         self._parts.append(
             f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{bottom}" stroke-dasharray="3 3" '
-            f'style="stroke:var(--soft)"/><text x="{at + 4:.1f}" y="{top + 9}">{escape(text)}</text>'
+            f'style="stroke:var(--soft)"/><text class="label" x="{at + side:.1f}" '
+            f'y="{bottom - height * (bottom - top) - 4:.1f}" text-anchor="{"end" if side < 0 else "start"}">'
+            f"{escape(text)}</text>"
         )
 
     def svg(self, title: str) -> str:
@@ -167,14 +172,22 @@ class Figure:
             f'<text transform="translate(13 {(top + bottom) / 2}) rotate(-90)" text-anchor="middle">'
             f"{escape(self.y.label)}</text>"
         )
+        parts += self._legend()
+        return "".join(parts) + "</svg>"
+
+    def _legend(self) -> list[str]:
+        left, top, right, bottom = self._box
+        parts = []
         for k, (name, stroke) in enumerate(self._names):
             y = bottom - 12 - 17 * (len(self._names) - 1 - k)
+            if self.legend_above:
+                y, right = top - 14, left + 150 * (k + 1)
             parts.append(
                 f'<line x1="{right - 14}" x2="{right - 2}" y1="{y - 4}" y2="{y - 4}" class="line" '
                 f'style="stroke:{stroke}"/>'
                 f'<text class="label" x="{right - 20}" y="{y}" text-anchor="end">{escape(name)}</text>'
             )
-        return "".join(parts) + "</svg>"
+        return parts
 
 
 def thinned(

@@ -4,11 +4,11 @@ An arrival process joined with a source of lengths (`generate`), sessions of sev
 users, or a recorded trace (`load`); see docs/workloads.md.
 """
 
+from sim.prefixes import Prefixes
 from sim.workloads.arrivals import MMPP, Arrivals, Bursty, Gamma, Poisson, bursty_arrivals
 from sim.workloads.closed import ClosedLoop, ClosedWorkload
 from sim.workloads.describing import Description
 from sim.workloads.generating import generate, sharegpt_bursty, short_prompts_long_outputs
-from sim.workloads.prefixes import PrefixHashes
 from sim.workloads.reshaping import at_rate, resample, select, window
 from sim.workloads.sessions import Chat, Dialogues, Sessions
 from sim.workloads.sharegpt import Conversations, conversations, estimate_tokens
@@ -49,7 +49,7 @@ __all__ = [
     "Lengths",
     "LogNormal",
     "Poisson",
-    "PrefixHashes",
+    "Prefixes",
     "Quantiles",
     "Ramp",
     "Recorded",

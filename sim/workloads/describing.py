@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.workloads import sharing
 from sim.workloads.table import Workload
 
 __all__ = ["Description", "describe"]
@@ -123,7 +124,9 @@ def _correlation(prompts: NDArray[np.int64], outputs: NDArray[np.int64]) -> floa
 
 
 def _shared(workload: Workload) -> float:
-    if workload.hashes is None or not len(workload):
+    if workload.prefixes is None or not len(workload):
         return 0.0
-    tokens = np.minimum(workload.hashes.reused() * workload.hashes.block_tokens, workload.prompt_tokens)
+    tokens = np.minimum(
+        sharing.reused(workload.prefixes) * workload.prefixes.block_size, workload.prompt_tokens
+    )
     return float(tokens.sum() / workload.prompt_tokens.sum())

@@ -8,23 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from sim.workloads.prefixes import PrefixHashes
+from sim.prefixes import Prefixes
+from sim.workloads import sharing
 from sim.workloads.table import COLUMNS, Workload
 from sim.workloads.traces import TraceError
 
 __all__ = ["read_csv", "read_parquet", "write_csv", "write_parquet"]
 
 _HASHES = "hash_ids_of_{}_tokens"
-_KEY = b"sim.workload.block_tokens"
+_KEY = b"sim.workload.block_size"
 
 
 def write_csv(workload: Workload, path: str | Path) -> None:
     """One line a request under a line of names; names of prefixes, with spaces between, in a last column."""
     names = [name for name in COLUMNS if getattr(workload, name) is not None]
     columns: list[list[Any]] = [getattr(workload, name).tolist() for name in names]
-    if workload.hashes is not None:
-        names.append(_HASHES.format(workload.hashes.block_tokens))
-        columns.append([" ".join(map(str, workload.hashes[k].tolist())) for k in range(len(workload))])
+    if workload.prefixes is not None:
+        names.append(_HASHES.format(workload.prefixes.block_size))
+        columns.append(
+            [" ".join(map(str, sharing.row(workload.prefixes, k).tolist())) for k in range(len(workload))]
+        )
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
@@ -53,11 +56,11 @@ def read_csv(path: str | Path) -> Workload:
             raise TraceError(path, line, f"it has {len(row)} entries; expected {len(header)}, one a column")
         for name, text in zip(header, row, strict=True):
             columns[name].append(_parsed(path, line, name, text))
-    hashes = None
+    prefixes = None
     if hashed:
-        hashes = PrefixHashes.of(columns.pop(hashed[0]), block_tokens=int(hashed[0].split("_")[3]))
+        prefixes = Prefixes.from_rows(columns.pop(hashed[0]), int(hashed[0].split("_")[3]))
     try:
-        return Workload.from_arrays(**columns, hashes=hashes)
+        return Workload.from_arrays(**columns, prefixes=prefixes)
     except ValueError as error:
         raise TraceError(path, None, _with_line(error, [line for line, _ in rows])) from error
 
@@ -93,9 +96,11 @@ def write_parquet(workload: Workload, path: str | Path) -> None:
 
     columns = {name: getattr(workload, name) for name in COLUMNS if getattr(workload, name) is not None}
     metadata = {_KEY: b"0"}
-    if workload.hashes is not None:
-        metadata[_KEY] = str(workload.hashes.block_tokens).encode()
-        columns["hash_ids"] = pa.LargeListArray.from_arrays(workload.hashes.offsets, workload.hashes.ids)
+    if workload.prefixes is not None:
+        metadata[_KEY] = str(workload.prefixes.block_size).encode()
+        columns["hash_ids"] = pa.LargeListArray.from_arrays(
+            workload.prefixes.starts, workload.prefixes.hashes
+        )
     pq.write_table(pa.table(columns, metadata=metadata), path)
 
 
@@ -114,13 +119,13 @@ def read_parquet(path: str | Path) -> Workload:
             path, None, f"the column {missing[0]!r} is missing; it has {', '.join(table.column_names)}"
         )
     columns = {name: table[name].to_numpy() for name in COLUMNS if name in table.column_names}
-    hashes = None
+    prefixes = None
     if "hash_ids" in table.column_names:
         lists = table["hash_ids"].combine_chunks()
         size = int((table.schema.metadata or {}).get(_KEY, b"512"))
         # A slice would start behind 0; `combine_chunks` of a whole column does not.
-        hashes = PrefixHashes(size, np.array(lists.offsets, np.int64), np.array(lists.values, np.int64))
+        prefixes = Prefixes(np.array(lists.offsets, np.int64), np.array(lists.values, np.int64), size)
     try:
-        return Workload.from_arrays(**columns, hashes=hashes)
+        return Workload.from_arrays(**columns, prefixes=prefixes)
     except ValueError as error:
         raise TraceError(path, None, f"{error} (rows from 0)") from error

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sim.prefixes import Prefixes
 from sim.streams import RESAMPLING, stream
-from sim.workloads import fields
-from sim.workloads.prefixes import PrefixHashes
+from sim.workloads import fields, sharing
 from sim.workloads.table import Workload
 
 __all__ = ["at_rate", "resample", "select", "window"]
@@ -22,7 +22,7 @@ def select(workload: Workload, rows: ArrayLike, arrival: ArrayLike | None = None
         output_tokens=workload.output_tokens[kept],
         priority=None if workload.priority is None else workload.priority[kept],
         session=None if workload.session is None else workload.session[kept],
-        hashes=None if workload.hashes is None else workload.hashes.select(kept),
+        prefixes=None if workload.prefixes is None else sharing.chosen(workload.prefixes, kept),
     )
 
 
@@ -89,9 +89,9 @@ def resample(
     # Rounding may put the last of a block behind the first of the next by a part in 10^16.
     drawn = select(workload, picked[within], np.maximum.accumulate(at[within]))
     origin = block_of[within]
-    hashes = drawn.hashes
-    if workload.hashes is not None and hashes is not None:
-        hashes = _renamed(workload.hashes, hashes, origin, np.array(bounds)[origin])
+    prefixes = drawn.prefixes
+    if workload.prefixes is not None and prefixes is not None:
+        prefixes = _renamed(workload.prefixes, prefixes, origin, np.array(bounds)[origin])
     session = drawn.session
     if session is not None:
         _, renumbered = np.unique(np.stack([origin, session]), axis=1, return_inverse=True)
@@ -102,22 +102,22 @@ def resample(
         output_tokens=drawn.output_tokens,
         priority=drawn.priority,
         session=session,
-        hashes=hashes,
+        prefixes=prefixes,
     )
 
 
 def _renamed(
-    trace: PrefixHashes, drawn: PrefixHashes, block_of: NDArray[np.int64], bounds: NDArray[np.int64]
-) -> PrefixHashes:
+    trace: Prefixes, drawn: Prefixes, block_of: NDArray[np.int64], bounds: NDArray[np.int64]
+) -> Prefixes:
     """The drawn names, those first seen within their own block (trace rows from bounds[:, 0], circular) made
     its own."""
-    if not len(drawn.ids):
+    if not len(drawn.hashes):
         return drawn
-    row_of = np.repeat(np.arange(len(trace)), np.diff(trace.offsets))
-    names, first = np.unique(trace.ids, return_index=True)
-    seen_at = row_of[first][np.searchsorted(names, drawn.ids)]
-    counts = np.diff(drawn.offsets)
+    row_of = np.repeat(np.arange(len(trace)), np.diff(trace.starts))
+    names, first = np.unique(trace.hashes, return_index=True)
+    seen_at = row_of[first][np.searchsorted(names, drawn.hashes)]
+    counts = np.diff(drawn.starts)
     start, end = np.repeat(bounds, counts, axis=0).T
     inside = (seen_at - start) % len(trace) < end - start
     copies = np.where(inside, np.repeat(block_of, counts) + 1, 0)
-    return PrefixHashes(drawn.block_tokens, drawn.offsets, drawn.ids + copies * (names[-1] + 1))
+    return Prefixes(drawn.starts, drawn.hashes + copies * (names[-1] + 1), drawn.block_size)

@@ -12,10 +12,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.prefixes import Prefixes
 from sim.streams import ARRIVALS, OUTPUTS, PROMPTS, THINKING, TURNS, stream
 from sim.workloads import fields
 from sim.workloads.arrivals import Arrivals
-from sim.workloads.prefixes import PrefixHashes
 from sim.workloads.sources import Lengths
 from sim.workloads.table import Workload
 
@@ -83,18 +83,18 @@ class Sessions:
     """Tokens of a system prompt in front of every session, the same for all."""
     max_context: int = 8192
     """Tokens of the longest prompt with its output: a session ends before the turn that would exceed it."""
-    block_tokens: int = 16
-    """Tokens per name in `Workload.hashes`: a multiple of the engine's block size."""
+    block_size: int = 16
+    """Tokens per name in `Workload.prefixes`: a multiple of the engine's block size."""
 
     def __post_init__(self) -> None:
         fields.number(self, 0.0, np.inf, "seconds", think=self.think)
         fields.number(self, 0.0, np.inf, "seconds per token", seconds_per_token=self.seconds_per_token)
         fields.whole(self, 0, "tokens", system_tokens=self.system_tokens)
         fields.whole(self, self.system_tokens + 2, "tokens (system_tokens + 2)", max_context=self.max_context)
-        fields.whole(self, 1, "token per block", block_tokens=self.block_tokens)
+        fields.whole(self, 1, "token per block", block_size=self.block_size)
 
     def workload(self, seed: int) -> Workload:
-        """The sessions' requests in order of arrival, with `session` and `hashes`."""
+        """The sessions' requests in order of arrival, with `session` and `prefixes`."""
         starts = self.starts.times(stream(seed, ARRIVALS))
         turns, messages, outputs = self.dialogues.draw(
             stream(seed, TURNS), stream(seed, PROMPTS), stream(seed, OUTPUTS), len(starts)
@@ -117,18 +117,18 @@ class Sessions:
             prompt_tokens=prompts[rows],
             output_tokens=outputs[rows],
             session=session[rows],
-            hashes=self._hashes(session[rows], (prompts + outputs)[rows]),
+            prefixes=self._prefixes(session[rows], (prompts + outputs)[rows]),
         )
 
-    def _hashes(self, session: Ints, context: Ints) -> PrefixHashes:
+    def _prefixes(self, session: Ints, context: Ints) -> Prefixes:
         """Names of all full blocks of each context: a later turn's context begins with an earlier one's."""
-        counts = context // self.block_tokens
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
-        common = self.system_tokens // self.block_tokens
-        most = self.max_context // self.block_tokens
+        counts = context // self.block_size
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        within = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+        common = self.system_tokens // self.block_size
+        most = self.max_context // self.block_size
         own = common + np.repeat(session, counts) * most + within
-        return PrefixHashes(self.block_tokens, offsets, np.where(within < common, within, own))
+        return Prefixes(starts, np.where(within < common, within, own), self.block_size)
 
 
 def _before(values: NDArray[_Number], session: Ints, first: Ints) -> NDArray[_Number]:

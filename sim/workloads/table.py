@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sim.workloads.prefixes import PrefixHashes
+from sim.prefixes import Prefixes
+from sim.workloads import sharing
 
 if TYPE_CHECKING:
     from sim.workloads.describing import Description
@@ -31,8 +32,8 @@ class Workload:
     priority: NDArray[np.int64] | None = None
     session: NDArray[np.int64] | None = None
     """The conversation a request belongs to; -1 for none."""
-    hashes: PrefixHashes | None = None
-    """Names of the blocks of each prompt, equal where requests share a prefix; None if nothing is shared."""
+    prefixes: Prefixes | None = None
+    """Which blocks of tokens are equal, for prefix caching; None if no two requests begin alike."""
 
     @classmethod
     def from_arrays(
@@ -43,7 +44,7 @@ class Workload:
         output_tokens: ArrayLike,
         priority: ArrayLike | None = None,
         session: ArrayLike | None = None,
-        hashes: PrefixHashes | None = None,
+        prefixes: Prefixes | None = None,
     ) -> Workload:
         """A workload of these columns (copied), one entry a request.
 
@@ -67,15 +68,15 @@ class Workload:
             column("prompt_tokens", prompt_tokens, 1),
             column("output_tokens", output_tokens, 1),
         )
-        if hashes is not None:
-            hashes.check_fit(prompts + outputs)
+        if prefixes is not None:
+            sharing.check_fit(prefixes, prompts + outputs)
         return cls(
             arrival=_frozen(times),
             prompt_tokens=prompts,
             output_tokens=outputs,
             priority=None if priority is None else column("priority", priority, None),
             session=None if session is None else column("session", session, -1),
-            hashes=hashes,
+            prefixes=prefixes,
         )
 
     def __len__(self) -> int:
@@ -87,7 +88,8 @@ class Workload:
             return f"<workload of {len(self)} requests in {self.arrival[-1] - self.arrival[0]:.1f} s>"
         columns = {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
         called = ", ".join(f"{name}={column.tolist()}" for name, column in columns.items())
-        return f"Workload.from_arrays({called}{'' if self.hashes is None else f', hashes={self.hashes!r}'})"
+        shared = "" if self.prefixes is None else f", prefixes={sharing.written(self.prefixes)}"
+        return f"Workload.from_arrays({called}{shared})"
 
     def describe(self) -> Description:
         """Rates, burstiness, quantiles of lengths, sharing: a mapping that prints as a table."""

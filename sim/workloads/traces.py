@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from sim.workloads.prefixes import PrefixHashes
+from sim.prefixes import Prefixes
 from sim.workloads.table import Workload
 
 __all__ = ["TraceError", "azure_2023", "load", "mooncake", "vidur", "vllm_bench"]
@@ -114,7 +115,7 @@ def _read(path: str | Path, formats: tuple[_Format, ...]) -> Workload:
     times: list[float] = []
     prompts: list[int] = []
     outputs: list[int] = []
-    names: list[list[int]] = []
+    names: list[ArrayLike] = []
     spaced: str | None = None
     chain: dict[tuple[int, tuple[int, ...]], int] = {}
     for line, row in _rows(path):
@@ -137,7 +138,7 @@ def _read(path: str | Path, formats: tuple[_Format, ...]) -> Workload:
             arrival=[(time - times[0]) / chosen.per_second for time in times],
             prompt_tokens=prompts,
             output_tokens=outputs,
-            hashes=PrefixHashes.of(names, block_tokens=_SPACES[spaced]) if spaced is not None else None,
+            prefixes=Prefixes.from_rows(names, _SPACES[spaced]) if spaced is not None else None,
         )
     except ValueError as error:
         raise TraceError(path, None, f"{error} (rows from 0)") from error

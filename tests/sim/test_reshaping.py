@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -87,18 +88,13 @@ def test_what_cannot_be_resampled_is_said() -> None:
         w.at_rate(at_once, 1.0)
 
 
-def test_names_refine_to_smaller_blocks() -> None:
-    """A block of 512 tokens is 32 of 16, shared alike; a size that does not divide it is refused."""
-    hashes = w.PrefixHashes.of([[0, 1], [0, 2], []], block_tokens=512)
-    fine = hashes.refined(16)
-    assert len(fine[0]) == 64
-    assert fine.reused().tolist() == [0, 32, 0]
-    with pytest.raises(ValueError, match="cannot be refined to blocks of 48 tokens"):
-        hashes.refined(48)
-    with pytest.raises(ValueError, match="hash ids of row 1 hold -1"):
-        w.PrefixHashes.of([[0], [-1]], block_tokens=16)
-    with pytest.raises(ValueError, match="hashes has 3 rows; expected 1"):
-        Workload.from_arrays(arrival=[0.0], prompt_tokens=[9], output_tokens=[9], hashes=hashes)
+def test_prefixes_need_a_row_each() -> None:
+    """As many rows as requests, and no more names than tokens fill."""
+    columns: dict[str, Any] = {"arrival": [0.0], "prompt_tokens": [9], "output_tokens": [9]}
+    with pytest.raises(ValueError, match="prefixes has 2 rows; expected 1"):
+        Workload.from_arrays(**columns, prefixes=w.Prefixes.from_rows([[1], [1]], 16))
+    with pytest.raises(ValueError, match="prefixes of row 0 names 3 blocks of 16 tokens; expected at most 2"):
+        Workload.from_arrays(**columns, prefixes=w.Prefixes.from_rows([[1, 2, 3]], 16))
 
 
 def test_a_picture_is_drawn(sessions: Workload, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sim import workloads as w
 from sim.workloads import Sessions
+from sim.workloads.sharing import row
 
 
 def draw(lengths: Any, count: int = 20_000) -> tuple[Any, Any]:
@@ -104,26 +105,26 @@ def test_a_session_grows_and_shares(seed: int, turns: float, system: int, most: 
         think=1.0,
         system_tokens=system,
         max_context=most,
-        block_tokens=block,
+        block_size=block,
     )
     workload = sessions.workload(seed)
     assert workload.session is not None
-    assert workload.hashes is not None
+    assert workload.prefixes is not None
     context = workload.prompt_tokens + workload.output_tokens
     assert (context <= most).all()
     last: dict[int, int] = {}
     for k, session in enumerate(workload.session.tolist()):
-        names = workload.hashes[k].tolist()
+        names = row(workload.prefixes, k).tolist()
         assert len(names) == context[k] // block
         assert names[: system // block] == list(range(system // block))
         if session in last:
             before = last[session]
             assert workload.prompt_tokens[k] > context[before]
             assert workload.arrival[k] >= workload.arrival[before]
-            assert names[: len(workload.hashes[before])] == workload.hashes[before].tolist()
+            assert names[: len(row(workload.prefixes, before))] == row(workload.prefixes, before).tolist()
         else:
             assert not set(names[system // block :]) & {
-                name for other in last.values() for name in workload.hashes[other].tolist()
+                name for other in last.values() for name in row(workload.prefixes, other).tolist()
             }
         last[session] = k
 

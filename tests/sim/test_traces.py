@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from sim import Workload
 from sim import workloads as w
-from sim.workloads import PrefixHashes, TraceError
+from sim.workloads import Prefixes, TraceError
+from sim.workloads.sharing import row, written
 
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "traces"
 COLUMNS = ("arrival", "prompt_tokens", "output_tokens", "priority", "session")
@@ -44,9 +45,9 @@ def same(one: Workload, other: Workload) -> bool:
         mine, theirs = getattr(one, name), getattr(other, name)
         if (mine is None) != (theirs is None) or (mine is not None and mine.tobytes() != theirs.tobytes()):
             return False
-    if one.hashes is None or other.hashes is None:
-        return one.hashes is other.hashes
-    return repr(one.hashes) == repr(other.hashes)
+    if one.prefixes is None or other.prefixes is None:
+        return one.prefixes is other.prefixes
+    return written(one.prefixes) == written(other.prefixes)
 
 
 def test_azure(tmp_path: Path) -> None:
@@ -65,9 +66,9 @@ def test_mooncake(tmp_path: Path) -> None:
     path.write_text(lines(MOONCAKE))
     workload = w.load(path)
     assert workload.arrival.tolist() == [0.0, 1.0]
-    assert workload.hashes is not None
-    assert workload.hashes.block_tokens == 512
-    assert workload.hashes[1].tolist() == [0, 2, 3]
+    assert workload.prefixes is not None
+    assert workload.prefixes.block_size == 512
+    assert row(workload.prefixes, 1).tolist() == [0, 2, 3]
     assert workload.describe()["shared_fraction"] == pytest.approx(512 / 2100)
     assert same(workload, w.mooncake(path))
 
@@ -78,8 +79,8 @@ def test_vllm_bench(tmp_path: Path) -> None:
     path.write_text(lines(VLLM))
     workload = w.load(path)
     assert workload.arrival.tolist() == pytest.approx([0.0, 0.301012143], abs=1e-15)
-    assert workload.hashes is not None
-    assert [workload.hashes[k].tolist() for k in (0, 1)] == [[0, 1], [0]]
+    assert workload.prefixes is not None
+    assert [row(workload.prefixes, k).tolist() for k in (0, 1)] == [[0, 1], [0]]
     path.write_text(lines([{"input_toks": 3, "output_toks": 5, "arrival_time": 1787267980.0827403}] * 2))
     assert w.vllm_bench(path).arrival.tolist() == [0.0, 0.0]
 
@@ -120,7 +121,11 @@ def test_vidur(tmp_path: Path) -> None:
             lines([MOONCAKE[0] | {"hash_ids": [-1]}]),
             r"line 1: hash_ids is \[-1\]; expected a list",
         ),
-        ("a.jsonl", lines([MOONCAKE[0] | {"hash_ids": [1] * 9}]), "a.jsonl: hashes of row 0 name 9 blocks"),
+        (
+            "a.jsonl",
+            lines([MOONCAKE[0] | {"hash_ids": [1] * 9}]),
+            "a.jsonl: prefixes of row 0 names 9 blocks",
+        ),
         ("a.csv", "arrival,prompt_tokens\n0,1\n", "a.csv, line 1: the column 'output_tokens' is missing"),
         (
             "a.csv",
@@ -166,7 +171,7 @@ def tables(draw: st.DrawFn) -> Workload:
         output_tokens=column(st.integers(4, 2**40)),
         priority=column(st.integers(-(2**62), 2**62)) if draw(st.booleans()) else None,
         session=column(st.integers(-1, 2**62)) if draw(st.booleans()) else None,
-        hashes=PrefixHashes.of(column(names), block_tokens=2) if draw(st.booleans()) else None,
+        prefixes=Prefixes.from_rows(column(names), 2) if draw(st.booleans()) else None,
     )
 
 
@@ -179,7 +184,7 @@ def test_files_lose_nothing(tmp_path_factory: pytest.TempPathFactory, workload: 
     workload.to_parquet(folder / "w.parquet")
     assert same(workload, w.load(folder / "w.csv"))
     assert same(workload, w.load(folder / "w.parquet"))
-    pasted = eval(repr(workload), {"Workload": Workload, "PrefixHashes": PrefixHashes})
+    pasted = eval(repr(workload), {"Workload": Workload, "Prefixes": Prefixes})
     assert same(workload, pasted)
 
 
