@@ -77,15 +77,17 @@ def workloads(
     many seconds, in ms, a third of them 0."""
     gaps = st.one_of(st.just(0), st.integers(0, round(longest_gap * 1000)), st.integers(0, 50))
     rows = st.tuples(gaps, st.integers(*prompt_tokens), st.integers(*output_tokens))
+    least, most = requests
 
-    def made(drawn: list[tuple[int, int, int]]) -> Workload:
+    @st.composite  # so that a counterexample is shown as the workload, not as what it was drawn from
+    def workload(draw: st.DrawFn) -> Workload:
+        drawn = draw(st.lists(rows, min_size=max(least, 1), max_size=most))
         gap, prompts, outputs = (list(column) for column in zip(*drawn, strict=True))
         return Workload.from_arrays(
             arrival=np.cumsum(gap) / 1000, prompt_tokens=prompts, output_tokens=outputs
         )
 
-    least, most = requests
-    return st.lists(rows, min_size=max(least, 1), max_size=most).map(made)
+    return workload()
 
 
 def like(
@@ -102,7 +104,14 @@ def like(
     # Shorter requests and gaps come first, for hypothesis shrinks towards 0.
     rows = st.tuples(st.integers(0, len(order) - 1), st.integers(0, len(gaps) - 1))
 
-    def made(drawn: list[tuple[int, int]], factor: float) -> Workload:
+    least, most = requests
+    low, high = speed
+    factors = st.one_of(st.just(min(max(1.0, low), high)), st.floats(low, high))
+
+    @st.composite
+    def drawn_like(draw: st.DrawFn) -> Workload:
+        drawn = draw(st.lists(rows, min_size=max(least, 1), max_size=most))
+        factor = draw(factors)
         taken, after = (np.array(column) for column in zip(*drawn, strict=True))
         waits = np.concatenate([[0.0], gaps[after[1:]] / factor])
         return Workload.from_arrays(
@@ -111,10 +120,7 @@ def like(
             output_tokens=workload.output_tokens[order[taken]],
         )
 
-    least, most = requests
-    low, high = speed
-    factors = st.one_of(st.just(min(max(1.0, low), high)), st.floats(low, high))
-    return st.builds(made, st.lists(rows, min_size=max(least, 1), max_size=most), factors)
+    return drawn_like()
 
 
 def scenarios(

@@ -91,6 +91,10 @@ class Workload:
         shared = "" if self.prefixes is None else f", prefixes={sharing.written(self.prefixes)}"
         return f"Workload.from_arrays({called}{shared})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As `repr`, also where Hypothesis or IPython would print a dataclass field by field."""
+        printer.text(repr(self))
+
     def describe(self) -> Description:
         """Rates, burstiness, quantiles of lengths, sharing: a mapping that prints as a table."""
         from sim.workloads.describing import describe
