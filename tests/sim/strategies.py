@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from sim import Cluster, Workload
+from sim import Cluster, Workload, strategies
 from sim.baselines import (
     Expert,
     HeadRoomAdmission,
@@ -18,9 +18,8 @@ from sim.baselines import (
     Random,
     RoundRobin,
 )
-from sim.strategies import Hoarder, Learner
 
-__all__ = ["ROUTERS", "Hoarder", "Learner", "scenarios"]
+Hoarder, Learner = strategies.Hoarder, strategies.Learner
 
 ROUTERS: dict[str, Callable[[], Any]] = {
     "Random": Random,
