@@ -49,7 +49,8 @@ WORKLOADS: Mapping[str, Generator] = {
         w.Poisson(rate / 4, duration), w.Chat(w.SHAREGPT, turns=4.0)
     ).workload(seed),
 }
-"""By name: from requests/s on average, seconds, and a seed."""
+"""By name: from requests/s on average, seconds, and a seed. Of `sharegpt_sessions` a quarter as many sessions
+start in that time; their later turns go on after it."""
 
 _SHORT = {
     "rr": "RoundRobin",

@@ -39,13 +39,16 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
-    """An option for every setting of `Cluster` that is a number or a name."""
+    """An option for every setting of `Cluster` that is a number, a name or a switch."""
     group = parser.add_argument_group("cluster")
     for field in fields(Cluster):
-        kind = _TYPES.get(str(field.type).split(" ")[0])
-        if kind is not None:
-            option = "--" + field.name.replace("_", "-")
-            group.add_argument(option, type=kind, default=field.default, help="default %(default)s")
+        option = "--" + field.name.replace("_", "-")
+        kind = str(field.type).split(" ")[0]
+        if kind == "bool":
+            flag = argparse.BooleanOptionalAction
+            group.add_argument(option, action=flag, default=field.default, help="default %(default)s")
+        elif kind in _TYPES:
+            group.add_argument(option, type=_TYPES[kind], default=field.default, help="default %(default)s")
 
 
 def cluster_of(options: argparse.Namespace) -> Cluster:
