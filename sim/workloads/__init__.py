@@ -6,7 +6,7 @@ users, or a recorded trace (`load`); see docs/workloads.md.
 
 from sim.prefixes import Prefixes
 from sim.workloads.arrivals import MMPP, Arrivals, Bursty, Gamma, Poisson, bursty_arrivals
-from sim.workloads.closed import ClosedLoop, ClosedWorkload
+from sim.workloads.closed import Clients, ClosedLoop, ClosedWorkload
 from sim.workloads.describing import Description
 from sim.workloads.generating import generate, sharegpt_bursty, short_prompts_long_outputs
 from sim.workloads.reshaping import at_rate, resample, select, window
@@ -34,6 +34,7 @@ __all__ = [
     "Arrivals",
     "Bursty",
     "Chat",
+    "Clients",
     "Clipped",
     "ClosedLoop",
     "ClosedWorkload",

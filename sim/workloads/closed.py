@@ -6,6 +6,8 @@ column of arrivals. What a benchmark with a maximal concurrency does (`vllm benc
 
 from __future__ import annotations
 
+import heapq
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +17,7 @@ from sim.streams import ARRIVALS, OUTPUTS, PROMPTS, THINKING, stream
 from sim.workloads import fields
 from sim.workloads.sources import Lengths
 
-__all__ = ["ClosedLoop", "ClosedWorkload"]
+__all__ = ["Clients", "ClosedLoop", "ClosedWorkload"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class ClosedWorkload:
     4. After the last row no request arrives.
 
     So the requests are numbered in order of arrival, as in a `Workload`, and never more than `len(starts)`
-    are in the system.
+    are in the system. `clients` does the bookkeeping.
     """
 
     starts: NDArray[np.float64]
@@ -40,6 +42,43 @@ class ClosedWorkload:
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
+
+    def clients(self) -> Clients:
+        """The users of one run."""
+        return Clients(self)
+
+
+class Clients:
+    """The users of one run of a closed loop, for a testbed to ask: who comes next, and when?
+
+    It calls `arrive` at each `due` instant, and `finish` at each completion; a request that was rejected
+    has finished, too.
+    """
+
+    def __init__(self, workload: ClosedWorkload) -> None:
+        self._think = workload.think.tolist()
+        self._pending = workload.starts.tolist()
+        heapq.heapify(self._pending)
+        self._requests = len(workload)
+        self.arrived = 0
+        """Requests so far: the number of the next one."""
+        self.finished = 0
+
+    @property
+    def due(self) -> float:
+        """Seconds at which the next request arrives; infinite if none is known of (yet)."""
+        return self._pending[0] if self._pending and self.arrived < self._requests else math.inf
+
+    def arrive(self) -> int:
+        """The number of the request that arrives at `due`."""
+        heapq.heappop(self._pending)
+        self.arrived += 1
+        return self.arrived - 1
+
+    def finish(self, now: float) -> None:
+        """A request has finished at `now` (seconds): its user thinks, and comes again."""
+        heapq.heappush(self._pending, now + self._think[self.finished])
+        self.finished += 1
 
 
 @dataclass(frozen=True)

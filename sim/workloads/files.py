@@ -62,7 +62,7 @@ def read_csv(path: str | Path) -> Workload:
     try:
         return Workload.from_arrays(**columns, prefixes=prefixes)
     except ValueError as error:
-        raise TraceError(path, None, _with_line(error, [line for line, _ in rows])) from error
+        raise TraceError(path, *_placed(error, [line for line, _ in rows])) from error
 
 
 def _parsed(path: str | Path, line: int, name: str, text: str) -> Any:
@@ -80,13 +80,11 @@ def _is_whole(text: str) -> bool:
     return text.strip().lstrip("+-").isdigit()
 
 
-def _with_line(error: ValueError, lines: list[int]) -> str:
-    """The complaint of `Workload.from_arrays`, its row as a line of the file."""
-    before, found, rest = str(error).partition(" of row ")
-    row, *after = rest.split(" ", 1)
-    if not (found and row.isdigit()):
-        return str(error)
-    return f"line {lines[int(row)]}: {before} {' '.join(after)}"
+def _placed(error: ValueError, lines: list[int]) -> tuple[int | None, str]:
+    """The line of the file that `Workload.from_arrays` complains of, and the complaint without its row."""
+    before, _, rest = str(error).partition(" of row ")
+    row, _, after = rest.partition(" ")
+    return (lines[int(row)], f"{before} {after}") if row.isdigit() else (None, str(error))
 
 
 def write_parquet(workload: Workload, path: str | Path) -> None:

@@ -150,3 +150,34 @@ def test_a_closed_loop_is_of_the_seed() -> None:
     assert (columns.prompt_tokens[: len(open_loop)] == open_loop.prompt_tokens).all()
     with pytest.raises(ValueError, match="read-only"):
         columns.think[0] = 1.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(users=st.integers(1, 12), think=st.floats(0, 5), spread=st.floats(0, 20), seed=st.integers(0, 1000))
+def test_clients_keep_the_concurrency(users: int, think: float, spread: float, seed: int) -> None:
+    """With one server, first come first served: never more than the users are in the system, every request
+    is served once, and each arrival is a user's first or comes the think time after a reply."""
+    loop = w.ClosedLoop(users, 400, w.Independent(w.Fixed(1), w.Uniform(1, 9)), think, spread)
+    workload = loop.workload(seed)
+    clients = workload.clients()
+    queue: list[int] = []
+    came: dict[int, float] = {}
+    left: dict[int, float] = {}
+    free = np.inf  # when the server ends what it does
+    now = 0.0
+    while min(clients.due, free) < np.inf:
+        now, before = min(clients.due, free), now
+        assert now >= before
+        if clients.due <= free:
+            came[clients.arrive()] = now
+            queue.append(clients.arrived - 1)
+        else:
+            left[queue.pop(0)] = now
+            clients.finish(now)
+            free = np.inf
+        assert len(queue) <= users
+        if queue and free == np.inf:
+            free = now + 0.1 * int(workload.output_tokens[queue[0]])
+    assert list(came) == list(left) == list(range(400))
+    known = [*workload.starts.tolist(), *(left[k] + float(workload.think[k]) for k in left)]
+    assert list(came.values()) == sorted(known)[:400]

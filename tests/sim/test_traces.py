@@ -136,12 +136,12 @@ def test_vidur(tmp_path: Path) -> None:
         (
             "a.csv",
             "arrival,prompt_tokens,output_tokens\n0,1,1\n1,0,1\n",
-            "line 3: prompt_tokens is 0; expected",
+            "a.csv, line 3: prompt_tokens is 0; expec",
         ),
         (
             "a.csv",
             "arrival,prompt_tokens,output_tokens\n1,1,1\n0,1,1\n",
-            "line 3: arrival is 0.0; which is bef",
+            "a.csv, line 3: arrival is 0.0; which",
         ),
         ("a.json", "[]", "a JSON file has no arrival times; see sim.workloads.conversations"),
         ("a.parquet", "nothing", "a.parquet: it is no Parquet file"),
