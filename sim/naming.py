@@ -159,6 +159,13 @@ def workload(text: str, rate: float | None, duration: float | None, seed: int | 
     A name: `rate` requests/s (8 without) for `duration` seconds (1,000 without). A file: as it was recorded;
     at another rate, cut to a duration, or with a seed resampled (see `sim.workloads.resample`).
     """
+    found = _workload(text, rate, duration, seed)
+    if not len(found):
+        raise ValueError(f"{text} with rate={rate}, duration={duration} and seed={seed} has no request in it")
+    return found
+
+
+def _workload(text: str, rate: float | None, duration: float | None, seed: int | None) -> Workload:
     if text in WORKLOADS:
         given = 8.0 if rate is None else rate, 1000.0 if duration is None else duration
         return WORKLOADS[text](*given, 0 if seed is None else seed)

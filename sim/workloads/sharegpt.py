@@ -31,7 +31,7 @@ def estimate_tokens(text: str) -> int:
     """Tokens of a text without its tokenizer: a quarter of its UTF-8 bytes, at least 1 unless it is empty.
 
     The rule of thumb of OpenAI's help pages for English prose (4 characters a token); code and other
-    languages differ by half as much again. For figures that must be right give a tokenizer's count.
+    languages can be far from it. For figures that must be right give a tokenizer's count.
     """
     size = len(text.encode())
     return max(1, round(size / 4)) if size else 0

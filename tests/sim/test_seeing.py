@@ -198,6 +198,10 @@ def test_a_fault_is_told_by_file_and_line(
         (["run", "--router", "llq", "--rate", "-1"], "rate=-1.0; expected a positive, finite number"),
         (["compare", "llq", "llq"], "a router is given twice"),
         (
+            ["run", "--router", "llq", "--workload", "sharegpt_poisson", "--rate", "0.6", "--duration", "1"],
+            "no request",
+        ),
+        (
             ["compare", "llq", "--metric", "speed", *SMALL],
             "no metric is called 'speed'; expected one of mean_",
         ),

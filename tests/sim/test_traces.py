@@ -54,7 +54,9 @@ def test_azure(tmp_path: Path) -> None:
     """Times to the 100 ns that the file has, from 0 on."""
     path = tmp_path / "conv.csv"
     path.write_text(AZURE)
-    for workload in (w.azure_2023(path), w.load(path)):
+    later = tmp_path / "conv_2024.csv"
+    later.write_text(AZURE.replace("800,374", "800+00:00,374"))
+    for workload in (w.azure_2023(path), w.load(path), w.load(later)):
         assert workload.arrival.tolist() == [0.0, 4.314579, 4.541877]
         assert workload.prompt_tokens.tolist() == [374, 396, 879]
         assert workload.output_tokens.tolist() == [44, 109, 55]
