@@ -1,4 +1,4 @@
-"""The command line: `python -m sim bench | paper | curve`."""
+"""The command line: `python -m sim run | compare | describe | bench | paper | curve`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sim import comparing, showing
+from sim.faults import explain
+from sim.naming import RouterFailed
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report asked for; 1 with a sentence if it cannot be made."""
@@ -14,13 +18,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for line in _lines(options):
             print(line, flush=True)
-    except (FileNotFoundError, ImportError) as error:
+    except RouterFailed as failed:
+        print("\n".join(explain(failed.error, failed.path, failed.line)), file=sys.stderr)
+        return 1
+    except (OSError, ImportError, ValueError) as error:
         print(f"python -m sim {options.command}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def _lines(options: argparse.Namespace) -> Iterator[str]:
+    if options.command == "run":
+        return showing.report(options)
+    if options.command == "compare":
+        return comparing.report(options)
+    if options.command == "describe":
+        return showing.description(options)
     if options.command == "bench":
         from sim import bench
 
@@ -37,6 +50,24 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sim", description="A simulator of LLM-serving clusters.")
     commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="one router on one workload: metrics, and a page")
+    run.add_argument("--router", required=True, metavar="FILE[:CLASS]", help="or a name in sim.baselines")
+    showing.add_workload_arguments(run)
+    run.add_argument("--seed", type=_seed, help="of the workload (0 without; a trace: as recorded)")
+    run.add_argument("--html", metavar="OUT", help="draw the run in this file")
+    showing.add_cluster_arguments(run)
+    compare = commands.add_parser("compare", help="routers side by side on the same workloads")
+    compare.add_argument("routers", nargs="+", metavar="ROUTER", help="the first is what others compare with")
+    showing.add_workload_arguments(compare)
+    compare.add_argument("--seeds", type=_positive, default=12, help="paired seeds (default %(default)s)")
+    compare.add_argument("--seed", type=_seed, default=0, help="the first of them (default %(default)s)")
+    compare.add_argument("--metric", action="append", help="instead of the usual ones; may be repeated")
+    compare.add_argument("--html", metavar="OUT", help="draw the runs of the first seed in this file")
+    showing.add_cluster_arguments(compare)
+    describe = commands.add_parser("describe", help="what a workload or a trace is like")
+    showing.add_workload_arguments(describe)
+    describe.add_argument("--seed", type=_seed, help="of the workload (0 without; a trace: as recorded)")
+    describe.add_argument("--svg", metavar="OUT", help="draw it in this file")
     bench = commands.add_parser("bench", help="simulated requests per second on this machine")
     bench.add_argument("--rate", type=float, default=8.5, help="requests/s (default %(default)s)")
     bench.add_argument(
@@ -66,6 +97,13 @@ def _parser() -> argparse.ArgumentParser:
         "--unconditioned", action="store_true", help="let the realised rate vary with the seed"
     )
     return parser
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number of at least 0")
+    return number
 
 
 def _positive(text: str) -> int:

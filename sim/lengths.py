@@ -1,4 +1,4 @@
-"""Lengths of prompts and outputs: quantile tables and how lengths are drawn from them, in tokens.
+"""Quantile tables of the lengths of prompts and outputs, in tokens, and where they come from.
 
 The tables are marginal quantiles of the lengths of the Glia paper (arXiv 2510.27176): ShareGPT conversations,
 first user turn and first reply, in Llama-3 tokens, each at most 4,096; 5 % of the prompts and, independently,
@@ -9,10 +9,7 @@ output 362; their logarithms are hardly correlated (0.02), so the two are drawn 
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-__all__ = ["sharegpt_output_tokens", "sharegpt_prompt_tokens"]
+__all__ = ["LEVELS", "SHAREGPT_OUTPUT", "SHAREGPT_PROMPT"]
 
 # fmt: off
 # 0, then every 2 % to 90 %, every 0.5 % to 98 %, every 0.1 % to 100 %, and four points in the lower tail.
@@ -37,17 +34,3 @@ SHAREGPT_OUTPUT = (
     4096, 4096, 4096, 4096, 4096,
 )
 # fmt: on
-
-
-def sharegpt_prompt_tokens(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """So many prompt lengths of the ShareGPT table."""
-    return _inverse_cdf(rng, count, SHAREGPT_PROMPT)
-
-
-def sharegpt_output_tokens(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """So many output lengths of the ShareGPT table."""
-    return _inverse_cdf(rng, count, SHAREGPT_OUTPUT)
-
-
-def _inverse_cdf(rng: np.random.Generator, count: int, quantiles: tuple[int, ...]) -> NDArray[np.int64]:
-    return np.rint(np.interp(rng.random(count), LEVELS, quantiles)).astype(np.int64)

@@ -3,13 +3,13 @@ happens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from sim import Cluster, Workload
+from sim import Cluster, Workload, strategies
 from sim.baselines import (
     Expert,
     HeadRoomAdmission,
@@ -19,50 +19,7 @@ from sim.baselines import (
     RoundRobin,
 )
 
-
-class Hoarder:
-    """Holds requests until `patience` have come together or nobody works, then sends the newest ones
-    first."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-
-    def route(self, queue: Sequence[Any], replicas: Sequence[Any], now: float) -> Iterable[tuple[Any, Any]]:
-        idle = not any(replica.running + replica.waiting for replica in replicas)
-        if idle or len(queue) >= self.patience:
-            return [(request, replicas[request.id % len(replicas)]) for request in reversed(queue)]
-        return []
-
-
-class Learner:
-    """Uses everything that a view shows and each completion: any difference in a view changes its
-    decisions."""
-
-    def __init__(self) -> None:
-        self.memory = 0
-
-    def completed(self, request: Any, now: float) -> None:
-        self.memory = (self.memory * 31 + request.tokens_done + request.id) % 1009
-
-    def route(self, queue: Sequence[Any], replicas: Sequence[Any], now: float) -> Iterable[tuple[Any, Any]]:
-        for request in queue:
-            yield request, min(replicas, key=lambda replica: self.weigh(replica, request))
-
-    def weigh(self, replica: Any, request: Any) -> int:
-        digest: int = self.memory + request.prompt_tokens
-        for seen in (
-            replica.waiting,
-            replica.running,
-            replica.waiting_prompt_tokens,
-            replica.blocks_used,
-            replica.preemptions,
-            *(other.id for other in replica.requests),
-            *(other.tokens_done for other in replica.requests),
-            *(len(other.state) for other in replica.requests),
-        ):
-            digest = (digest * 31 + seen) % 1009
-        return digest
-
+Hoarder, Learner = strategies.Hoarder, strategies.Learner
 
 ROUTERS: dict[str, Callable[[], Any]] = {
     "Random": Random,

@@ -1,0 +1,119 @@
+"""Routers side by side on the same workloads: `python -m sim compare`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sim import naming
+from sim.intervals import Interval, paired_difference, paired_ratio
+from sim.results import Run
+from sim.showing import cluster_of, titles
+
+__all__ = ["METRICS", "report"]
+
+METRICS = (
+    "mean_response_time",
+    "p99_response_time",
+    "mean_ttft",
+    "mean_tpot",
+    "throughput",
+    "restarted_fraction",
+)
+"""What is compared unless `--metric` says otherwise."""
+
+Values = Mapping[str, Mapping[str, Sequence[float]]]
+"""values[router][metric]: one number a seed."""
+
+
+def report(options: argparse.Namespace) -> Iterator[str]:
+    """The lines of the report; writes the page if `--html` asks for one.
+
+    Every router serves the same workloads, one a seed. The change against the first router is that of the
+    pairs, with a 95 % interval: a ratio by paired t of its logarithm, or where a value may be 0 a difference.
+    """
+    routers = [naming.router(text) for text in options.routers]
+    cluster = cluster_of(options)
+    metrics = tuple(options.metric or METRICS)
+    values: dict[str, dict[str, list[float]]] = {
+        router.name: {name: [] for name in metrics} for router in routers
+    }
+    if len(values) < len(routers):
+        raise ValueError("a router is given twice; expected different ones")
+    first: dict[str, Run] = {}
+    lead: list[str] = []
+    for seed in range(options.seed, options.seed + options.seeds):
+        workload = naming.workload(options.workload, options.rate, options.duration, seed)
+        lead = lead or titles(cluster, workload, options.workload)
+        for router in routers:
+            run = router.serve(cluster, workload, seed)
+            first.setdefault(router.name, run)
+            for name in metrics:
+                if name not in run.metrics:
+                    raise ValueError(
+                        f"no metric is called {name!r}; expected one of {', '.join(run.metrics)}"
+                    )
+                values[router.name][name].append(run.metrics[name])
+    seeds = f"seeds {options.seed} to {options.seed + options.seeds - 1}"
+    note = f"{seeds}; means over seeds; change against {routers[0].name} on the same seeds, 95 % interval"
+    rows = {name: _rows(values, name) for name in metrics}
+    yield from (*lead, note)
+    width = max(map(len, values))
+    for name, table in rows.items():
+        yield f"\n{name}"
+        for router_name, mean, change, interval in table:
+            yield f"  {router_name:{width}s}  {mean:>10s}  {change:>8s}  {interval}".rstrip()
+    if options.html is not None:
+        Path(options.html).write_text(_page(options, lead, note, rows, first), "utf-8")
+        yield f"\ndrawn in {options.html} (runs of seed {options.seed})"
+
+
+def _page(
+    options: argparse.Namespace,
+    lead: Sequence[str],
+    note: str,
+    rows: Mapping[str, Sequence[tuple[str, str, str, str]]],
+    runs: Mapping[str, Run],
+) -> str:
+    from sim.page import page, table
+
+    cells = [
+        (name, [(mean, f"{change} {interval}".strip()) for _, mean, change, interval in of_routers])
+        for name, of_routers in rows.items()
+    ]
+    shown = table(list(runs), cells)
+    title = f"{len(runs)} routers on {options.replicas} replicas"
+    return page(
+        title, [*lead, f"{note}. The figures below the table are of seed {options.seed}."], runs, shown
+    )
+
+
+def _rows(values: Values, metric: str) -> list[tuple[str, str, str, str]]:
+    """Of each router its name, its mean, the change against the first, and the interval of that."""
+    (baseline, below), *others = ((name, of[metric]) for name, of in values.items())
+    fraction = metric.endswith(("_fraction", "_share"))
+    rows = [(baseline, _figure(float(np.mean(below)), fraction), "", "")]
+    for name, above in others:
+        if min(*above, *below) > 0 and not fraction:
+            ratio = paired_ratio(above, below)
+            change = Interval(ratio.estimate - 1, ratio.low - 1, ratio.high - 1)
+            texts = [f"{bound:+.1%}" if math.isfinite(bound) else "?" for bound in vars(change).values()]
+        else:
+            change = paired_difference(above, below)
+            texts = [_difference(bound, fraction) for bound in vars(change).values()]
+        rows.append((name, _figure(float(np.mean(above)), fraction), texts[0], f"[{texts[1]}, {texts[2]}]"))
+    return rows
+
+
+def _figure(value: float, fraction: bool) -> str:
+    return f"{value:.1%}" if fraction else f"{value:,.3f}" if value < 100 else f"{value:,.1f}"
+
+
+def _difference(value: float, fraction: bool) -> str:
+    if not math.isfinite(value):
+        return "?"
+    return f"{value * 100:+.1f} pt" if fraction else f"{value:+.3g}"

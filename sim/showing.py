@@ -1,0 +1,131 @@
+"""One run, printed and drawn: `python -m sim run`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from sim import naming
+from sim.cluster import Cluster
+from sim.results import Run
+from sim.workloads import Workload
+
+__all__ = [
+    "add_cluster_arguments",
+    "add_workload_arguments",
+    "cluster_of",
+    "description",
+    "figures",
+    "report",
+    "titles",
+]
+
+_TYPES = {"int": int, "float": float, "str": str}
+
+
+def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
+    """--workload, --rate, --duration."""
+    parser.add_argument(
+        "--workload",
+        default="sharegpt_bursty",
+        metavar="NAME_OR_FILE",
+        help=f"{', '.join(naming.WORKLOADS)}; or a trace: CSV, JSONL or Parquet (default %(default)s)",
+    )
+    parser.add_argument("--rate", type=float, help="requests/s (8 without; a trace: as recorded)")
+    parser.add_argument("--duration", type=float, help="seconds of arrivals (1,000 without; a trace: all)")
+
+
+def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    """An option for every setting of `Cluster` that is a number, a name or a switch."""
+    group = parser.add_argument_group("cluster")
+    for field in fields(Cluster):
+        option = "--" + field.name.replace("_", "-")
+        kind = str(field.type).split(" ")[0]
+        if kind == "bool":
+            flag = argparse.BooleanOptionalAction
+            group.add_argument(option, action=flag, default=field.default, help="default %(default)s")
+        elif kind in _TYPES:
+            group.add_argument(option, type=_TYPES[kind], default=field.default, help="default %(default)s")
+
+
+def cluster_of(options: argparse.Namespace) -> Cluster:
+    """The cluster of these options; ValueError if one is out of its range."""
+    settings: dict[str, Any] = {
+        field.name: getattr(options, field.name) for field in fields(Cluster) if hasattr(options, field.name)
+    }
+    return Cluster(**settings)
+
+
+def titles(cluster: Cluster, workload: Workload, name: str) -> list[str]:
+    """What was run, in two sentences."""
+    figures = workload.describe()
+    return [
+        f"{cluster.replicas} x {cluster.gpu} with {cluster.model}, {cluster.kv_blocks:,} KV blocks of "
+        f"{cluster.block_size} tokens each",
+        f"{name}: {len(workload):,} requests in {figures['duration']:,.1f} s ({figures['rate']:.3g}/s, gaps' "
+        f"CV {figures['gap_cv']:.1f}); {figures['mean_prompt_tokens']:,.0f} prompt and "
+        f"{figures['mean_output_tokens']:,.0f} output tokens on average",
+    ]
+
+
+def report(options: argparse.Namespace) -> Iterator[str]:
+    """The lines of the report; writes the page if `--html` asks for one."""
+    router, cluster = naming.router(options.router), cluster_of(options)
+    workload = naming.workload(options.workload, options.rate, options.duration, options.seed)
+    run = router.serve(cluster, workload, 0 if options.seed is None else options.seed)
+    lead = titles(cluster, workload, options.workload)
+    yield f"{router.name} on {lead[0]}"
+    yield lead[1]
+    yield ""
+    yield from figures(run)
+    if options.html is not None:
+        from sim.page import page
+
+        Path(options.html).write_text(
+            page(f"{router.name} on {cluster.replicas} replicas", lead, {router.name: run}), "utf-8"
+        )
+        yield f"\ndrawn in {options.html}"
+
+
+def description(options: argparse.Namespace) -> Iterator[str]:
+    """What a workload is like: `python -m sim describe`."""
+    workload = naming.workload(options.workload, options.rate, options.duration, options.seed)
+    yield str(workload.describe())
+    if options.svg is not None:
+        workload.plot(options.svg)
+        yield f"drawn in {options.svg}"
+
+
+def figures(run: Run) -> Iterator[str]:
+    """The metrics as a table: times first, then the rest, three to a line."""
+    metrics = run.metrics
+    kinds = ("mean", "p50", "p90", "p99")
+    yield f"{'':20s}" + "".join(f"{kind:>11s}" for kind in kinds)
+    for name, label, factor in (
+        ("response_time", "response time, s", 1.0),
+        ("ttft", "TTFT, s", 1.0),
+        ("tpot", "TPOT, ms", 1e3),
+        ("slowdown", "slowdown", 1.0),
+    ):
+        yield f"{label:20s}" + "".join(f"{metrics[f'{kind}_{name}'] * factor:11,.2f}" for kind in kinds)
+    yield ""
+    rest = {
+        name: value for name, value in metrics.items() if not name.startswith(tuple(f"{k}_" for k in kinds))
+    }
+    yield from _columns({name: _value(name, value) for name, value in rest.items()})
+
+
+def _value(name: str, value: float) -> str:
+    if name.endswith(("_share", "_fraction")) or name.startswith("kv_use"):
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _columns(values: Mapping[str, str], columns: int = 3) -> Iterator[str]:
+    cells = [f"{name:20s}{value:>9s}" for name, value in values.items()]
+    rows = -(-len(cells) // columns)
+    for row in range(rows):
+        yield "   ".join(cells[row::rows]).rstrip()

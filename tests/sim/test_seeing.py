@@ -1,0 +1,240 @@
+"""Seeing: a run and a comparison are printed and drawn, and a fault of a policy is told by file and line."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sim import Workload
+from sim.__main__ import main
+from sim.intervals import paired_difference, paired_ratio, t_quantile
+
+GOOD = '''"""Sends each request to the replica with the fewest."""
+
+
+class Router:
+    def __init__(self, rng):
+        self.rng = rng
+
+    def route(self, queue, replicas, now):
+        for request in queue:
+            best = min(replicas, key=lambda replica: (replica.waiting + replica.running, self.rng.random()))
+            yield request, best
+'''
+
+
+@pytest.fixture
+def candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with candidates/router.py."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "candidates" / "router.py"
+    path.parent.mkdir()
+    path.write_text(GOOD)
+    return path
+
+
+SMALL = ["--duration", "40", "--rate", "9", "--kv-blocks", "600"]
+
+
+class Balanced(HTMLParser):
+    """Every tag that is opened is closed; nothing is loaded from anywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert not {"src", "href"} & {name for name, _ in attrs}, (tag, attrs)
+        self.seen.add(tag)
+        if tag not in ("meta",):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def drawn(path: Path) -> str:
+    """The page's text, checked to be whole and self-contained."""
+    text = path.read_text("utf-8")
+    parser = Balanced()
+    parser.feed(text)
+    assert not parser.open
+    assert "svg" in parser.seen
+    assert "http" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", text)
+    return text
+
+
+def test_run_prints_and_draws(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Metrics, and one page with the distributions, each replica over time, and the restarts."""
+    assert main(["run", "--router", "candidates/router.py", *SMALL, "--html", "run.html"]) == 0
+    out = capsys.readouterr().out
+    for name in ("response time, s", "TTFT, s", "TPOT, ms", "restarted_fraction", "kv_use_mean"):
+        assert name in out
+    text = drawn(Path("run.html"))
+    for title in ("Response time", "Time to first token", "KV cache in use", "Waiting at each", "Restarts"):
+        assert title in text
+    assert text.count("replica 3") > 1
+    assert not list(candidate.parent.glob("__pycache__"))
+
+
+def test_run_is_of_its_seed(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same seed prints the same, rng included; another does not."""
+    printed = []
+    for seed in ("1", "1", "2"):
+        assert main(["run", "--router", "candidates/router.py:Router", *SMALL, "--seed", seed]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+
+
+@pytest.mark.parametrize("name", ["sharegpt_mmpp", "sharegpt_sessions", "sharegpt_surge", "sharegpt_ramp"])
+def test_every_named_workload_runs(name: str, candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By name, with a rate and a duration; and it can be described."""
+    assert main(["run", "--router", "llq", "--workload", name, "--rate", "4", "--duration", "30"]) == 0
+    assert main(["describe", "--workload", name, "--duration", "30", "--svg", "w.svg"]) == 0
+    assert "requests in" in capsys.readouterr().out
+    assert Path("w.svg").read_text("utf-8").startswith("<svg")
+
+
+def test_a_trace_runs(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As recorded, at another rate, resampled; from a file."""
+    Workload.from_arrays(
+        arrival=np.arange(50) * 0.5, prompt_tokens=np.arange(1, 51), output_tokens=np.arange(1, 51)
+    ).to_csv("trace.csv")
+    for more in ([], ["--rate", "20"], ["--seed", "3"], ["--duration", "5"]):
+        assert main(["run", "--router", "llq", "--workload", "trace.csv", *more]) == 0
+    first = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trace.csv: ")]
+    assert [line.split(" (")[1].split("/s")[0] for line in first][:2] == ["2", "20"]
+    assert "trace.csv: 10 requests" in first[3]
+
+
+def test_compare_prints_paired_intervals_and_draws(
+    candidate: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against itself nothing changes; an interval for each other router and metric; one page."""
+    arguments = ["compare", "llq", "hra", "candidates/router.py", *SMALL, "--seeds", "3", "--html", "c.html"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    blocks = out.split("\n\n")
+    assert blocks[1].splitlines()[0] == "mean_response_time"
+    assert re.search(r"HeadRoomAdmission +[\d.]+ +[+-][\d.]+% +\[[+-][\d.]+%, [+-][\d.]+%\]", blocks[1])
+    assert " pt" in out
+    text = drawn(Path("c.html"))
+    assert text.count("candidates/router.py") > 2
+    Path("same.py").write_text(GOOD)
+    assert (
+        main(["compare", "candidates/router.py", "same.py", *SMALL, "--seeds", "2", "--metric", "mean_ttft"])
+        == 0
+    )
+    assert "[+0.0%, +0.0%]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        (
+            "replica.waiting +",
+            "replica.wating +",
+            ["candidates/router.py:10 in <lambda>", "AttributeError: 'ReplicaView' object has no"],
+        ),
+        ("self.rng = rng", "self.rng = rgn", ["candidates/router.py:6 in __init__", "NameError: name 'rgn'"]),
+        ('"""Sends', 'import nothing_like_it\n"""Sends', ["candidates/router.py:1", "ModuleNotFoundError"]),
+        ("class Router:", "class Router", ["candidates/router.py:4", "SyntaxError: expected ':'"]),
+        (
+            "yield request, best",
+            "yield best",
+            ["candidates/router.py:8 in route", "Router.route, call 1 at", "a pair"],
+        ),
+        ("for request in queue:", "for request in ():", ["candidates/router.py:8 in route", "for ever"]),
+        (
+            "in queue:",
+            "in queue:\n            replicas[0].waiting = 0",
+            ["candidates/router.py:10 in route", "replicas[0].waiting = 0", "a view is read-only"],
+        ),
+    ],
+)
+def test_a_fault_is_told_by_file_and_line(
+    candidate: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, shown: list[str]
+) -> None:
+    """At 80 columns: where, the line itself, the error, the call; exit code 1 and no traceback."""
+    candidate.write_text(GOOD.replace(old, new))
+    assert main(["run", "--router", "candidates/router.py", *SMALL]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("candidates/router.py:")
+    assert max(map(len, lines)) <= 80
+    for text in shown:
+        assert text in " ".join(line.strip() for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--router", "best"], "no router is called 'best'; expected a file"),
+        (["run", "--router", "nowhere.py"], "the router's file is not there: 'nowhere.py'"),
+        (
+            ["run", "--router", "candidates/router.py:Other"],
+            "has Router; expected a class Other with a method",
+        ),
+        (
+            ["run", "--router", "llq", "--workload", "chat"],
+            "no workload is called 'chat'; expected a file or",
+        ),
+        (
+            ["run", "--router", "llq", "--workload", "chat.csv"],
+            "the workload's file is not there: 'chat.csv'",
+        ),
+        (["run", "--router", "llq", "--replicas", "0"], "replicas=0; expected a whole number from 1"),
+        (["run", "--router", "llq", "--rate", "-1"], "rate=-1.0; expected a positive, finite number"),
+        (["compare", "llq", "llq"], "a router is given twice"),
+        (
+            ["run", "--router", "llq", "--workload", "sharegpt_poisson", "--rate", "0.6", "--duration", "1"],
+            "no request",
+        ),
+        (
+            ["compare", "llq", "--metric", "speed", *SMALL],
+            "no metric is called 'speed'; expected one of mean_",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_named(
+    candidate: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """In one sentence, with what would be right."""
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 7, 19, 100, 1000])
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.975, 0.999])
+def test_t_quantiles_are_scipys(level: float, freedom: int) -> None:
+    """To nine digits."""
+    assert t_quantile(level, freedom) == pytest.approx(stats.t.ppf(level, freedom), rel=1e-9, abs=1e-12)
+
+
+def test_paired_intervals() -> None:
+    """That of a ratio is scipy's of the logarithms; a single pair bounds nothing; 95 % cover 95 %."""
+    rng = np.random.default_rng(1)
+    below = rng.lognormal(2.0, 1.0, 8)
+    above = below * rng.lognormal(-0.2, 0.1, 8)
+    ours = paired_ratio(above, below)
+    theirs = stats.ttest_rel(np.log(above), np.log(below)).confidence_interval(0.95)
+    assert (ours.low, ours.high) == pytest.approx((np.exp(theirs.low), np.exp(theirs.high)))
+    assert paired_difference([3.0], [1.0]).high == np.inf
+    with pytest.raises(ValueError, match="expected pairs of positive numbers"):
+        paired_ratio([1.0, 0.0], [1.0, 1.0])
+    covered = [
+        interval.low < 1.1 < interval.high
+        for interval in (paired_ratio(1.1 * np.exp(rng.normal(0, 0.3, 6)), np.ones(6)) for _ in range(1000))
+    ]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
