@@ -2,11 +2,14 @@
 
 Per request: response time = finish - arrival; ttft = first token - arrival; tpot = (finish - first token) /
 (output tokens - 1), over requests of at least two output tokens; slowdown = response time / the response time
-that it would have had alone on an idle replica. mean_, p50_, p90_, p99_ of each.
+that it would have had alone on an idle replica. mean_, p50_, p90_, p99_ of each. A request that was rejected
+or had not finished at the end of the run counts with the time until then, which it took at least.
 
-duration: first arrival to last completion. throughput, output_throughput: requests, output tokens per second
-of it. restarts: evictions per request. restarted_fraction: share of requests evicted at least once.
-unfinished_fraction: share of requests that did not finish. gpu_hours: replicas x duration.
+duration: first arrival to last completion, or to the end of the run if a request had not finished.
+throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions
+per request. restarted_fraction: share of requests evicted at least once. unfinished_fraction: share of
+requests that did not finish, rejected_fraction of them those that no cache could hold. gpu_hours: replicas x
+duration. prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
 
 Where the response time goes, as shares of its sum over requests, adding up to 1: router_wait_share in the
 global queue; replica_wait_share in a replica's queue before the first admission; recompute_share from an
@@ -33,14 +36,20 @@ def measure(
     requests: Mapping[str, NDArray[Any]], series: Mapping[str, NDArray[Any]], totals: Mapping[str, float]
 ) -> dict[str, float]:
     """All metrics of a run with these requests, series and totals (see `sim.results.Run`)."""
-    arrival, finish, output = requests["arrival"], requests["finish"], requests["output_tokens"]
+    arrival, made = requests["arrival"], requests["tokens_made"]
+    end = totals["end"]
+    finished = np.isfinite(requests["finish"])
+    routed, admitted, first_token, finish = (
+        np.where(np.isfinite(requests[name]), requests[name], end)
+        for name in ("routed", "admitted", "first_token", "finish")
+    )
     response = finish - arrival
-    several = output > 1
+    several = made > 1
     metrics: dict[str, float] = {}
     for name, values in {
         "response_time": response,
-        "ttft": requests["first_token"] - arrival,
-        "tpot": (finish - requests["first_token"])[several] / (output[several] - 1),
+        "ttft": first_token - arrival,
+        "tpot": (finish - first_token)[several] / (made[several] - finished[several]),
         "slowdown": response / requests["alone"],
     }.items():
         metrics |= _spread(name, values)
@@ -49,17 +58,18 @@ def measure(
     duration = float(finish.max() - arrival[0]) if count else 0.0
     replicas = totals["replicas"]
     metrics["duration"] = duration
-    metrics["throughput"] = _ratio(count, duration)
-    metrics["output_throughput"] = _ratio(output.sum(), duration)
+    metrics["throughput"] = _ratio(finished.sum(), duration)
+    metrics["output_throughput"] = _ratio(made.sum(), duration)
     metrics["restarts"] = _ratio(requests["restarts"].sum(), count)
     metrics["restarted_fraction"] = _ratio((requests["restarts"] > 0).sum(), count)
-    metrics["unfinished_fraction"] = 0.0  # a run goes on until every request has finished
+    metrics["unfinished_fraction"] = _ratio((~finished).sum(), count)
+    metrics["rejected_fraction"] = _ratio(requests["rejected"].sum(), count)
     metrics["gpu_hours"] = replicas * duration / 3600
 
     total = float(response.sum())
     shares = {
-        "router_wait_share": _ratio((requests["routed"] - arrival).sum(), total),
-        "replica_wait_share": _ratio((requests["admitted"] - requests["routed"]).sum(), total),
+        "router_wait_share": _ratio((routed - arrival).sum(), total),
+        "replica_wait_share": _ratio((admitted - routed).sum(), total),
         "recompute_share": _ratio(requests["recompute_time"].sum(), total),
     }
     metrics |= shares
@@ -71,10 +81,11 @@ def measure(
     metrics["prefill_share"] = _ratio(
         totals["prefill_tokens"], totals["prefill_tokens"] + totals["decode_tokens"]
     )
+    metrics["prefix_hit_share"] = _ratio(totals["hit_tokens"], totals["looked_up_tokens"])
     metrics["replica_imbalance"] = _imbalance(series["running"] + series["waiting"])
     metrics["busy_share"] = _ratio(totals["busy_time"], replicas * duration)
     metrics["mean_prompt_tokens"] = _ratio(requests["prompt_tokens"].sum(), count)
-    metrics["mean_output_tokens"] = _ratio(output.sum(), count)
+    metrics["mean_output_tokens"] = _ratio(requests["output_tokens"].sum(), count)
     metrics["queue_max"] = totals["queue_max"]
     metrics["router_calls"] = totals["router_calls"]
     return metrics

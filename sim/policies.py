@@ -206,7 +206,7 @@ class ReplicaView(_ReadOnly):
         while waiting >= 0:
             ids.append(waiting)
             waiting = self._behind[waiting]  # type: ignore[attr-defined]
-        return tuple(map(self._views.__getitem__, ids))  # type: ignore[attr-defined]
+        return tuple(filter(None, map(self._views.get, ids)))  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return (

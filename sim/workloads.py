@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sim import lengths
+from sim.prefixes import Prefixes
 
 __all__ = ["Workload", "bursty_arrivals", "sharegpt_bursty", "short_prompts_long_outputs"]
 
@@ -26,6 +27,8 @@ class Workload:
     priority: NDArray[np.int64] | None = None
     session: NDArray[np.int64] | None = None
     """The conversation a request belongs to; -1 for none."""
+    prefixes: Prefixes | None = None
+    """Which blocks of tokens are equal, for prefix caching; None if no two requests begin alike."""
 
     @classmethod
     def from_arrays(
@@ -36,6 +39,7 @@ class Workload:
         output_tokens: ArrayLike,
         priority: ArrayLike | None = None,
         session: ArrayLike | None = None,
+        prefixes: Prefixes | None = None,
     ) -> Workload:
         """A workload of these columns (copied), one entry a request.
 
@@ -52,6 +56,11 @@ class Workload:
         earlier = np.concatenate([[False], np.diff(times) < 0])
         _check_rows("arrival", times, earlier, "which is before the row above it; sort the rows by arrival")
 
+        if prefixes is not None and len(prefixes) != len(times):
+            raise ValueError(
+                f"prefixes has {len(prefixes)} rows; expected {len(times)}, as many as arrival has"
+            )
+
         def column(name: str, values: ArrayLike, least: int | None) -> NDArray[np.int64]:
             return _whole_numbers(name, values, len(times), least)
 
@@ -61,6 +70,7 @@ class Workload:
             output_tokens=column("output_tokens", output_tokens, 1),
             priority=None if priority is None else column("priority", priority, None),
             session=None if session is None else column("session", session, -1),
+            prefixes=prefixes,
         )
 
     def __len__(self) -> int:

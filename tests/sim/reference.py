@@ -39,6 +39,9 @@ class Request:
     lost: int = 0
     evicted: float = 0.0
     recompute_time: float = 0.0
+    hashes: tuple[int, ...] = ()
+    found: int = 0
+    table: list[int] = field(default_factory=list)
 
     @property
     def tokens_done(self) -> int:
@@ -61,13 +64,21 @@ class Replica:
     preemptions: int = 0
 
     def __post_init__(self) -> None:
-        profile = costs.profile(self.cluster.gpu, self.cluster.model)
-        self.linear = profile.linear_table(
-            self.cluster.max_num_batched_tokens, self.cluster.time_scale
-        ).tolist()
-        self.decode, self.half_pair, self.step = profile.rates(self.cluster.time_scale)
-        self.blocks_total = self.cluster.kv_blocks
+        mine = {
+            name: self.cluster.setting(self.index, name)
+            for name in ("gpu", "model", "time_scale", "kv_blocks", "max_num_seqs", "max_num_batched_tokens")
+        }
+        self.budget, self.max_num_seqs = mine["max_num_batched_tokens"], mine["max_num_seqs"]
+        profile = costs.profile(mine["gpu"], mine["model"])
+        self.linear = profile.linear_table(self.budget, mine["time_scale"]).tolist()
+        self.decode, self.half_pair, self.step = profile.rates(mine["time_scale"])
+        self.step += self.cluster.step_overhead
+        self.blocks_total = mine["kv_blocks"]
         self.block_size = self.cluster.block_size
+        watermark = self.cluster.watermark
+        if watermark is None:
+            watermark = 0.0 if self.cluster.engine == "vllm" else 0.01
+        self.watermark_blocks = int(watermark * self.blocks_total)
 
     @property
     def waiting(self) -> int:
@@ -91,7 +102,7 @@ class Replica:
 
     def start(self, now: float) -> None:
         """Form a batch and say when its step ends."""
-        budget = self.cluster.max_num_batched_tokens
+        budget = self.budget
         context = pairs = 0
         for request in self.batch:
             request.chunk = 0
@@ -119,11 +130,11 @@ class Replica:
             if not request.decodes:
                 pairs += prefill(request)
                 budget -= request.chunk
-        while self.queue and budget > 0 and len(self.batch) < self.cluster.max_num_seqs:
+        while self.queue and budget > 0 and len(self.batch) < self.max_num_seqs:
             request = self.queue[0]
             blocks = -(-request.to_prefill // self.block_size)
             free_then = self.blocks_total - self.blocks_used - blocks
-            if free_then < int(self.cluster.watermark * self.cluster.kv_blocks):
+            if free_then < self.watermark_blocks:
                 break
             self.queue.pop(0)
             self.batch.append(request)
@@ -135,6 +146,10 @@ class Replica:
             budget -= request.chunk
 
         tokens = sum(request.chunk for request in self.batch)
+        self.price(now, tokens, context, pairs)
+
+    def price(self, now: float, tokens: int, context: int, pairs: int) -> None:
+        """Say when the step ends."""
         seconds = self.linear[tokens] + self.step + context * self.decode + pairs * self.half_pair
         self.step_end = now + seconds
 
@@ -167,39 +182,58 @@ class Replica:
         for request in finished:
             request.state = "finished"
             request.finish = now
-            request.blocks = 0
             self.batch.remove(request)
+            self.free(request)
         return finished
+
+    def free(self, request: Request) -> None:
+        """Nothing more than its count of blocks here."""
+        request.blocks = 0
+
+    def enqueue(self, request: Request) -> None:
+        """A request from the router, behind all others."""
+        self.queue.append(request)
 
 
 def simulate(
-    cluster: Cluster, workload: Workload, router: Any, watch: Callable[[list[Replica]], None] | None = None
+    cluster: Cluster,
+    workload: Workload,
+    router: Any,
+    watch: Callable[[list[Replica]], None] | None = None,
+    replica: Callable[[int, Cluster], Replica] | None = None,
 ) -> list[Request]:
     """The workload's requests after the run; `watch` sees the replicas after every event."""
-    requests = [
-        Request(id_, arrival, prompt, output, to_prefill=prompt)
-        for id_, (arrival, prompt, output) in enumerate(
-            zip(
-                workload.arrival.tolist(),
-                workload.prompt_tokens.tolist(),
-                workload.output_tokens.tolist(),
-                strict=True,
-            )
-        )
-    ]
-    replicas = [Replica(index, cluster) for index in range(cluster.replicas)]
+    requests = make_requests(workload)
+    kind = Replica if replica is None else replica
+    replicas = [kind(index, cluster) for index in range(cluster.replicas)]
     held: list[Request] = []
     for now, arrived, finished in events(requests, replicas):
         held += arrived
         for request in finished:
             if hasattr(router, "completed"):
                 router.completed(request, now)
-        for request, replica in router.route(tuple(held), tuple(replicas), now):
+        for request, target in router.route(tuple(held), tuple(replicas), now):
             held.remove(request)
-            replica.queue.append(request)
-            request.state, request.routed, request.replica = "waiting", now, replica.index
+            target.enqueue(request)
+            request.state, request.routed, request.replica = "waiting", now, target.index
         if watch is not None:
             watch(replicas)
+    return requests
+
+
+def make_requests(workload: Workload) -> list[Request]:
+    """The workload's requests before the run."""
+    columns = [workload.arrival.tolist(), workload.prompt_tokens.tolist(), workload.output_tokens.tolist()]
+    requests = [
+        Request(id_, arrival, prompt, output, to_prefill=prompt)
+        for id_, (arrival, prompt, output) in enumerate(zip(*columns, strict=True))
+    ]
+    for request in requests:
+        if workload.priority is not None:
+            request.priority = int(workload.priority[request.id])
+        if workload.prefixes is not None:
+            begin, end = workload.prefixes.starts[request.id : request.id + 2]
+            request.hashes = tuple(workload.prefixes.hashes[begin:end].tolist())
     return requests
 
 

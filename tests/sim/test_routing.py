@@ -157,7 +157,7 @@ def test_priority_and_session_are_shown() -> None:
             shown.extend((request.priority, request.session) for request in queue)
             return super().route(queue, replicas, now)
 
-    columns = {"arrival": [0, 1], "prompt_tokens": [1, 1], "output_tokens": [1, 1]}
+    columns: dict[str, Any] = {"arrival": [0, 1], "prompt_tokens": [1, 1], "output_tokens": [1, 1]}
     Cluster().run(Workload.from_arrays(**columns, priority=[2, 0], session=[-1, 7]), Listener())
     Cluster().run(Workload.from_arrays(**columns), Listener())
     assert shown == [(2, None), (0, 7), (0, None), (0, None)]

@@ -1,0 +1,107 @@
+"""Shared prefixes of prompts: which blocks of tokens of a workload's requests are equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Prefixes"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefixes:
+    """Block hashes of each request's tokens, prompt first and then output, as far as they matter.
+
+    Two requests whose k-th hashes are equal have the same first (k + 1) x `block_size` tokens, as in vLLM's
+    hash chains and Mooncake's `hash_ids`. Blocks beyond a request's row are its own. Rows may reach into the
+    output, so that the next turn of a conversation finds the answer of the last. Make one with `from_rows` or
+    `from_sessions`.
+    """
+
+    starts: NDArray[np.int64]
+    """Row k is hashes[starts[k]:starts[k + 1]]; one entry more than requests."""
+    hashes: NDArray[np.int64]
+    block_size: int
+    """Tokens per hashed block."""
+
+    @classmethod
+    def from_rows(cls, rows: list[ArrayLike], block_size: int) -> Prefixes:
+        """One row of hashes (whole numbers) a request; ValueError if a row or the block size is not that."""
+        if isinstance(block_size, bool) or not isinstance(block_size, int | np.integer) or block_size < 1:
+            raise ValueError(
+                f"block_size={block_size!r}; expected a whole number of at least 1 token per block"
+            )
+        columns = [np.asarray(row if np.size(row) else np.zeros(0, np.int64)) for row in rows]
+        for number, column in enumerate(columns):
+            if column.ndim != 1 or column.dtype.kind not in "iu":
+                raise ValueError(f"the hashes of row {number} are {rows[number]!r}; expected whole numbers")
+        starts = np.cumsum([0, *(len(column) for column in columns)]).astype(np.int64)
+        hashes = np.concatenate([np.zeros(0, np.int64), *columns]).astype(np.int64)
+        for array in (starts, hashes):
+            array.flags.writeable = False
+        return cls(starts, hashes, int(block_size))
+
+    @classmethod
+    def from_sessions(cls, session: ArrayLike, tokens: ArrayLike, block_size: int = 16) -> Prefixes:
+        """Requests of one session begin alike: each shares its first `tokens` tokens with the others.
+
+        `session` is -1 for requests that share nothing. Only full blocks are shared. `tokens` of a request is
+        what it has in common with the conversation so far and to come: prompt and output of a turn that is
+        continued, the system prompt of one that is not.
+        """
+        sessions, lengths = np.asarray(session), np.asarray(tokens)
+        if sessions.shape != lengths.shape or sessions.ndim != 1:
+            raise ValueError(
+                f"session has the shape {sessions.shape} and tokens {lengths.shape}; expected one of "
+                "each per request"
+            )
+        reach = int(lengths.max(initial=0)) // block_size + 1
+        rows: list[ArrayLike] = [
+            int(one) * reach + np.arange(int(many) // block_size if one >= 0 else 0)
+            for one, many in zip(sessions, lengths, strict=True)
+        ]
+        return cls.from_rows(rows, block_size)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def in_blocks(self, block_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(starts, hashes) for blocks of another size, of which one must be a multiple of the other."""
+        mine = self.block_size
+        if block_size == mine:
+            return self.starts, self.hashes
+        if mine % block_size == 0:
+            ratio = mine // block_size
+            return self.starts * ratio, (self.hashes[:, None] * ratio + np.arange(ratio)).ravel()
+        if block_size % mine:
+            raise ValueError(
+                f"the workload's prefixes are hashed in blocks of {mine} tokens and the cluster's block_size "
+                f"is {block_size}; expected one to be a multiple of the other"
+            )
+        ratio = block_size // mine
+        kept = [
+            self.hashes[begin:end][ratio - 1 :: ratio]
+            for begin, end in zip(self.starts[:-1], self.starts[1:], strict=True)
+        ]
+        starts = np.cumsum([0, *(len(row) for row in kept)]).astype(np.int64)
+        return starts, np.concatenate([np.zeros(0, np.int64), *kept])
+
+
+def contents(
+    prefixes: Prefixes | None, tokens: NDArray[np.int64], block_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`contents` and `contents_of` of a run's state (see `sim.state`); `tokens` of each request in all.
+
+    Hashes that several requests share become 0, 1, ...; all others are contents of their own request.
+    """
+    requests = len(tokens)
+    full = -(-tokens // block_size)
+    if prefixes is None:
+        starts, hashes = np.zeros(requests + 1, np.int64), np.zeros(0, np.int64)
+    else:
+        starts, hashes = prefixes.in_blocks(block_size)
+    unique, dense = np.unique(hashes, return_inverse=True)
+    own = np.concatenate([[0], np.cumsum(full)]) + len(unique)
+    return dense.astype(np.int64), np.stack([starts, own], axis=1).astype(np.int64)
