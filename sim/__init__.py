@@ -12,6 +12,7 @@ from sim.cluster import Cluster, Replica, warm_up
 from sim.policies import PolicyError
 from sim.prefixes import Prefixes
 from sim.results import Run
+from sim.scheduling import Plan
 from sim.workloads import Workload
 
-__all__ = ["Cluster", "PolicyError", "Prefixes", "Replica", "Run", "Workload", "warm_up", "workloads"]
+__all__ = ["Cluster", "Plan", "PolicyError", "Prefixes", "Replica", "Run", "Workload", "warm_up", "workloads"]

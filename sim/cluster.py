@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sim import costs
 from sim.policies import Router
 from sim.results import Run, collect
+from sim.scheduling import BatchScheduler
 from sim.settings import check
 from sim.workloads import Workload
 
@@ -119,19 +120,28 @@ class Cluster:
         own = getattr(self.each[replica], name) if self.each else None
         return getattr(self, name) if own is None else own
 
-    def run(self, workload: Workload, router: Router) -> Run:
-        """Run the workload to its end under a router (see `sim.policies`).
+    def run(self, workload: Workload, router: Router, scheduler: BatchScheduler | None = None) -> Run:
+        """Run the workload to its end under a router (see `sim.policies`), and a batch scheduler (see
+        `sim.scheduling`) in place of the engine's own rule.
 
         Requests too long for a replica's KV cache are rejected and counted: at once if they fit nowhere, else
-        by the replica that they are sent to. Raises PolicyError, showing the call, if the router breaks its
-        protocol, raises, or holds requests for ever.
+        by the replica that they are sent to. Raises PolicyError, showing the call, if a policy breaks its
+        protocol, raises, or leaves requests waiting for ever; ValueError if there is a batch scheduler and the
+        engine is not vLLM's.
         """
         from sim.conversation import converse  # imports Numba, which a client of the types need not have
+        from sim.planning import Planner
         from sim.prefixes import contents
         from sim.routing import Dispatch, most_blocks
-        from sim.state import new_state
+        from sim.state import PLANNED, new_state
 
+        if scheduler is not None and self.engine != "vllm":
+            raise ValueError(
+                f"a batch scheduler with engine={self.engine!r}; expected engine='vllm', whose blocks are taken "
+                "as tokens are scheduled (sim.schedulers.Sarathi is Sarathi's rule there)"
+            )
         limits, linear, rates = self._limits()
+        limits[:, PLANNED] = scheduler is not None
         tokens = workload.prompt_tokens + workload.output_tokens
         # The last token is never cached, also when a request restarts just before it.
         needed = -(-(tokens - 1) // self.block_size)
@@ -148,7 +158,8 @@ class Cluster:
             stale=False,
         )
         dispatch = Dispatch(state, workload, needed.tolist() if needed.max(initial=0) > room else None)
-        calls, longest = converse(state, router, dispatch)
+        planner = None if scheduler is None else Planner(state, workload, scheduler)
+        calls, longest = converse(state, router, dispatch, planner)
         alone = costs.profile(self.gpu, self.model).alone(
             workload.prompt_tokens, workload.output_tokens, self.max_num_batched_tokens, self.time_scale
         )

@@ -92,7 +92,8 @@ def njit(function: _Function) -> _Function:
     Without Numba's reference counts, which would cost a run half its speed: nothing compiled here allocates,
     and the caller holds every array for as long as it runs.
     """
-    config, options = numba.config, {"_nrt": False}
+    config = numba.config
+    options: dict[str, Any] = {"_nrt": False}
     if cache_folder() is None or not hasattr(config, "CACHE_LOCATOR_CLASSES"):
         return _decorated(numba.njit(**options), function)
     # Numba reads this setting when the decorator runs: set it for our function only, so that functions of

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from sim.complaints import complaint, defined_at
-from sim.kernel import ARRIVAL, COMPLETION, policy_events
+from sim.kernel import ARRIVAL, COMPLETION, LIVELOCK, PLAN, REFUSED, policy_events
+from sim.planning import Planner
 from sim.policies import PolicyError, Router
 from sim.routing import Dispatch, memory
-from sim.state import NOW, State
+from sim.state import BARREN, NOW, State
 
 
-def converse(state: State, router: Router, dispatch: Dispatch) -> tuple[int, int]:
+def converse(
+    state: State, router: Router, dispatch: Dispatch, planner: Planner | None = None
+) -> tuple[int, int]:
     """Run the cluster to its end; return how often `route` was called and the longest queue that it left.
 
     Raises PolicyError if the router raises, gives something other than pairs of a queued request and a
@@ -20,11 +23,24 @@ def converse(state: State, router: Router, dispatch: Dispatch) -> tuple[int, int
         raise PolicyError(f"a router is an object with a method route(queue, replicas, now): got {router!r}")
     completed = getattr(router, "completed", None)
     queue = dispatch.queue
-    clock, finished = memory(state.clock), memory(state.completed)
+    clock, finished, turn = memory(state.clock), memory(state.completed), memory(state.turn)
+    seen_by_planner = planner.requests if planner is not None else None
     calls = arrived = longest = waiting = 0
     now = 0.0
     for event in policy_events(state):
         now = clock[NOW]
+        if event == PLAN:
+            assert planner is not None
+            planner.plan(turn[0], now)
+            continue
+        if event == REFUSED:
+            assert planner is not None
+            raise planner.refused(turn[0], now)
+        if event == LIVELOCK:
+            raise PolicyError(
+                f"livelock at {now:.3f} s: replica {turn[0]} has worked {BARREN} steps without computing a new "
+                "token, because requests are evicted before they get as far as they were"
+            )
         method = "route"
         try:
             if event == ARRIVAL:
@@ -34,6 +50,8 @@ def converse(state: State, router: Router, dispatch: Dispatch) -> tuple[int, int
             elif event == COMPLETION:
                 for request in finished[1 : finished[0] + 1].tolist():
                     view = dispatch.finish(request)
+                    if seen_by_planner is not None:
+                        seen_by_planner.pop(request, None)
                     if completed is not None:
                         method = "completed"
                         completed(view, now)
@@ -46,6 +64,9 @@ def converse(state: State, router: Router, dispatch: Dispatch) -> tuple[int, int
             raise PolicyError(complaint(router, method, call, error)) from error
         if len(queue) > longest:
             longest = len(queue)
+    left = int(state.gauges[:, :2].sum())
+    if left and planner is not None:
+        raise planner.left(left, now)
     if queue:
         raise PolicyError(
             f"{_name(router)} held {len(queue)} requests for ever: after call {calls} at {now:.3f} s there "

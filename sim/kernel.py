@@ -27,6 +27,7 @@ from sim.state import (
     NOW,
     PERIOD,
     PLANNED,
+    PREEMPTIONS,
     PREFILL,
     PROMPT,
     PROMPT_LENGTH,
@@ -116,13 +117,18 @@ def policy_events(state: State) -> Iterator[int]:
                     step_end[replica] == np.inf
                     and gauges[replica, RUNNING_COUNT] + gauges[replica, WAITING_COUNT] > 0
                 ):
-                    if state.limits[replica, PLANNED]:
-                        state.turn[0] = replica
-                        yield PLAN
-                    if state.limits[replica, ENGINE] == VLLM:
-                        seconds = start_vllm_step(state, replica, now)
-                    else:
-                        seconds = start_sarathi_step(state, replica, now)
+                    seconds, evicted = -1.0, -1
+                    # An empty batch after evictions is formed again at once, as in vLLM: by priority the first
+                    # in order may have preempted itself.
+                    while seconds == -1.0 and evicted != gauges[replica, PREEMPTIONS]:
+                        evicted = gauges[replica, PREEMPTIONS]
+                        if state.limits[replica, PLANNED]:
+                            state.turn[0] = replica
+                            yield PLAN
+                        if state.limits[replica, ENGINE] == VLLM:
+                            seconds = start_vllm_step(state, replica, now)
+                        else:
+                            seconds = start_sarathi_step(state, replica, now)
                     if seconds >= 0.0:
                         step_end[replica] = now + seconds
                     elif seconds == -2.0:

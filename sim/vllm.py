@@ -133,13 +133,7 @@ def start_vllm_step(state: State, replica: int, now: float) -> float:
         if opened < 0:
             return opened
         stated = int(opened)
-    while True:
-        preempted = state.gauges[replica, RUNNING_COUNT]
-        seconds = _form_batch(state, replica, now, planned, stated)
-        preempted -= state.gauges[replica, RUNNING_COUNT]
-        if seconds != -1.0 or preempted <= 0:
-            break
-        # By priority the first in order may have preempted itself: vLLM's next schedule follows at once.
+    seconds = _form_batch(state, replica, now, planned, stated)
     if planned and seconds != -2.0:
         first = ENTRIES + state.plan[EVICTIONS] + max(state.plan[ADMISSIONS], 0)
         for pair in range(state.plan[COUNTS]):
@@ -238,9 +232,9 @@ def _form_batch(state: State, replica: int, now: float, planned: bool, stated: i
         chunk = min(whole - computed, budget)
         count = state.counts[request] if planned else NOBODY
         if count != NOBODY:
-            if count < 1 or count > whole - computed:
+            if count < 1:
                 return _refuse(state.plan, TOO_MANY_TOKENS, request, count)
-            chunk = count
+            chunk = min(count, whole - computed)  # who plans cannot know what the prefix cache holds
         if chunk == 0:
             break
         need = (computed + chunk + block_size - 1) // block_size - found

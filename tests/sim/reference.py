@@ -47,6 +47,23 @@ class Request:
     def tokens_done(self) -> int:
         return self.prompt_tokens + self.made if self.made else 0
 
+    # What a batch scheduler sees besides.
+    @property
+    def computed_tokens(self) -> int:
+        return self.cached
+
+    @property
+    def tokens_to_compute(self) -> int:
+        return self.prompt_tokens + self.made - self.cached
+
+    @property
+    def prefilling(self) -> bool:
+        return not self.decodes
+
+    @property
+    def preemptions(self) -> int:
+        return self.restarts
+
     @property
     def decodes(self) -> bool:
         return self.cached >= self.to_prefill

@@ -14,8 +14,9 @@ from tests.sim.reference import Replica, Request
 class VllmReplica(Replica):
     """One vLLM server."""
 
-    def __init__(self, index: int, cluster: Cluster) -> None:
+    def __init__(self, index: int, cluster: Cluster, scheduler: Any = None) -> None:
         super().__init__(index, cluster)
+        self.scheduler = scheduler
         self.blocks_total -= 1  # the null block
         self.free_blocks = list(range(self.blocks_total))
         self.holders = [0] * self.blocks_total
@@ -77,29 +78,36 @@ class VllmReplica(Replica):
             self.queue.sort(key=lambda one: (one.priority, one.id))
 
     def start(self, now: float) -> None:
-        """`Scheduler.schedule`, again if all that it did was to preempt."""
+        """`Scheduler.schedule`, again if all that it did was to preempt; a plan's evictions come before."""
         while True:
             restarts = self.preemptions
-            self.schedule(now)
+            order, tokens = None, {}
+            if self.scheduler is not None:
+                plan = self.scheduler.plan(Engine(self), now)
+                order = None if plan.admit is None else list(plan.admit)
+                tokens = {request.id: count for request, count in plan.tokens.items()}
+                for request in plan.evict:
+                    self.evict(request, now)
+            self.schedule(now, order, tokens)
             if self.step_end is not None or self.preemptions == restarts:
                 return
 
-    def schedule(self, now: float) -> None:
-        budget = self.budget
+    def schedule(self, now: float, order: list[Request] | None, counts: dict[int, int]) -> None:
+        budget = self.budget - sum(counts.values())
         preempted = False
         for request in self.batch:
             request.chunk = 0
         index = 0
-        while index < len(self.batch) and budget > 0:
+        while index < len(self.batch) and (budget > 0 or self.scheduler is not None):
             request = self.batch[index]
-            tokens = min(request.prompt_tokens + request.made - request.cached, budget)
+            tokens = counts.get(request.id, min(request.tokens_to_compute, budget))
             fits = True
             while -(-(request.cached + tokens) // self.block_size) - request.blocks > len(self.free_blocks):
                 victim = self.batch[-1]
                 if self.cluster.scheduling_policy == "priority":
                     victim = max(self.batch, key=lambda one: (one.priority, one.id))
                 if self.batch.index(victim) < index:
-                    budget += victim.chunk
+                    budget += 0 if victim.id in counts else victim.chunk
                     index -= 1
                 self.evict(victim, now)
                 preempted = True
@@ -110,20 +118,23 @@ class VllmReplica(Replica):
                 break
             self.allocate(request, request.cached + tokens)
             request.chunk = tokens
-            budget -= tokens
+            budget -= 0 if request.id in counts else tokens
             index += 1
-        while not preempted and self.queue and budget > 0 and len(self.batch) < self.max_num_seqs:
-            request = self.queue[0]
+        for request in list(self.queue) if order is None else order:
+            if preempted or len(self.batch) == self.max_num_seqs:
+                break
             found = self.find(request)
             whole = request.prompt_tokens + request.made
             cached = len(found) * self.block_size
-            tokens = min(whole - cached, budget)
+            tokens = min(whole - cached, counts.get(request.id, budget))
+            if tokens == 0:
+                break
             idle = sum(self.holders[block] == 0 for block in found)
             spare = self.watermark_blocks if self.batch else 0
             reach = whole if self.cluster.full_prompt_must_fit else cached + tokens
             if -(-reach // self.block_size) - len(found) + idle + spare > len(self.free_blocks):
                 break
-            self.queue.pop(0)
+            self.queue.remove(request)
             self.batch.append(request)
             request.state = "running"
             request.admitted = now if request.admitted is None else request.admitted
@@ -136,7 +147,7 @@ class VllmReplica(Replica):
             request.found += cached
             self.allocate(request, cached + tokens)
             request.chunk = tokens
-            budget -= tokens
+            budget -= 0 if request.id in counts else tokens
         self.price_batch(now)
 
     def price_batch(self, now: float) -> None:
@@ -150,3 +161,14 @@ class VllmReplica(Replica):
                 pairs += sum(2 * (request.cached + token) for token in range(1, request.chunk + 1))
         if tokens:
             self.price(now, tokens, context, pairs)
+
+
+class Engine:
+    """A replica with the attributes of the view that a batch scheduler gets."""
+
+    def __init__(self, replica: VllmReplica) -> None:
+        self.index, self.block_size = replica.index, replica.block_size
+        self.running, self.waiting = tuple(replica.batch), tuple(replica.queue)
+        self.blocks_total, self.blocks_used = replica.blocks_total, replica.blocks_used
+        self.blocks_free = len(replica.free_blocks)
+        self.token_budget, self.max_num_seqs = replica.budget, replica.max_num_seqs

@@ -108,15 +108,18 @@ def scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Workload]:
 
 
 @st.composite
-def vllm_scenarios(draw: st.DrawFn) -> tuple[Cluster, Workload]:
+def vllm_scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Workload]:
     """The same on vLLM's engine, with every setting that it has, priorities, and shared prefixes."""
     cluster, workload = draw(
         scenarios(
             engine="vllm",
-            scheduling_policy=draw(st.sampled_from(["fcfs", "priority"])),
-            prefix_caching=draw(st.booleans()),
-            full_prompt_must_fit=draw(st.booleans()),
-            step_overhead=draw(st.sampled_from([0.0, 0.002])),
+            **{
+                "scheduling_policy": draw(st.sampled_from(["fcfs", "priority"])),
+                "prefix_caching": draw(st.booleans()),
+                "full_prompt_must_fit": draw(st.booleans()),
+                "step_overhead": draw(st.sampled_from([0.0, 0.002])),
+                **settings,
+            },
         )
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
