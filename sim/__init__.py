@@ -12,7 +12,20 @@ from sim.cluster import Cluster, Replica, warm_up
 from sim.policies import PolicyError
 from sim.prefixes import Prefixes
 from sim.results import Run
+from sim.scaling import Autoscaling, Failure
 from sim.scheduling import Plan
 from sim.workloads import Workload
 
-__all__ = ["Cluster", "Plan", "PolicyError", "Prefixes", "Replica", "Run", "Workload", "warm_up", "workloads"]
+__all__ = [
+    "Autoscaling",
+    "Cluster",
+    "Failure",
+    "Plan",
+    "PolicyError",
+    "Prefixes",
+    "Replica",
+    "Run",
+    "Workload",
+    "warm_up",
+    "workloads",
+]

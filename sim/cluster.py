@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sim import costs
 from sim.policies import Router
 from sim.results import Run, collect
+from sim.scaling import Autoscaler, Autoscaling, Failure
 from sim.scheduling import BatchScheduler
 from sim.settings import check
 from sim.workloads import Workload
@@ -26,6 +27,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "watermark": (0.0, 0.5, "as a fraction of the blocks"),
     "time_scale": (1e-6, 1e6, "times the profile's GPU time"),
     "step_overhead": (0.0, 10.0, "seconds per step"),
+    "staleness": (0.0, 3600.0, "seconds between two publications"),
 }
 _CHOICES = {"engine": ("sarathi", "vllm"), "scheduling_policy": ("fcfs", "priority")}
 
@@ -78,7 +80,15 @@ class Cluster:
     step_overhead: float = 0.0
     """CPU time of each step in seconds, on top of the GPU's: scheduling, launching, sampling."""
     each: tuple[Replica, ...] = ()
-    """Settings of single replicas, one entry a replica; () if all are alike."""
+    """Settings of single replicas, one entry a replica (`autoscaling.max_replicas` in all); () if all are
+    alike."""
+    autoscaling: Autoscaling | None = None
+    """How the cluster scales under an autoscaler, from `replicas` at the start."""
+    failures: tuple[Failure, ...] = ()
+    """Replicas that fail and come back."""
+    staleness: float = 0.0
+    """Seconds between two publications of what a router sees, as scraped metrics are; 0 for live views. In
+    between a router knows only which requests have arrived, which it has sent and which have completed."""
 
     def __post_init__(self) -> None:
         _check_fields(self)
@@ -98,11 +108,19 @@ class Cluster:
             )
         if not isinstance(self.each, tuple) or not all(isinstance(one, Replica) for one in self.each):
             raise ValueError(f"each={self.each!r}; expected a tuple of sim.Replica, one per replica")
-        if self.each and len(self.each) != self.replicas:
+        if self.autoscaling is not None and not isinstance(self.autoscaling, Autoscaling):
+            raise ValueError(f"autoscaling={self.autoscaling!r}; expected sim.Autoscaling(...) or None")
+        if self.each and len(self.each) != self.size:
             raise ValueError(
-                f"each has {len(self.each)} entries; expected one per replica, replicas={self.replicas}"
+                f"each has {len(self.each)} entries; expected one per replica, {self.size} in all"
             )
-        for index in range(self.replicas if self.each else 1):
+        for failure in self.failures:
+            if not isinstance(failure, Failure) or failure.replica >= self.size:
+                raise ValueError(
+                    f"failures holds {failure!r}; expected sim.Failure(replica=..., at=...) of a replica from 0 "
+                    f"to {self.size - 1}"
+                )
+        for index in range(len(self.each) or 1):
             costs.profile(self.setting(index, "gpu"), self.setting(index, "model"))
 
     @property
@@ -120,28 +138,43 @@ class Cluster:
         own = getattr(self.each[replica], name) if self.each else None
         return getattr(self, name) if own is None else own
 
-    def run(self, workload: Workload, router: Router, scheduler: BatchScheduler | None = None) -> Run:
-        """Run the workload to its end under a router (see `sim.policies`), and a batch scheduler (see
-        `sim.scheduling`) in place of the engine's own rule.
+    def run(
+        self,
+        workload: Workload,
+        router: Router,
+        scheduler: BatchScheduler | None = None,
+        autoscaler: Autoscaler | None = None,
+        *,
+        horizon: float | None = None,
+    ) -> Run:
+        """Run the workload to its end, or to the horizon (seconds), under a router (see `sim.policies`), a batch
+        scheduler (`sim.scheduling`) in place of the engine's own rule, and an autoscaler (`sim.scaling`).
 
         Requests too long for a replica's KV cache are rejected and counted: at once if they fit nowhere, else
         by the replica that they are sent to. Raises PolicyError, showing the call, if a policy breaks its
-        protocol, raises, or leaves requests waiting for ever; ValueError if there is a batch scheduler and the
-        engine is not vLLM's.
+        protocol, raises, or leaves requests waiting for ever; ValueError if there is a batch scheduler and
+        the engine is not vLLM's.
         """
         from sim.conversation import converse  # imports Numba, which a client of the types need not have
+        from sim.fleet import Fleet
         from sim.planning import Planner
         from sim.prefixes import contents
         from sim.routing import Dispatch, most_blocks
-        from sim.state import PLANNED, new_state
+        from sim.state import NOW, PERIOD, PLANNED, new_state
 
         if scheduler is not None and self.engine != "vllm":
             raise ValueError(
-                f"a batch scheduler with engine={self.engine!r}; expected engine='vllm', whose blocks are taken "
-                "as tokens are scheduled (sim.schedulers.Sarathi is Sarathi's rule there)"
+                f"a batch scheduler with engine={self.engine!r}; expected engine='vllm', whose blocks are "
+                "taken as tokens are scheduled (sim.schedulers.Sarathi is Sarathi's rule there)"
             )
         limits, linear, rates = self._limits()
         limits[:, PLANNED] = scheduler is not None
+        if horizon is not None:
+            check("horizon", horizon, 1e-9, 1e12, "seconds", whole=False)
+        if autoscaler is not None and self.autoscaling is None:
+            raise ValueError(
+                "an autoscaler and autoscaling=None; expected sim.Autoscaling(...) in the cluster"
+            )
         tokens = workload.prompt_tokens + workload.output_tokens
         # The last token is never cached, also when a request restarts just before it.
         needed = -(-(tokens - 1) // self.block_size)
@@ -155,18 +188,53 @@ class Cluster:
             linear=linear,
             rates=rates,
             contents=contents(workload.prefixes, tokens, self.block_size) if self.caches_prefixes else None,
-            stale=False,
+            stale=self.staleness > 0,
         )
+        state.clock[PERIOD] = self.staleness
         dispatch = Dispatch(state, workload, needed.tolist() if needed.max(initial=0) > room else None)
         planner = None if scheduler is None else Planner(state, workload, scheduler)
-        calls, longest = converse(state, router, dispatch, planner)
+        fleet = None
+        if self.failures or autoscaler is not None or horizon is not None:
+            fleet = Fleet(
+                state,
+                dispatch,
+                replicas=self.replicas,
+                failures=self.failures,
+                autoscaling=self.autoscaling,
+                autoscaler=autoscaler,
+                horizon=horizon,
+            )
+        elif self.size > self.replicas:
+            dispatch.accept(range(self.replicas))
+        calls, longest = converse(state, router, dispatch, planner, fleet)
         alone = costs.profile(self.gpu, self.model).alone(
             workload.prompt_tokens, workload.output_tokens, self.max_num_batched_tokens, self.time_scale
         )
         if self.step_overhead:
             steps = -(-workload.prompt_tokens // self.max_num_batched_tokens) + workload.output_tokens - 1
             alone = alone + steps * self.step_overhead
-        return collect(state, alone=alone, router_calls=calls, queue_max=longest)
+        begin, end = float(state.arrival[0]) if len(workload) else 0.0, float(state.clock[NOW])
+        return collect(
+            state,
+            alone=alone,
+            slo=(workload.ttft_slo, workload.tpot_slo),
+            counts={
+                "replicas": self.replicas,
+                "replica_time": self.replicas * (end - begin)
+                if fleet is None
+                else fleet.replica_time(begin, end),
+                "router_calls": calls,
+                "scheduler_calls": 0 if planner is None else planner.calls,
+                "autoscaler_calls": 0 if fleet is None else fleet.calls,
+                "requeued": 0 if fleet is None else fleet.requeued,
+                "queue_max": longest,
+            },
+        )
+
+    @property
+    def size(self) -> int:
+        """Replicas at most."""
+        return max(self.replicas, 0 if self.autoscaling is None else self.autoscaling.max_replicas)
 
     def _watermark_of(self, kv_blocks: int) -> int:
         fraction = self.watermark
@@ -179,7 +247,7 @@ class Cluster:
         from sim import state as layout
 
         vllm = self.engine == "vllm"
-        limits = np.zeros((self.replicas, layout.LIMITS), np.int64)
+        limits = np.zeros((self.size, layout.LIMITS), np.int64)
         profiles: dict[tuple[str, str, float], int] = {}
         for index, row in enumerate(limits):
             kv_blocks = self.setting(index, "kv_blocks")

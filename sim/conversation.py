@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from sim.complaints import complaint, defined_at
-from sim.kernel import ARRIVAL, COMPLETION, LIVELOCK, PLAN, REFUSED, policy_events
+from sim.fleet import Fleet
+from sim.kernel import ARRIVAL, COMPLETION, LIVELOCK, PLAN, REFUSED, TIMED, policy_events
 from sim.planning import Planner
 from sim.policies import PolicyError, Router
 from sim.routing import Dispatch, memory
-from sim.state import BARREN, NOW, State
+from sim.state import BARREN, HELD, NOW, PERIOD, State
 
 
 def converse(
-    state: State, router: Router, dispatch: Dispatch, planner: Planner | None = None
+    state: State,
+    router: Router,
+    dispatch: Dispatch,
+    planner: Planner | None = None,
+    fleet: Fleet | None = None,
 ) -> tuple[int, int]:
     """Run the cluster to its end; return how often `route` was called and the longest queue that it left.
 
@@ -25,6 +30,7 @@ def converse(
     queue = dispatch.queue
     clock, finished, turn = memory(state.clock), memory(state.completed), memory(state.turn)
     seen_by_planner = planner.requests if planner is not None else None
+    requests, stale = len(state.arrival), clock[PERIOD] > 0
     calls = arrived = longest = waiting = 0
     now = 0.0
     for event in policy_events(state):
@@ -38,14 +44,23 @@ def converse(
             raise planner.refused(turn[0], now)
         if event == LIVELOCK:
             raise PolicyError(
-                f"livelock at {now:.3f} s: replica {turn[0]} has worked {BARREN} steps without computing a new "
-                "token, because requests are evicted before they get as far as they were"
+                f"livelock at {now:.3f} s: replica {turn[0]} has worked {BARREN} steps without computing a "
+                "new token, because requests are evicted before they get as far as they were"
             )
         method = "route"
         try:
             if event == ARRIVAL:
                 arrived += 1
+                if fleet is not None:
+                    fleet.arrived = arrived
                 if not dispatch.arrive(arrived - 1):
+                    continue
+            elif event == TIMED:
+                assert fleet is not None
+                asked = fleet.fire(now)
+                if fleet.over or (arrived == requests and not dispatch.views):
+                    break
+                if not asked:
                     continue
             elif event == COMPLETION:
                 for request in finished[1 : finished[0] + 1].tolist():
@@ -56,6 +71,10 @@ def converse(
                         method = "completed"
                         completed(view, now)
                 method = "route"
+                if fleet is not None:
+                    fleet.after_completion(finished[0], now)
+            if not dispatch.replicas:
+                continue
             calls += 1
             waiting = len(queue)
             dispatch.send(route(tuple(queue.values()), dispatch.replicas, now), now)
@@ -64,10 +83,16 @@ def converse(
             raise PolicyError(complaint(router, method, call, error)) from error
         if len(queue) > longest:
             longest = len(queue)
+        if stale:
+            turn[HELD] = len(queue) > 0
+        if fleet is not None and arrived == requests and not dispatch.views:
+            break  # or its timers would go on
+    if fleet is not None and fleet.over:
+        return calls, longest
     left = int(state.gauges[:, :2].sum())
     if left and planner is not None:
         raise planner.left(left, now)
-    if queue:
+    if queue and dispatch.replicas:
         raise PolicyError(
             f"{_name(router)} held {len(queue)} requests for ever: after call {calls} at {now:.3f} s there "
             "is no arrival and no completion left to call it again, and the global queue still starts with "

@@ -137,7 +137,7 @@ def admit(state: State, replica: int, request: int, now: float) -> int:
     gauges[WAITING_COUNT] -= 1
     gauges[WAITING_PROMPT_TOKENS] -= state.work[request, PROMPT]
     state.known[request, STATE] = RUNNING
-    if state.work[request, RESTARTS] == 0:
+    if not state.times[request, ADMITTED] >= 0.0:
         state.times[request, ADMITTED] = now
     return seat
 

@@ -22,6 +22,7 @@ from sim.state import (
     ENGINE,
     GAUGES,
     HEAD,
+    HELD,
     INTERVAL,
     NOBODY,
     NOW,
@@ -43,7 +44,7 @@ from sim.state import (
 )
 from sim.vllm import start_vllm_step
 
-ARRIVAL, COMPLETION, TIMED, PLAN, REFUSED, LIVELOCK = 0, 1, 2, 3, 4, 5
+ARRIVAL, COMPLETION, TIMED, PLAN, REFUSED, LIVELOCK, PUBLISHED = 0, 1, 2, 3, 4, 5, 6
 
 
 @njit
@@ -101,13 +102,15 @@ def policy_events(state: State) -> Iterator[int]:
     ARRIVAL for each arrival, COMPLETION for each step in which a request completed, TIMED when
     `state.clock[TIMER]` is reached (the caller moves it on), PLAN for each step that a batch scheduler plans
     (the caller fills `state.plan`), REFUSED if it cannot be followed and LIVELOCK if a replica works without
-    progress; `state.turn[0]` is the replica of the last three. Whatever the caller changes between two events
+    progress; `state.turn[0]` is the replica of the last three. PUBLISHED when stale views are published while
+    the caller holds requests (`state.turn[HELD]`) and something has changed. Whatever the caller changes between two events
     is seen from then on. Ends when nothing can happen any more.
     """
     arrival, step_end, gauges = state.arrival, state.step_end, state.gauges
     replicas = len(step_end)
     arrived = 0
     now = 0.0
+    changed = False  # since the last PUBLISHED
     while True:
         due = min(arrival[arrived] if arrived < len(arrival) else np.inf, state.clock[TIMER])
         first = int(np.argmin(step_end))
@@ -118,8 +121,8 @@ def policy_events(state: State) -> Iterator[int]:
                     and gauges[replica, RUNNING_COUNT] + gauges[replica, WAITING_COUNT] > 0
                 ):
                     seconds, evicted = -1.0, -1
-                    # An empty batch after evictions is formed again at once, as in vLLM: by priority the first
-                    # in order may have preempted itself.
+                    # An empty batch after evictions is formed again at once, as in vLLM: by priority the
+                    # first in order may have preempted itself.
                     while seconds == -1.0 and evicted != gauges[replica, PREEMPTIONS]:
                         evicted = gauges[replica, PREEMPTIONS]
                         if state.limits[replica, PLANNED]:
@@ -129,6 +132,7 @@ def policy_events(state: State) -> Iterator[int]:
                             seconds = start_vllm_step(state, replica, now)
                         else:
                             seconds = start_sarathi_step(state, replica, now)
+                    changed = True
                     if seconds >= 0.0:
                         step_end[replica] = now + seconds
                     elif seconds == -2.0:
@@ -138,7 +142,8 @@ def policy_events(state: State) -> Iterator[int]:
                     step_end[replica] == step_end[first] and replica < first
                 ):
                     first = replica
-            moment = min(due, step_end[first])
+            wake = state.clock[PUBLISH] if changed and state.turn[HELD] else np.inf
+            moment = min(due, step_end[first], wake)
             if moment == np.inf:
                 return
             if state.sampled[0] * state.clock[INTERVAL] < moment:
@@ -152,9 +157,16 @@ def policy_events(state: State) -> Iterator[int]:
             state.known[arrived, STATE] = QUEUED
             arrived += 1
             yield ARRIVAL
-        elif due <= step_end[first]:
+            changed = True
+        elif due == now:
             yield TIMED
+            changed = True
+        elif step_end[first] > now:
+            publish_until(state, np.nextafter(now, np.inf))
+            changed = False
+            yield PUBLISHED
         else:
+            changed = True
             step_end[first] = np.inf
             if end_step(state, first, now) > 0:
                 yield COMPLETION

@@ -8,8 +8,10 @@ or had not finished at the end of the run counts with the time until then, which
 duration: first arrival to last completion, or to the end of the run if a request had not finished.
 throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions
 per request. restarted_fraction: share of requests evicted at least once. unfinished_fraction: share of
-requests that did not finish, rejected_fraction of them those that no cache could hold. gpu_hours: replicas x
-duration. prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
+requests that did not finish, rejected_fraction of them those that no cache could hold. requeued: requests that
+failed replicas lost, counted each time. gpu_hours: time that replicas existed within the duration, starting,
+draining and down included. slo_attainment: share of requests that finished within their own SLO, if they had
+one. prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
 
 Where the response time goes, as shares of its sum over requests, adding up to 1: router_wait_share in the
 global queue; replica_wait_share in a replica's queue before the first admission; recompute_share from an
@@ -56,7 +58,6 @@ def measure(
 
     count = len(arrival)
     duration = float(finish.max() - arrival[0]) if count else 0.0
-    replicas = totals["replicas"]
     metrics["duration"] = duration
     metrics["throughput"] = _ratio(finished.sum(), duration)
     metrics["output_throughput"] = _ratio(made.sum(), duration)
@@ -64,7 +65,9 @@ def measure(
     metrics["restarted_fraction"] = _ratio((requests["restarts"] > 0).sum(), count)
     metrics["unfinished_fraction"] = _ratio((~finished).sum(), count)
     metrics["rejected_fraction"] = _ratio(requests["rejected"].sum(), count)
-    metrics["gpu_hours"] = replicas * duration / 3600
+    metrics["gpu_hours"] = totals["replica_time"] / 3600
+    metrics["slo_attainment"] = _ratio((finished & _kept(requests)).sum(), count)
+    metrics["requeued"] = totals["requeued"]
 
     total = float(response.sum())
     shares = {
@@ -83,7 +86,7 @@ def measure(
     )
     metrics["prefix_hit_share"] = _ratio(totals["hit_tokens"], totals["looked_up_tokens"])
     metrics["replica_imbalance"] = _imbalance(series["running"] + series["waiting"])
-    metrics["busy_share"] = _ratio(totals["busy_time"], replicas * duration)
+    metrics["busy_share"] = _ratio(totals["busy_time"], totals["replica_time"])
     metrics["mean_prompt_tokens"] = _ratio(requests["prompt_tokens"].sum(), count)
     metrics["mean_output_tokens"] = _ratio(requests["output_tokens"].sum(), count)
     metrics["queue_max"] = totals["queue_max"]
@@ -96,6 +99,15 @@ def _spread(name: str, values: NDArray[np.float64]) -> dict[str, float]:
         return {f"{kind}_{name}": 0.0 for kind in ("mean", "p50", "p90", "p99")}
     p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
     return {f"mean_{name}": float(values.mean()), f"p50_{name}": p50, f"p90_{name}": p90, f"p99_{name}": p99}
+
+
+def _kept(requests: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Which requests did not break their own SLO; NaN compares as kept."""
+    ttft = requests["first_token"] - requests["arrival"]
+    decode = requests["finish"] - requests["first_token"]
+    return ~(ttft > requests["ttft_slo"]) & ~(  # type: ignore[no-any-return]
+        decode > requests["tpot_slo"] * (requests["output_tokens"] - 1)
+    )
 
 
 def _ratio(part: Any, whole: float) -> float:

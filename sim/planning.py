@@ -141,8 +141,8 @@ class Planner:
                 entries[at + count] = request.id
             except (AttributeError, TypeError, ValueError):
                 raise ValueError(
-                    f"its plan's {name} holds {request!r} where a request of engine.running or engine.waiting "
-                    "is expected"
+                    f"its plan's {name} holds {request!r} where a request of engine.running or "
+                    "engine.waiting is expected"
                 ) from None
             count += 1
         return count
@@ -173,8 +173,8 @@ class Planner:
             NOT_WAITING: f"its plan admits {view!r}, which is not waiting on this replica",
             NOT_PLANNED: f"its plan gives tokens to {view!r}, which is neither running nor admitted here",
             TWICE: f"its plan names {view!r} twice",
-            TOO_MANY_TOKENS: f"its plan gives {view!r} {number} tokens, which are not between 0 (1 for an "
-            "admission) and its tokens_to_compute",
+            TOO_MANY_TOKENS: f"its plan gives {view!r} {number} tokens, which are not between 0 (1 for "
+            "an admission) and its tokens_to_compute",
             OVER_BUDGET: f"its plan has {number} tokens where the budget of a step is {self._budgets[replica]}",
         }[why]
         return PolicyError(f"{self._call(replica, now)}: {reason}{defined_at(self._scheduler, 'plan')}")
@@ -182,8 +182,8 @@ class Planner:
     def left(self, requests: int, now: float) -> PolicyError:
         """The error for requests that no step will ever serve."""
         return PolicyError(
-            f"{type(self._scheduler).__name__} left {requests} requests at their replicas for ever: after call "
-            f"{self.calls} at {now:.3f} s its plans are empty and nothing is left to happen"
+            f"{type(self._scheduler).__name__} left {requests} requests at their replicas for ever: after "
+            f"call {self.calls} at {now:.3f} s its plans are empty and nothing is left to happen"
             f"{defined_at(self._scheduler, 'plan')}"
         )
 

@@ -42,10 +42,12 @@ class Router(Protocol):
         """The requests to send now, each with its replica; a list or a generator.
 
         Called once per arrival, and once per engine step in which at least one request completed, before that
-        replica's next step (arrivals first at ties); also with an empty queue. `queue` holds the requests not
-        yet sent, in order of arrival; `replicas` all replicas by index; `now` is the time in seconds. A pair
-        takes effect the moment it is taken from the iterable: the replica's `waiting`,
-        `waiting_prompt_tokens` and `requests` include it from then on.
+        replica's next step (arrivals first at ties); also with an empty queue. Where replicas come, go or
+        fail it is called then, too; where views are stale, whenever they are published while it holds
+        requests. `queue` holds the requests not yet sent, in order of arrival; `replicas` those that take
+        requests, by index; `now` is the time in seconds. A pair takes effect the moment it is taken from the
+        iterable: the replica's `waiting`, `waiting_prompt_tokens` and `requests` include it from then on (if
+        views are live).
 
         A router may also have a method `completed(request, now)`: it is called for each request that
         completed, just before the call of `route` that follows; the request's `tokens_done - prompt_tokens`
@@ -137,7 +139,7 @@ _set_tokens_done, _set_state = _slots["_tokens_done"], _slots["_state"]
 class ReplicaView(_ReadOnly):
     """A replica as a router sees it.
 
-    index: its place in `replicas`.
+    index: its number in the cluster; its place in `replicas` as long as none comes, goes or fails.
     waiting: requests in its queue, evicted ones that wait for their restart included.
     running: requests in its running batch.
     waiting_prompt_tokens: sum of the prompt tokens of the waiting requests.

@@ -102,6 +102,7 @@ class Dispatch:
         """Those that take requests."""
         self._index: dict[int, int] = {}
         self.rejected = 0
+        self._requeued: set[int] = set()
         self.accept(range(len(self.all_replicas)))
 
     def accept(self, indices: Iterable[int]) -> None:
@@ -142,6 +143,7 @@ class Dispatch:
         for request in requests:
             self._state[request] = self._known_state[request] = QUEUED
             self.queue[request] = self.views[request]
+            self._requeued.add(request)
         for request in sorted(self.queue):
             self.queue[request] = self.queue.pop(request)
 
@@ -172,7 +174,8 @@ class Dispatch:
                 continue
             self._state[request] = self._known_state[request] = WAITING
             self._replica[request] = replica
-            self._routed[request] = now
+            if not self._requeued or request not in self._requeued:
+                self._routed[request] = now
             ends = self._ends[replica]
             last = ends[TAIL]
             if last == NOBODY:

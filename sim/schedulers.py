@@ -26,8 +26,8 @@ class OracleShortestRemaining:
     """An oracle, for bounds only: the request with the fewest tokens left to compute, output included, first.
 
     It knows every output length from the workload, which no real scheduler can. A waiting request that has
-    fewer tokens left than a running one takes its place if no seat or no room for its prompt is free: shortest
-    remaining processing time with preemption, where what is evicted must be computed again.
+    fewer tokens left than a running one takes its place if no seat or no room for its prompt is free:
+    shortest remaining processing time with preemption, where what is evicted must be computed again.
     """
 
     def __init__(self, workload: Workload) -> None:
@@ -56,8 +56,8 @@ class OracleShortestRemaining:
 
 
 class Sarathi:
-    """The rule of the Sarathi engine (`sim.sarathi`): decodes first, then unfinished prefills, then admissions
-    for which all blocks of the prompt are set aside; `watermark` is the fraction of the blocks that an
+    """The rule of the Sarathi engine (`sim.sarathi`): decodes first, then unfinished prefills, then
+    admissions for which all blocks of the prompt are set aside; `watermark` is the fraction of the blocks that an
     admission leaves free."""
 
     def __init__(self, watermark: float = 0.01) -> None:

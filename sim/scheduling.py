@@ -1,4 +1,4 @@
-"""The batch scheduler's side of a replica: the protocol that it follows, its plan, and the views that it reads.
+"""The batch scheduler's side of a replica: the protocol that it follows, its plan, and the views it reads.
 
 A batch scheduler is any class with a method `plan`; nothing needs to be imported or inherited. It is asked
 before every step of every replica's engine which requests run in it:
@@ -7,8 +7,8 @@ before every step of every replica's engine which requests run in it:
         def plan(self, engine, now):
             return Plan(admit=sorted(engine.waiting, key=lambda request: request.prompt_tokens))
 
-The engine is vLLM's (`sim.vllm`): the plan replaces its order of admission and may evict and set token counts;
-everything that a plan does not mention is as vLLM does it. On a real server each replica has a scheduler of
+The engine is vLLM's (`sim.vllm`): the plan replaces its order of admission and may evict and set token
+counts; everything that a plan does not mention is as vLLM does it. On a real server each replica has a scheduler of
 its own: keep what you remember apart by `engine.index`. Units are seconds, tokens and blocks; the output
 length of an unfinished request is never shown.
 """
@@ -16,6 +16,7 @@ length of an unfinished request is never shown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from sim.policies import RequestView, _ReadOnly
@@ -28,15 +29,15 @@ class Plan(NamedTuple):
 
     admit: Iterable[EngineRequest] | None = None
     """Waiting requests to admit, in this order, as far as token budget, seats and blocks last: the first that
-    does not fit ends it, and so do `max_num_seqs` requests. None: all, in the order of the queue; (): none. Nothing is admitted if the engine had
-    to preempt a request for want of blocks."""
+    does not fit ends it, and so do `max_num_seqs` requests. None: all, in the order of the queue; (): none.
+    Nothing is admitted if the engine had to preempt a request for want of blocks."""
     evict: Iterable[EngineRequest] = ()
-    """Running requests to preempt before anything else: each gives its blocks back and goes to the head of the
-    waiting queue."""
-    tokens: Mapping[EngineRequest, int] = {}
+    """Running requests to preempt before anything else: each gives its blocks back and goes to the head of
+    the waiting queue."""
+    tokens: Mapping[EngineRequest, int] = MappingProxyType({})
     """Tokens of running or admitted requests in this step. These are set aside first; the others share the
-    rest of the budget in order, one for each decode and as much as there is for each prefill. 0 lets a running
-    request pause."""
+    rest of the budget in order, one for each decode and as much as there is for each prefill. 0 lets a
+    running request pause."""
 
 
 class BatchScheduler(Protocol):

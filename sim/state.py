@@ -65,6 +65,8 @@ NOW, INTERVAL, TIMER, PERIOD, PUBLISH = 0, 1, 2, 3, 4
 BUSY_TIME, FULL_TIME, STEPS, PREFILL_TOKENS, DECODE_TOKENS, LOOKED_UP, HIT = 0, 1, 2, 3, 4, 5, 6
 TALLY = 7
 
+HELD = 1
+
 USE_BINS = 1000
 """kv_use[b]: replica-seconds of steps with b/1000 <= blocks used / blocks < (b + 1)/1000."""
 
@@ -122,7 +124,8 @@ class State(NamedTuple):
     barren: Ints
     """barren[replica]: steps since the last progress."""
     turn: Ints
-    """turn[0]: the replica that a PLAN, REFUSED or LIVELOCK event is about."""
+    """turn[0]: the replica that a PLAN, REFUSED or LIVELOCK event is about; turn[HELD]: whether requests are
+    held while views are stale."""
     plan: Ints
     counts: Ints
     """counts[request]: tokens that the plan gives it in this step; NOBODY where it says nothing."""
@@ -164,6 +167,7 @@ def new_state(
     times = np.full((requests, TIMES), np.nan)
     times[:, RECOMPUTE] = 0.0
     planned = bool(limits[:, PLANNED].any())
+    longest = (prompt_tokens + output_tokens).max(initial=1)
     arrays = State(
         # Copies: Numba compiles anew for a read-only array, which a workload may or may not have.
         arrival=np.array(arrival, np.float64),
@@ -188,17 +192,35 @@ def new_state(
         samples=np.zeros((SAMPLES, replicas, 3), np.int64),
         sampled=np.zeros(1, np.int64),
         barren=np.zeros(replicas, np.int64),
-        turn=np.zeros(1, np.int64),
+        turn=np.zeros(2, np.int64),
         plan=np.zeros(ENTRIES + 6 * seats if planned else ENTRIES, np.int64),
         counts=np.full(requests if planned else 0, NOBODY, np.int64),
-        **_cache(limits, seats, requests, contents),
+        **_cache(limits, seats, int(longest), contents),
         **_seen(replicas, seats, requests if stale else 0),
     )
+    if contents is not None:
+        for replica in range(replicas):
+            empty_cache(arrays, replica)
     return arrays
 
 
-def _cache(limits: Ints, seats: int, requests: int, contents: tuple[Ints, Ints] | None) -> dict[str, Ints]:
-    """The arrays of prefix caching, empty where there is none."""
+def empty_cache(state: State, replica: int) -> None:
+    """Make every block of a replica free and forgotten, and every slot free."""
+    count, blocks = int(state.limits[replica, KV_BLOCKS]), state.blocks[replica]
+    ring = np.arange(count + 1)
+    blocks[NEXT, : count + 1] = (ring + 1) % (count + 1)
+    blocks[PREVIOUS, : count + 1] = (ring - 1) % (count + 1)
+    blocks[HOLDERS] = 0
+    blocks[CONTENT] = NOTHING
+    blocks[CHAIN] = UNMAPPED
+    state.buckets[replica] = NOTHING
+    seats = state.slots.shape[1] - 1
+    state.slots[replica, 0] = seats
+    state.slots[replica, 1:] = np.arange(seats)[::-1]
+
+
+def _cache(limits: Ints, seats: int, longest: int, contents: tuple[Ints, Ints] | None) -> dict[str, Ints]:
+    """The arrays of prefix caching, empty where there is none; `longest` request in tokens."""
     if contents is None:
         none = np.zeros((0, 0), np.int64)
         empty = np.zeros((0, 0, 0), np.int64)
@@ -211,21 +233,13 @@ def _cache(limits: Ints, seats: int, requests: int, contents: tuple[Ints, Ints] 
             "contents_of": none,
         }
     replicas, most = len(limits), int(limits[:, KV_BLOCKS].max())
-    blocks = np.zeros((replicas, BLOCK, most + 1), np.int64)
-    blocks[:, CONTENT] = NOTHING
-    blocks[:, CHAIN] = UNMAPPED
-    for replica, count in enumerate(limits[:, KV_BLOCKS].tolist()):
-        ring = np.arange(count + 1)
-        blocks[replica, NEXT, : count + 1] = (ring + 1) % (count + 1)
-        blocks[replica, PREVIOUS, : count + 1] = (ring - 1) % (count + 1)
-    slots = np.zeros((replicas, seats + 1), np.int64)
-    slots[:, 0] = seats
-    slots[:, 1:] = np.arange(seats)[::-1]
     return {
-        "blocks": blocks,
-        "buckets": np.full((replicas, 1 << most.bit_length()), NOTHING, np.int64),
-        "tables": np.zeros((replicas, seats, most), np.int64),
-        "slots": slots,
+        "blocks": np.zeros((replicas, BLOCK, most + 1), np.int64),
+        "buckets": np.zeros((replicas, 1 << most.bit_length()), np.int64),
+        "tables": np.zeros(
+            (replicas, seats, min(most, -(-longest // int(limits[:, BLOCK_SIZE].min())))), np.int64
+        ),
+        "slots": np.zeros((replicas, seats + 1), np.int64),
         "contents": contents[0],
         "contents_of": contents[1],
     }

@@ -18,6 +18,10 @@ class VllmReplica(Replica):
         super().__init__(index, cluster)
         self.scheduler = scheduler
         self.blocks_total -= 1  # the null block
+        self.forget()
+
+    def forget(self) -> None:
+        """An empty cache."""
         self.free_blocks = list(range(self.blocks_total))
         self.holders = [0] * self.blocks_total
         self.content: dict[int, Any] = {}
@@ -26,6 +30,11 @@ class VllmReplica(Replica):
     @property
     def blocks_used(self) -> int:
         return int(self.blocks_total) - len(self.free_blocks)
+
+    def fail(self, now: float) -> list[Request]:
+        lost = super().fail(now)
+        self.forget()
+        return lost
 
     def enqueue(self, request: Request) -> None:
         self.queue.append(request)

@@ -4,12 +4,13 @@ happens."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from sim import Cluster, Workload
+from sim import Cluster, Failure, Workload
 from sim.baselines import (
     Expert,
     HeadRoomAdmission,
@@ -96,6 +97,11 @@ def scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Workload]:
         time_scale=draw(st.sampled_from([0.5, 1.0, 2.0])),
         **settings,
     )
+    if draw(st.integers(0, 2)) == 0:
+        moments = st.sampled_from([0.0, 0.05, 0.5, 1.0, 2.0, 4.0])
+        failures = st.builds(Failure, st.integers(0, cluster.replicas - 1), at=moments, duration=moments)
+        cluster = replace(cluster, failures=tuple(draw(st.lists(failures, max_size=4))))
+    cluster = replace(cluster, staleness=draw(st.sampled_from([0.0, 0.0, 0.1, 1.0])))
     count = draw(st.integers(2, 50))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     gaps = rng.exponential(draw(st.sampled_from([0.001, 0.05, 2.0])), count)

@@ -1,5 +1,5 @@
-"""Batch schedulers: their plans do what they say, ports of both engines give the same runs, and what a scheduler
-gets wrong is named."""
+"""Batch schedulers: their plans do what they say, ports of both engines give the same runs, and what one gets
+wrong is named."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Juggler:
         admit = admit[: int(rng.integers(min(len(admit), engine.max_num_seqs) + 1))]
         if not running and not admit:
             return Plan()
-        tokens, budget = {}, engine.token_budget - 1
+        tokens: dict[Any, int] = {}
+        budget = engine.token_budget - 1
         for request in (*running, *admit):
             most = min(request.tokens_to_compute, budget)
             if most and rng.random() < 0.4:
@@ -76,7 +77,7 @@ class VllmPort:
 
     def plan(self, engine: Any, now: float) -> Plan:
         budget, free, size = engine.token_budget, engine.blocks_free, engine.block_size
-        running, evict, tokens = list(engine.running), [], {}
+        running, evict, tokens = list(engine.running), [], dict[Any, int]()
         index = 0
         while index < len(running) and budget > 0:
             request = running[index]
@@ -164,7 +165,15 @@ def test_a_port_of_vllm_gives_the_same_run(scenario: tuple[Cluster, Workload]) -
 def test_a_port_of_sarathi_gives_the_same_run(scenario: tuple[Cluster, Workload]) -> None:
     """Sarathi's rule as a plan for vLLM's engine is the Sarathi engine."""
     cluster, workload = scenario
-    names = ("replicas", "block_size", "max_num_seqs", "max_num_batched_tokens", "time_scale")
+    names = (
+        "replicas",
+        "block_size",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "time_scale",
+        "failures",
+        "staleness",
+    )
     vllm = Cluster(
         engine="vllm",
         kv_blocks=cluster.kv_blocks + 1,
@@ -201,6 +210,10 @@ def run_plan(plan: Callable[..., Any], **settings: Any) -> Any:
     return Cluster(replicas=1, engine="vllm", **settings).run(TWO, RoundRobin(), scheduler)
 
 
+def junk(value: Any) -> Any:
+    return value
+
+
 def raises(engine: Any, now: float) -> Any:
     raise KeyError("my bug")
 
@@ -215,7 +228,10 @@ def writes(engine: Any, now: float) -> Any:
         (raises, r"Mine.plan, call 1 at 0.000 s .*KeyError: 'my bug' .*test_scheduling.py, line"),
         (writes, r"read-only: EngineView.token_budget cannot be set .*test_scheduling.py, line"),
         (lambda engine, now: None, r"it returned None where a Plan .*test_scheduling.py, line"),
-        (lambda engine, now: Plan(admit=[3]), r"admit holds 3 where a request .*test_scheduling.py, line"),
+        (
+            lambda engine, now: Plan(admit=junk([3])),
+            r"admit holds 3 where a request .*test_scheduling.py, line",
+        ),
         (lambda engine, now: Plan(evict=engine.waiting), r"evicts <request 0.* not running on this replica"),
         (lambda engine, now: Plan(admit=[*engine.running, *engine.waiting] * 2), "admits <request|twice"),
         (
@@ -232,7 +248,7 @@ def writes(engine: Any, now: float) -> Any:
         ),
         (lambda engine, now: Plan((), (), dict.fromkeys(engine.waiting, 5)), "neither running nor admitted"),
         (
-            lambda engine, now: Plan(admit=engine.waiting, tokens=dict.fromkeys(engine.waiting, "x")),
+            lambda engine, now: Plan(admit=engine.waiting, tokens=dict.fromkeys(engine.waiting, junk("x"))),
             "holds <request 0.*: 'x' where a request and a whole number of tokens is expected",
         ),
         (lambda engine, now: Plan(admit=()), "Mine left 2 requests at their replicas for ever: after call 1"),

@@ -64,7 +64,8 @@ def test_blocks_are_conserved(scenario: tuple[Cluster, Workload]) -> None:
     assert all(np.isfinite(value) for value in run.metrics.values())
     needed = (workload.prompt_tokens + workload.output_tokens - 1).sum()
     computed = run.totals["prefill_tokens"] + run.totals["decode_tokens"] + run.totals["hit_tokens"]
-    assert computed >= needed if run.metrics["restarts"] else computed == needed
+    lossy = run.metrics["restarts"] or run.metrics["requeued"]
+    assert computed >= needed if lossy else computed == needed
 
 
 def serve(cluster: Cluster, **columns: Any) -> Any:
