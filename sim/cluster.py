@@ -117,8 +117,8 @@ class Cluster:
         for failure in self.failures:
             if not isinstance(failure, Failure) or failure.replica >= self.size:
                 raise ValueError(
-                    f"failures holds {failure!r}; expected sim.Failure(replica=..., at=...) of a replica from 0 "
-                    f"to {self.size - 1}"
+                    f"failures holds {failure!r}; expected sim.Failure(replica=..., at=...) of a replica "
+                    f"from 0 to {self.size - 1}"
                 )
         for index in range(len(self.each) or 1):
             costs.profile(self.setting(index, "gpu"), self.setting(index, "model"))
@@ -147,8 +147,9 @@ class Cluster:
         *,
         horizon: float | None = None,
     ) -> Run:
-        """Run the workload to its end, or to the horizon (seconds), under a router (see `sim.policies`), a batch
-        scheduler (`sim.scheduling`) in place of the engine's own rule, and an autoscaler (`sim.scaling`).
+        """Run the workload to its end, or to the horizon (seconds), under a router (see `sim.policies`), a
+        batch scheduler (`sim.scheduling`) in place of the engine's own rule, and an autoscaler
+        (`sim.scaling`).
 
         Requests too long for a replica's KV cache are rejected and counted: at once if they fit nowhere, else
         by the replica that they are sent to. Raises PolicyError, showing the call, if a policy breaks its
@@ -192,7 +193,7 @@ class Cluster:
         )
         state.clock[PERIOD] = self.staleness
         dispatch = Dispatch(state, workload, needed.tolist() if needed.max(initial=0) > room else None)
-        planner = None if scheduler is None else Planner(state, workload, scheduler)
+        planner = None if scheduler is None else Planner(state, dispatch.views, scheduler)
         fleet = None
         if self.failures or autoscaler is not None or horizon is not None:
             fleet = Fleet(

@@ -8,7 +8,9 @@ import traceback
 from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_POLICIES = tuple(_PACKAGE + name for name in ("baselines.py", "schedulers.py", "autoscalers.py"))
+_POLICIES = tuple(
+    _PACKAGE + name for name in ("baselines.py", "schedulers.py", "autoscalers.py", "balancing.py")
+)
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 
 

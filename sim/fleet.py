@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Fleet:
         self.draining = self.over = False
         self.arrived = self.completed = self.requeued = self.calls = 0
         for failure in failures:
-            self._at(failure.at, lambda now, failure=failure: self._fail(failure, now))
+            self._at(failure.at, partial(self._fail, failure))
             self._pending += 1
         if autoscaler is not None:
             target = getattr(autoscaler, "target", None)
@@ -158,7 +159,7 @@ class Fleet:
         comes_back = self._status[index] == ACTIVE
         self._status[index] = DOWN if comes_back else OFF
         if comes_back:
-            self._at(now + failure.duration, lambda then: self._recover(index))
+            self._at(now + failure.duration, partial(self._recover, index))
             self._pending += failure.duration < math.inf
         else:
             self._end_payment(index, now)
@@ -166,7 +167,7 @@ class Fleet:
         self._dispatch.requeue(lost)
         self._offer()
 
-    def _recover(self, index: int) -> None:
+    def _recover(self, index: int, now: float) -> None:
         self._pending -= 1
         self._status[index] = ACTIVE
         self._offer()
@@ -186,8 +187,9 @@ class Fleet:
             raise PolicyError(complaint(autoscaler, "target", call, error)) from error
         if self._idle_calls > PATIENCE and not self._pending:
             raise PolicyError(
-                f"livelock at {now:.3f} s: for {PATIENCE} calls of {type(autoscaler).__name__}.target nothing "
-                f"else has happened, and {len(self._dispatch.queue)} requests wait in the global queue"
+                f"livelock at {now:.3f} s: for {PATIENCE} calls of {type(autoscaler).__name__}.target "
+                f"nothing else has happened, and {len(self._dispatch.queue)} requests wait in the "
+                "global queue"
             )
         target = min(max(int(target), scaling.min_replicas), scaling.max_replicas)
         more = target - len(self._with(ACTIVE, STARTING, DOWN))
@@ -201,10 +203,12 @@ class Fleet:
     def _view(self) -> ClusterView:
         return ClusterView(
             self._dispatch.replicas,
-            *(self._status.count(status) for status in (STARTING, DRAINING, DOWN)),
-            len(self._dispatch.queue),
-            self.arrived,
-            self.completed,
+            starting=self._status.count(STARTING),
+            draining=self._status.count(DRAINING),
+            down=self._status.count(DOWN),
+            queued=len(self._dispatch.queue),
+            arrived=self.arrived,
+            completed=self.completed,
         )
 
     def _grow(self, more: int, now: float) -> None:
@@ -219,10 +223,10 @@ class Fleet:
             self._starts[index] += 1
             start = self._starts[index]
             ready = now + self._scaling.provisioning_time + self._scaling.load_time
-            self._at(ready, lambda then, index=index, start=start: self._ready(index, start))
+            self._at(ready, partial(self._ready, index, start))
             self._pending += 1
 
-    def _ready(self, index: int, start: int) -> None:
+    def _ready(self, index: int, start: int, now: float) -> None:
         self._pending -= 1
         if self._status[index] == STARTING and self._starts[index] == start:
             self._status[index] = ACTIVE
@@ -241,7 +245,7 @@ class Fleet:
                 self._stop_if_empty(index, now)
 
     def _load(self, index: int) -> int:
-        return self._gauges[index][WAITING_COUNT] + self._gauges[index][RUNNING_COUNT]
+        return int(self._gauges[index][WAITING_COUNT] + self._gauges[index][RUNNING_COUNT])
 
     def _stop_if_empty(self, index: int, now: float) -> None:
         if self._load(index) == 0:

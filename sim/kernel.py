@@ -103,8 +103,8 @@ def policy_events(state: State) -> Iterator[int]:
     `state.clock[TIMER]` is reached (the caller moves it on), PLAN for each step that a batch scheduler plans
     (the caller fills `state.plan`), REFUSED if it cannot be followed and LIVELOCK if a replica works without
     progress; `state.turn[0]` is the replica of the last three. PUBLISHED when stale views are published while
-    the caller holds requests (`state.turn[HELD]`) and something has changed. Whatever the caller changes between two events
-    is seen from then on. Ends when nothing can happen any more.
+    the caller holds requests (`state.turn[HELD]`) and something has changed. Whatever the caller changes
+    between two events is seen from then on. Ends when nothing can happen any more.
     """
     arrival, step_end, gauges = state.arrival, state.step_end, state.gauges
     replicas = len(step_end)

@@ -8,10 +8,10 @@ or had not finished at the end of the run counts with the time until then, which
 duration: first arrival to last completion, or to the end of the run if a request had not finished.
 throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions
 per request. restarted_fraction: share of requests evicted at least once. unfinished_fraction: share of
-requests that did not finish, rejected_fraction of them those that no cache could hold. requeued: requests that
-failed replicas lost, counted each time. gpu_hours: time that replicas existed within the duration, starting,
-draining and down included. slo_attainment: share of requests that finished within their own SLO, if they had
-one. prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
+requests that did not finish, rejected_fraction of them those that no cache could hold. requeued: requests
+that failed replicas lost, counted each time. gpu_hours: time that replicas existed within the duration,
+starting, draining and down included. slo_attainment: share of requests that finished within their own SLO, if
+they had one. prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
 
 Where the response time goes, as shares of its sum over requests, adding up to 1: router_wait_share in the
 global queue; replica_wait_share in a replica's queue before the first admission; recompute_share from an

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 from sim.complaints import complaint, defined_at
-from sim.policies import PolicyError
+from sim.policies import PolicyError, RequestView
 from sim.routing import memory
 from sim.scheduling import BatchScheduler, EngineRequest, EngineView, WaitingQueue
 from sim.state import (
@@ -24,7 +24,6 @@ from sim.state import (
     NOT_RUNNING,
     NOT_WAITING,
     OVER_BUDGET,
-    PROMPT_LENGTH,
     RUNNING_COUNT,
     STATE,
     TOKENS_DONE,
@@ -33,18 +32,14 @@ from sim.state import (
     WORK,
     State,
 )
-from sim.workloads import Workload
 
 
 class _Requests(dict[int, EngineRequest]):
     """Views of requests by id, each made when it is first asked for."""
 
-    def __init__(self, state: State, workload: Workload) -> None:
+    def __init__(self, state: State, views: Mapping[int, RequestView]) -> None:
         super().__init__()
-        self._arrival = memory(state.arrival)
-        self._prompt_tokens = memory(state.lengths[:, PROMPT_LENGTH])
-        self._priority = workload.priority
-        self._session = workload.session
+        self._views = views
         self._seen = (
             memory(state.known[:, TOKENS_DONE]).toreadonly(),
             memory(state.known[:, STATE]).toreadonly(),
@@ -52,32 +47,36 @@ class _Requests(dict[int, EngineRequest]):
         self._work = memory(state.work.reshape(-1)).toreadonly()
 
     def __missing__(self, request: int) -> EngineRequest:
-        session = -1 if self._session is None else int(self._session[request])
-        view = self[request] = EngineRequest(
+        view = self._views[request]
+        made = self[request] = EngineRequest(
             request * WORK,
             self._work,
             request,
-            self._arrival[request],
-            self._prompt_tokens[request],
-            0 if self._priority is None else int(self._priority[request]),
-            None if session < 0 else session,
+            view.arrival,
+            view.prompt_tokens,
+            view.priority,
+            view.session,
             *self._seen,
+            view.prefix,
+            view.ttft_slo,
+            view.tpot_slo,
         )
-        return view
+        return made
 
 
 class Planner:
     """One run's batch scheduler, its views, and its errors."""
 
-    def __init__(self, state: State, workload: Workload, scheduler: BatchScheduler) -> None:
+    def __init__(self, state: State, views: Mapping[int, RequestView], scheduler: BatchScheduler) -> None:
+        """`views` of the requests that have arrived and not finished."""
         plan = getattr(scheduler, "plan", None)
         if not callable(plan) or isinstance(scheduler, type):
             raise PolicyError(
                 f"a batch scheduler is an object with a method plan(engine, now): got {scheduler!r}"
             )
-        self._scheduler, self._plan = scheduler, plan
+        self._scheduler, self._plan, self._views = scheduler, plan, views
         self.calls = 0
-        self.requests = _Requests(state, workload)
+        self.requests = _Requests(state, views)
         """Views of the requests that a scheduler has seen; whoever removes finished ones saves memory."""
         self._entries = memory(state.plan)
         self._gauges = [memory(row) for row in state.gauges]
@@ -167,15 +166,16 @@ class Planner:
     def refused(self, replica: int, now: float) -> PolicyError:
         """The error for a plan that the kernel could not follow."""
         why, request, number = self._entries[:3].tolist()
-        view = self.requests[request] if 0 <= request < len(self.requests._arrival) else request
+        view = self.requests[request] if request in self._views else f"request {request}"
         reason = {
-            NOT_RUNNING: f"its plan evicts {view!r}, which is not running on this replica",
-            NOT_WAITING: f"its plan admits {view!r}, which is not waiting on this replica",
-            NOT_PLANNED: f"its plan gives tokens to {view!r}, which is neither running nor admitted here",
-            TWICE: f"its plan names {view!r} twice",
-            TOO_MANY_TOKENS: f"its plan gives {view!r} {number} tokens, which are not between 0 (1 for "
+            NOT_RUNNING: f"its plan evicts {view}, which is not running on this replica",
+            NOT_WAITING: f"its plan admits {view}, which is not waiting on this replica",
+            NOT_PLANNED: f"its plan gives tokens to {view}, which is neither running nor admitted here",
+            TWICE: f"its plan names {view} twice",
+            TOO_MANY_TOKENS: f"its plan gives {view} {number} tokens, which are not between 0 (1 for "
             "an admission) and its tokens_to_compute",
-            OVER_BUDGET: f"its plan has {number} tokens where the budget of a step is {self._budgets[replica]}",
+            OVER_BUDGET: f"its plan has {number} tokens where the budget of a step "
+            f"is {self._budgets[replica]}",
         }[why]
         return PolicyError(f"{self._call(replica, now)}: {reason}{defined_at(self._scheduler, 'plan')}")
 

@@ -79,22 +79,38 @@ class RequestView(_ReadOnly):
     arrival: when it arrived, in seconds.
     prompt_tokens: length of its prompt.
     tokens_done: 0 until its first output token has streamed, from then on prompt tokens plus output tokens
-    streamed
-        so far; it does not fall at an eviction, for the client has seen them.
+        streamed so far; it does not fall at an eviction, for the client has seen them.
     state: "queued" (in the global queue), "waiting" (in a replica's queue), "running" (in a replica's batch)
-    or
-        "finished".
+        or "finished".
     priority: as given by the client, 0 by default.
     session: the conversation it belongs to, or None.
+    prefix: hashes of the full blocks of its prompt from the beginning on, as far as others may share them:
+        equal hashes at one place are equal tokens up to there.
+    ttft_slo, tpot_slo: seconds within which its first token, and on average each later one, should come; or
+        None.
     """
 
-    __slots__ = ("_state", "_tokens_done", "arrival", "id", "priority", "prompt_tokens", "session")
+    __slots__ = (
+        "_state",
+        "_tokens_done",
+        "arrival",
+        "id",
+        "prefix",
+        "priority",
+        "prompt_tokens",
+        "session",
+        "tpot_slo",
+        "ttft_slo",
+    )
 
     id: int
     arrival: float
     prompt_tokens: int
     priority: int
     session: int | None
+    prefix: tuple[int, ...]
+    ttft_slo: float | None
+    tpot_slo: float | None
 
     def __init__(
         self,
@@ -105,6 +121,9 @@ class RequestView(_ReadOnly):
         session: int | None,
         tokens_done: memoryview[int],
         state: memoryview[int],
+        prefix: tuple[int, ...] = (),
+        ttft_slo: float | None = None,
+        tpot_slo: float | None = None,
     ) -> None:
         _set_id(self, id)
         _set_arrival(self, arrival)
@@ -113,6 +132,9 @@ class RequestView(_ReadOnly):
         _set_session(self, session)
         _set_tokens_done(self, tokens_done)
         _set_state(self, state)
+        _set_prefix(self, prefix)
+        _set_ttft_slo(self, ttft_slo)
+        _set_tpot_slo(self, tpot_slo)
 
     @property
     def tokens_done(self) -> int:
@@ -134,6 +156,7 @@ _slots: dict[str, Any] = {name: vars(RequestView)[name].__set__ for name in Requ
 _set_id, _set_arrival, _set_prompt_tokens = _slots["id"], _slots["arrival"], _slots["prompt_tokens"]
 _set_priority, _set_session = _slots["priority"], _slots["session"]
 _set_tokens_done, _set_state = _slots["_tokens_done"], _slots["_state"]
+_set_prefix, _set_ttft_slo, _set_tpot_slo = _slots["prefix"], _slots["ttft_slo"], _slots["tpot_slo"]
 
 
 class ReplicaView(_ReadOnly):

@@ -28,20 +28,21 @@ class Run:
     """What happened. All times in seconds since the start of the workload."""
 
     requests: Mapping[str, NDArray[Any]]
-    """Columns, one entry a request that arrived, in order of arrival: arrival, routed (left the global queue), admitted
-    (first entered a batch), first_token, finish (each NaN if it never happened), prompt_tokens,
-    output_tokens, tokens_made (of the output, by the end), replica (-1 if none), restarts (evictions),
-    recompute_time (from each eviction until the lost tokens are computed again), cached_tokens (found in the
-    prefix cache), rejected (0 or 1), alone (response time it would have had alone), ttft_slo, tpot_slo (NaN
-    for none)."""
+    """Columns, one entry a request that arrived, in order of arrival: arrival, routed (left the global
+    queue), admitted (first entered a batch), first_token, finish (each NaN if it never happened),
+    prompt_tokens, output_tokens, tokens_made (of the output, by the end), replica (-1 if none), restarts
+    (evictions), recompute_time (from each eviction until the lost tokens are computed again), cached_tokens
+    (found in the prefix cache), rejected (0 or 1), alone (response time it would have had alone), ttft_slo,
+    tpot_slo (NaN for none)."""
     series: Mapping[str, NDArray[Any]]
     """time[k], and [k, replica]: running, waiting (requests), blocks_used."""
     totals: Mapping[str, float]
     """What is counted during the run rather than per request: replicas (at the start), replica_time
     (replica-seconds paid for), kv_blocks (mean of the replicas), end (seconds), router_calls,
-    scheduler_calls, autoscaler_calls, requeued (requests that failures put back), queue_max (requests left in the global queue), busy_time, batch_full_time
-    (replica-seconds), steps, prefill_tokens, decode_tokens, looked_up_tokens and hit_tokens (of the prefix
-    cache), kv_use_mean, kv_use_p99 (fractions of the blocks, weighted by the time of steps)."""
+    scheduler_calls, autoscaler_calls, requeued (requests that failures put back), queue_max (requests left in
+    the global queue), busy_time, batch_full_time (replica-seconds), steps, prefill_tokens, decode_tokens,
+    looked_up_tokens and hit_tokens (of the prefix cache), kv_use_mean, kv_use_p99 (fractions of the blocks,
+    weighted by the time of steps)."""
 
     @cached_property
     def metrics(self) -> Mapping[str, float]:

@@ -47,6 +47,11 @@ def memory(array: NDArray[Any]) -> memoryview[Any]:
     return memoryview(cast(Any, array))
 
 
+def _bound(seconds: NDArray[Any] | None, request: int) -> float | None:
+    """A request's bound; None for NaN."""
+    return None if seconds is None or seconds[request] != seconds[request] else float(seconds[request])
+
+
 class Dispatch:
     """One run's global queue and views, and what happens when a request leaves the one for a replica."""
 
@@ -56,6 +61,11 @@ class Dispatch:
         self._prompt_tokens = memory(state.lengths[:, PROMPT_LENGTH])
         self._priority = None if workload.priority is None else workload.priority.tolist()
         self._session = None if workload.session is None else workload.session.tolist()
+        self._block_size = int(state.limits[0, BLOCK_SIZE])
+        prefixes = workload.prefixes
+        self._prefixes = None if prefixes is None else prefixes.in_blocks(self._block_size)
+        bounded = workload.ttft_slo is not None or workload.tpot_slo is not None
+        self._slo = (workload.ttft_slo, workload.tpot_slo) if bounded else None
         self._blocks_needed = blocks_needed
         self._room = [most_blocks(limits) for limits in state.limits]
         self._by_priority = [bool(limits[BY_PRIORITY]) for limits in state.limits]
@@ -124,8 +134,19 @@ class Dispatch:
             None if self._session is None or self._session[request] < 0 else self._session[request],
             self._seen_tokens_done,
             self._seen_state,
+            () if self._prefixes is None else self._prefix(request),
+            None if self._slo is None else _bound(self._slo[0], request),
+            None if self._slo is None else _bound(self._slo[1], request),
         )
         return True
+
+    def _prefix(self, request: int) -> tuple[int, ...]:
+        """Hashes of the full blocks of the prompt: what lies in the output is not known yet."""
+        assert self._prefixes is not None
+        starts, hashes = self._prefixes
+        begin = int(starts[request])
+        end = min(int(starts[request + 1]), begin + self._prompt_tokens[request] // self._block_size)
+        return tuple(hashes[begin:end].tolist())
 
     def _reject(self, request: int) -> None:
         self._state[request] = REJECTED

@@ -1,5 +1,5 @@
-"""The autoscaler's side of the cluster: the protocol that it follows, the view that it reads, and how replicas
-come, go and fail.
+"""The autoscaler's side of the cluster: the protocol that it follows, the view that it reads, and how
+replicas come, go and fail.
 
 An autoscaler is any class with a method `target`; nothing needs to be imported or inherited:
 
@@ -71,7 +71,8 @@ class Autoscaling:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A replica fails at a moment and comes back, empty, after a while; ValueError if a field is out of range.
+    """A replica fails at a moment and comes back, empty, after a while; ValueError if a field is out of
+    range.
 
     Its requests go back to the global queue, to be computed again with what they have already streamed.
     """

@@ -57,8 +57,8 @@ class OracleShortestRemaining:
 
 class Sarathi:
     """The rule of the Sarathi engine (`sim.sarathi`): decodes first, then unfinished prefills, then
-    admissions for which all blocks of the prompt are set aside; `watermark` is the fraction of the blocks that an
-    admission leaves free."""
+    admissions for which all blocks of the prompt are set aside; `watermark` is the fraction of the blocks
+    that an admission leaves free."""
 
     def __init__(self, watermark: float = 0.01) -> None:
         self._watermark = watermark

@@ -8,9 +8,9 @@ before every step of every replica's engine which requests run in it:
             return Plan(admit=sorted(engine.waiting, key=lambda request: request.prompt_tokens))
 
 The engine is vLLM's (`sim.vllm`): the plan replaces its order of admission and may evict and set token
-counts; everything that a plan does not mention is as vLLM does it. On a real server each replica has a scheduler of
-its own: keep what you remember apart by `engine.index`. Units are seconds, tokens and blocks; the output
-length of an unfinished request is never shown.
+counts; everything that a plan does not mention is as vLLM does it. On a real server each replica has a
+scheduler of its own: keep what you remember apart by `engine.index`. Units are seconds, tokens and blocks;
+the output length of an unfinished request is never shown.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class BatchScheduler(Protocol):
         """The plan of one replica's next step: a Plan, or any object with `admit`, `evict` and `tokens`.
 
         Called whenever a replica with requests is about to start a step. If the plan leaves the batch empty
-        the replica stands still until the next event; after evictions it is asked again at once. A plan that cannot be followed (more tokens than the
-        budget or than a request has left, requests that are not there) ends the run with a PolicyError.
+        the replica stands still until the next event; after evictions it is asked again at once. A plan that
+        cannot be followed (more tokens than the budget or than a request has left, requests that are not
+        there) ends the run with a PolicyError.
         """
         ...
 

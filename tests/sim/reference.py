@@ -343,7 +343,9 @@ def events(
     """Each call of the router: the time, who has come into the queue, who has just completed."""
     to_come = list(requests)
     tried: list[Replica] = []
-    timers = [(failure.at, order, failure) for order, failure in enumerate(cluster.failures)]
+    timers: list[tuple[float, int, Any]] = [
+        (failure.at, order, failure) for order, failure in enumerate(cluster.failures)
+    ]
     now = 0.0
     while True:
         if cluster.failures and not to_come and all(r.finish is not None for r in requests):

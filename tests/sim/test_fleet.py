@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,6 @@ def test_starting_replicas_are_given_up_first_and_draining_ones_kept() -> None:
 )
 def test_no_request_is_lost(scenario: tuple[Cluster, Workload], targets: list[int], seed: int) -> None:
     """Whatever comes, goes and fails: every request finishes once, in the same way each time."""
-    from dataclasses import replace
-
     cluster, workload = scenario
     scaling = Autoscaling(max_replicas=5, interval=0.3, provisioning_time=0.2, load_time=0.1 * seed)
     cluster = replace(cluster, autoscaling=scaling)
@@ -153,10 +152,10 @@ def test_stale_views_change_only_when_they_are_published() -> None:
 
 def test_each_request_has_its_own_slo() -> None:
     """A request without one keeps it if it finishes."""
-    columns = {"arrival": [0.0] * 4, "prompt_tokens": [10] * 4, "output_tokens": [20] * 4}
+    columns: dict[str, Any] = {"arrival": [0.0] * 4, "prompt_tokens": [10] * 4, "output_tokens": [20] * 4}
     workload = Workload.from_arrays(**columns, ttft_slo=[1e-6, 9, np.nan, 9], tpot_slo=[9, 1e-6, np.nan, 9])
     assert Cluster(replicas=1).run(workload, RoundRobin()).metrics["slo_attainment"] == 0.5
-    with pytest.raises(ValueError, match="ttft_slo of row 1 is 0.0; expected a positive number of seconds"):
+    with pytest.raises(ValueError, match=r"ttft_slo of row 1 is 0.0; expected a positive number of seconds"):
         Workload.from_arrays(**columns, ttft_slo=[1, 0, 1, 1])
 
 
