@@ -7,6 +7,7 @@ Plain Python over the views. Ties go to the lowest index unless said otherwise.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 
 import numpy as np
 
@@ -85,7 +86,8 @@ class PrefixAffinity:
 
     def _cost(self, request: RequestView, replica: ReplicaView) -> float:
         size = replica.block_size
-        known, hit = self._sent.get(replica.index, {}), 0
+        known: Container[int] = self._sent.get(replica.index, ())
+        hit = 0
         for block in request.prefix:
             if block not in known:
                 break

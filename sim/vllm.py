@@ -190,7 +190,8 @@ def _form_batch(state: State, replica: int, now: float, planned: bool, stated: i
         if itself:
             break
         if caching:
-            take_blocks(state, replica, request, max(need, 0), computed + chunk)
+            if need > 0 or (computed + chunk) % block_size < chunk:  # a new block, or one that becomes full
+                take_blocks(state, replica, request, max(need, 0), computed + chunk)
         elif need > 0:
             work[request, BLOCKS] += need
             gauges[BLOCKS_USED] += need

@@ -180,5 +180,5 @@ def test_autoscalers_run(scaler: Any) -> None:
 
 def test_a_setting_out_of_range_is_named() -> None:
     """As for the cluster."""
-    with pytest.raises(ValueError, match="per_replica=0; expected a number .* requests/s"):
+    with pytest.raises(ValueError, match=r"per_replica=0; expected a number .* requests/s"):
         autoscalers.ThroughputThreshold(0)
