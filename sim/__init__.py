@@ -8,9 +8,24 @@ router=LeastLoadedQueue()) run.metrics["mean_response_time"]
 """
 
 from sim import workloads
-from sim.cluster import Cluster, warm_up
+from sim.cluster import Cluster, Replica, warm_up
 from sim.policies import PolicyError
+from sim.prefixes import Prefixes
 from sim.results import Run
+from sim.scaling import Autoscaling, Failure
+from sim.scheduling import Plan
 from sim.workloads import Workload
 
-__all__ = ["Cluster", "PolicyError", "Run", "Workload", "warm_up", "workloads"]
+__all__ = [
+    "Autoscaling",
+    "Cluster",
+    "Failure",
+    "Plan",
+    "PolicyError",
+    "Prefixes",
+    "Replica",
+    "Run",
+    "Workload",
+    "warm_up",
+    "workloads",
+]

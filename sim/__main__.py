@@ -37,7 +37,13 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
     if options.command == "bench":
         from sim import bench
 
-        return bench.report(options.rate, options.duration, options.repeats)
+        return bench.report(
+            options.rate,
+            options.duration,
+            options.repeats,
+            trace=options.azure,
+            scheduler=options.scheduler,
+        )
     if options.command == "paper":
         from sim import paper
 
@@ -76,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--repeats", type=_positive, default=9, help="runs to take the median of (default %(default)s)"
     )
+    bench.add_argument("--azure", type=Path, help="Azure's 2023 trace (CSV): workload W on vLLM's engine")
+    bench.add_argument("--scheduler", action="store_true", help="with a batch scheduler in Python")
     paper = commands.add_parser("paper", help="the Glia paper's trace: calibration, six routers, sensitivity")
     paper.add_argument(
         "--data",

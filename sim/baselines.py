@@ -88,9 +88,10 @@ class Expert:
         self._rng = np.random.default_rng(0) if rng is None else rng
 
     def route(self, queue: Queue, replicas: Replicas, now: float) -> Pairs:
-        committed = [
-            sum(self._blocks(request, replica) for request in replica.requests) for replica in replicas
-        ]
+        committed = {
+            replica.index: sum(self._blocks(request, replica) for request in replica.requests)
+            for replica in replicas
+        }
         for request in sorted(queue, key=lambda request: request.prompt_tokens):
             open_ = [r for r in replicas if committed[r.index] <= self.full * r.blocks_total]
             if not open_:

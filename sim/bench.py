@@ -6,15 +6,19 @@ under a least-loaded-queue router in plain Python that reads every view at every
 
 from __future__ import annotations
 
+import csv
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from sim.cluster import Cluster, warm_up
 from sim.policies import ReplicaView, RequestView
-from sim.workloads import sharegpt_bursty
+from sim.schedulers import FirstComeFirstServed
+from sim.workloads import Workload, sharegpt_bursty
 
 
 class ReadingLeastLoadedQueue:
@@ -42,20 +46,54 @@ class ReadingLeastLoadedQueue:
         return pairs
 
 
-def report(rate: float, duration: float, repeats: int) -> Iterator[str]:
-    """The lines of the report."""
+def azure(trace: Path) -> Workload:
+    """Workload W: the first 2,000 lengths of Azure's 2023 trace, at most 4,096 tokens, Poisson at 28
+    requests/s.
+
+    FileNotFoundError if the trace is not there.
+    """
+    if not trace.is_file():
+        raise FileNotFoundError(
+            f"Azure's trace is not at {str(trace)!r}; it is AzureLLMInferenceTrace_conv.csv of "
+            "github.com/Azure/AzurePublicDataset"
+        )
+    with trace.open(newline="") as file:
+        rows = csv.DictReader(file)
+        lengths = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in islice(rows, 2000)]
+    prompts, outputs = np.clip(np.array(lengths), 1, 4096).T
+    gaps = np.random.default_rng(0).exponential(1 / 28, len(lengths))
+    return Workload.from_arrays(arrival=np.cumsum(gaps), prompt_tokens=prompts, output_tokens=outputs)
+
+
+AZURE_CLUSTER = Cluster(
+    replicas=4,
+    engine="vllm",
+    max_num_batched_tokens=2048,
+    max_num_seqs=256,
+    kv_blocks=27_000,  # 80 GB x 0.9 less 16 GB of weights, at 2 MiB a block
+    time_scale=0.25,  # an A100 is about four times an A10
+)
+"""The cluster of workload W."""
+
+
+def report(
+    rate: float, duration: float, repeats: int, *, trace: Path | None = None, scheduler: bool = False
+) -> Iterator[str]:
+    """The lines of the report: workload W if a trace is given, else the routing problem's; with `scheduler`
+    under a batch scheduler in Python (on vLLM's engine)."""
     began = time.perf_counter()
     warm_up()
     yield (
         f"compiled (or loaded from the disk cache) in {time.perf_counter() - began:.2f} s, not counted below"
     )
-    workload = sharegpt_bursty(rate, duration, seed=0)
-    cluster = Cluster()
+    workload = azure(trace) if trace else sharegpt_bursty(rate, duration, seed=0)
+    cluster = AZURE_CLUSTER if trace else Cluster(engine="vllm" if scheduler else "sarathi")
+    plans = FirstComeFirstServed() if scheduler else None
     seconds = []
     for _ in range(repeats):
         router = ReadingLeastLoadedQueue()
         began = time.perf_counter()
-        run = cluster.run(workload, router)
+        run = cluster.run(workload, router, plans)
         metrics = run.metrics
         seconds.append(time.perf_counter() - began)
         # A completion is one call for each instant and replica at which requests completed.
@@ -67,10 +105,15 @@ def report(rate: float, duration: float, repeats: int) -> Iterator[str]:
                 f"one call for each of {len(workload)} arrivals and for each step with completions, "
                 f"{expected} in all, and 4 views each"
             )
+        steps, planned = run.totals["steps"], run.totals["scheduler_calls"]
+        if plans is not None and planned < steps:
+            raise AssertionError(f"the batch scheduler was called {planned:.0f} times in {steps:.0f} steps")
     rates = sorted(len(workload) / second for second in seconds)
+    kind = f"{cluster.engine} engine" + (", a batch scheduler in Python at every step" if scheduler else "")
     yield (
         f"{statistics.median(rates):,.0f} requests/s "
-        f"(median of {repeats}; {rates[0]:,.0f} to {rates[-1]:,.0f}): {len(workload)} requests at {rate:g}/s "
-        f"on 4 replicas, {expected} router calls counted, each reading all views of 4 replicas, "
-        f"{int(run.totals['steps'])} engine steps, {metrics['restarts']:.2f} restarts per request"
+        f"(median of {repeats}; {rates[0]:,.0f} to {rates[-1]:,.0f}): {len(workload)} requests at "
+        f"{28 if trace else rate:g}/s on 4 replicas, {kind}, {expected} router calls counted, each reading "
+        f"all views of 4 replicas, {int(run.totals['steps'])} engine steps, {metrics['restarts']:.2f} "
+        "restarts per request"
     )

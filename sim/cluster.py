@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim import costs
 from sim.policies import Router
 from sim.results import Run, collect
+from sim.scaling import Autoscaler, Autoscaling, Failure
+from sim.scheduling import BatchScheduler
+from sim.settings import check
 from sim.workloads import Workload
 
-__all__ = ["Cluster", "warm_up"]
+__all__ = ["Cluster", "Replica", "warm_up"]
 
 _RANGES: dict[str, tuple[float, float, str]] = {
     "replicas": (1, 10_000, "replicas"),
@@ -23,102 +26,259 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "max_num_batched_tokens": (1, 10**6, "tokens per step"),
     "watermark": (0.0, 0.5, "as a fraction of the blocks"),
     "time_scale": (1e-6, 1e6, "times the profile's GPU time"),
+    "step_overhead": (0.0, 10.0, "seconds per step"),
+    "staleness": (0.0, 3600.0, "seconds between two publications"),
 }
+_CHOICES = {"engine": ("sarathi", "vllm"), "scheduling_policy": ("fcfs", "priority")}
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What one replica has other than the cluster's settings say; None for what it has alike."""
+
+    gpu: str | None = None
+    model: str | None = None
+    kv_blocks: int | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    time_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Equal replicas of one LLM behind a router; ValueError if a setting is out of its range."""
+    """Replicas of one LLM behind a router; ValueError if a setting is out of its range."""
 
     replicas: int = 4
     gpu: str = "a10"
     """With `model`, names a cost profile of `sim.costs`."""
     model: str = "llama-3-8b"
     kv_blocks: int = 2240
-    """KV blocks of each replica."""
+    """KV blocks of each replica; vLLM keeps one of them for itself."""
     block_size: int = 16
     """Tokens per KV block."""
     max_num_seqs: int = 128
     """Requests in a running batch at most."""
     max_num_batched_tokens: int = 8192
     """Token budget of a step."""
-    watermark: float = 0.01
-    """Fraction of the blocks that an admission to the batch must leave free."""
+    watermark: float | None = None
+    """Fraction of the blocks that an admission to the batch must leave free; None for what the engine has:
+    0.01 in Sarathi and 0 in vLLM."""
     time_scale: float = 1.0
     """Factor on all GPU time, on top of the profile's own: 1.05 is a GPU that takes 5 % longer."""
+    engine: str = "sarathi"
+    """"sarathi" (`sim.sarathi`) or "vllm" (vLLM v1, `sim.vllm`)."""
+    scheduling_policy: str = "fcfs"
+    """vLLM's: "fcfs", or "priority" (lower values of a request's priority first)."""
+    prefix_caching: bool | None = None
+    """vLLM's prefix caching; None for what the engine has: on in vLLM, and Sarathi has none."""
+    full_prompt_must_fit: bool = True
+    """vLLM's `scheduler_reserve_full_isl`: admit a request only if its whole prompt fits, not just its first
+    chunk."""
+    step_overhead: float = 0.0
+    """CPU time of each step in seconds, on top of the GPU's: scheduling, launching, sampling."""
+    each: tuple[Replica, ...] = ()
+    """Settings of single replicas, one entry a replica (`autoscaling.max_replicas` in all); () if all are
+    alike."""
+    autoscaling: Autoscaling | None = None
+    """How the cluster scales under an autoscaler, from `replicas` at the start."""
+    failures: tuple[Failure, ...] = ()
+    """Replicas that fail and come back."""
+    staleness: float = 0.0
+    """Seconds between two publications of what a router sees, as scraped metrics are; 0 for live views. In
+    between a router knows only which requests have arrived, which it has sent and which have completed."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name in _RANGES:
-                _check(field.name, getattr(self, field.name), whole=field.type == "int")
-        costs.profile(self.gpu, self.model)
+        _check_fields(self)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}; expected one of {', '.join(map(repr, choices))}"
+                )
+        for name in ("prefix_caching", "full_prompt_must_fit"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (value is None and name == "prefix_caching"):
+                raise ValueError(f"{name}={value!r}; expected True or False")
+        if self.engine == "sarathi" and (self.prefix_caching or self.scheduling_policy == "priority"):
+            raise ValueError(
+                f"prefix_caching={self.prefix_caching!r} and scheduling_policy={self.scheduling_policy!r} "
+                "with engine='sarathi', which has neither prefix caching nor priorities; choose engine='vllm'"
+            )
+        if not isinstance(self.each, tuple) or not all(isinstance(one, Replica) for one in self.each):
+            raise ValueError(f"each={self.each!r}; expected a tuple of sim.Replica, one per replica")
+        if self.autoscaling is not None and not isinstance(self.autoscaling, Autoscaling):
+            raise ValueError(f"autoscaling={self.autoscaling!r}; expected sim.Autoscaling(...) or None")
+        if self.each and len(self.each) != self.size:
+            raise ValueError(
+                f"each has {len(self.each)} entries; expected one per replica, {self.size} in all"
+            )
+        for failure in self.failures:
+            if not isinstance(failure, Failure) or failure.replica >= self.size:
+                raise ValueError(
+                    f"failures holds {failure!r}; expected sim.Failure(replica=..., at=...) of a replica "
+                    f"from 0 to {self.size - 1}"
+                )
+        for index in range(len(self.each) or 1):
+            costs.profile(self.setting(index, "gpu"), self.setting(index, "model"))
 
     @property
     def watermark_blocks(self) -> int:
-        """Blocks that an admission must leave free."""
-        return int(self.watermark * self.kv_blocks)
+        """Blocks that an admission must leave free (of the cluster's own `kv_blocks`)."""
+        return self._watermark_of(self.kv_blocks)
 
-    def run(self, workload: Workload, router: Router) -> Run:
-        """Run the workload to its end under a router (see `sim.policies`).
+    @property
+    def caches_prefixes(self) -> bool:
+        """Whether prefixes are cached."""
+        return self.engine == "vllm" if self.prefix_caching is None else self.prefix_caching
 
-        Raises PolicyError, showing the call, if the router breaks its protocol, raises, or holds requests for
-        ever; ValueError if a request can never fit into a replica's KV cache.
+    def setting(self, replica: int, name: str) -> Any:
+        """A setting as one replica has it."""
+        own = getattr(self.each[replica], name) if self.each else None
+        return getattr(self, name) if own is None else own
+
+    def run(
+        self,
+        workload: Workload,
+        router: Router,
+        scheduler: BatchScheduler | None = None,
+        autoscaler: Autoscaler | None = None,
+        *,
+        horizon: float | None = None,
+    ) -> Run:
+        """Run the workload to its end, or to the horizon (seconds), under a router (see `sim.policies`), a
+        batch scheduler (`sim.scheduling`) in place of the engine's own rule, and an autoscaler
+        (`sim.scaling`).
+
+        Requests too long for a replica's KV cache are rejected and counted: at once if they fit nowhere, else
+        by the replica that they are sent to. Raises PolicyError, showing the call, if a policy breaks its
+        protocol, raises, or leaves requests waiting for ever; ValueError if there is a batch scheduler and
+        the engine is not vLLM's.
         """
-        from sim.routing import (  # imports Numba, which a client of the types need not have
-            columns_to_lists,
-            converse,
-        )
-        from sim.state import new_state
+        from sim.conversation import converse  # imports Numba, which a client of the types need not have
+        from sim.fleet import Fleet
+        from sim.planning import Planner
+        from sim.prefixes import contents
+        from sim.routing import Dispatch, most_blocks
+        from sim.state import NOW, PERIOD, PLANNED, new_state
 
-        self._check_fit(workload)
-        profile = costs.profile(self.gpu, self.model)
+        if scheduler is not None and self.engine != "vllm":
+            raise ValueError(
+                f"a batch scheduler with engine={self.engine!r}; expected engine='vllm', whose blocks are "
+                "taken as tokens are scheduled (sim.schedulers.Sarathi is Sarathi's rule there)"
+            )
+        limits, linear, rates = self._limits()
+        limits[:, PLANNED] = scheduler is not None
+        if horizon is not None:
+            check("horizon", horizon, 1e-9, 1e12, "seconds", whole=False)
+        if autoscaler is not None and self.autoscaling is None:
+            raise ValueError(
+                "an autoscaler and autoscaling=None; expected sim.Autoscaling(...) in the cluster"
+            )
+        tokens = workload.prompt_tokens + workload.output_tokens
+        # The last token is never cached, also when a request restarts just before it.
+        needed = -(-(tokens - 1) // self.block_size)
+        room = min(map(most_blocks, limits))
         state = new_state(
             workload.arrival,
             workload.prompt_tokens,
             workload.output_tokens,
-            replicas=self.replicas,
-            limits=(
-                self.kv_blocks,
-                self.block_size,
-                self.max_num_seqs,
-                self.max_num_batched_tokens,
-                self.watermark_blocks,
-            ),
-            linear=profile.linear_table(self.max_num_batched_tokens, self.time_scale),
-            rates=profile.rates(self.time_scale),
+            workload.priority,
+            limits=limits,
+            linear=linear,
+            rates=rates,
+            contents=contents(workload.prefixes, tokens, self.block_size) if self.caches_prefixes else None,
+            stale=self.staleness > 0,
         )
-        calls, longest = converse(state, router, *columns_to_lists(workload.priority, workload.session))
-        alone = profile.alone(
+        state.clock[PERIOD] = self.staleness
+        dispatch = Dispatch(state, workload, needed.tolist() if needed.max(initial=0) > room else None)
+        planner = None if scheduler is None else Planner(state, dispatch.views, scheduler)
+        fleet = None
+        if self.failures or autoscaler is not None or horizon is not None:
+            fleet = Fleet(
+                state,
+                dispatch,
+                replicas=self.replicas,
+                failures=self.failures,
+                autoscaling=self.autoscaling,
+                autoscaler=autoscaler,
+                horizon=horizon,
+            )
+        elif self.size > self.replicas:
+            dispatch.accept(range(self.replicas))
+        calls, longest = converse(state, router, dispatch, planner, fleet)
+        alone = costs.profile(self.gpu, self.model).alone(
             workload.prompt_tokens, workload.output_tokens, self.max_num_batched_tokens, self.time_scale
         )
-        return collect(state, alone=alone, router_calls=calls, queue_max=longest)
+        if self.step_overhead:
+            steps = -(-workload.prompt_tokens // self.max_num_batched_tokens) + workload.output_tokens - 1
+            alone = alone + steps * self.step_overhead
+        begin, end = float(state.arrival[0]) if len(workload) else 0.0, float(state.clock[NOW])
+        return collect(
+            state,
+            alone=alone,
+            slo=(workload.ttft_slo, workload.tpot_slo),
+            counts={
+                "replicas": self.replicas,
+                "replica_time": self.replicas * (end - begin)
+                if fleet is None
+                else fleet.replica_time(begin, end),
+                "router_calls": calls,
+                "scheduler_calls": 0 if planner is None else planner.calls,
+                "autoscaler_calls": 0 if fleet is None else fleet.calls,
+                "requeued": 0 if fleet is None else fleet.requeued,
+                "queue_max": longest,
+            },
+        )
 
-    def _check_fit(self, workload: Workload) -> None:
-        """A request must fit alone, also when it restarts just before its last token (which is never
-        cached)."""
-        blocks = -(-(workload.prompt_tokens + workload.output_tokens - 1) // self.block_size)
-        room = self.kv_blocks - self.watermark_blocks
-        if len(blocks) and blocks.max() > room:
-            row = int(np.argmax(blocks > room))
-            raise ValueError(
-                f"request {row} can never run: its {workload.prompt_tokens[row]} prompt and "
-                f"{workload.output_tokens[row]} output tokens take {blocks[row]} KV blocks of "
-                f"{self.block_size} tokens, and a replica has {room} ({self.kv_blocks} less a watermark of "
-                f"{self.watermark_blocks}); shorten the request or raise kv_blocks"
-            )
+    @property
+    def size(self) -> int:
+        """Replicas at most."""
+        return max(self.replicas, 0 if self.autoscaling is None else self.autoscaling.max_replicas)
+
+    def _watermark_of(self, kv_blocks: int) -> int:
+        fraction = self.watermark
+        if fraction is None:
+            fraction = 0.01 if self.engine == "sarathi" else 0.0
+        return int(fraction * kv_blocks)
+
+    def _limits(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """`limits`, `linear` and `rates` of a run's state (see `sim.state`)."""
+        from sim import state as layout
+
+        vllm = self.engine == "vllm"
+        limits = np.zeros((self.size, layout.LIMITS), np.int64)
+        profiles: dict[tuple[str, str, float], int] = {}
+        for index, row in enumerate(limits):
+            kv_blocks = self.setting(index, "kv_blocks")
+            kind = tuple(self.setting(index, name) for name in ("gpu", "model", "time_scale"))
+            row[layout.KV_BLOCKS] = kv_blocks - 1 if vllm else kv_blocks
+            row[layout.BLOCK_SIZE] = self.block_size
+            row[layout.MAX_NUM_SEQS] = self.setting(index, "max_num_seqs")
+            row[layout.MAX_NUM_BATCHED_TOKENS] = self.setting(index, "max_num_batched_tokens")
+            row[layout.WATERMARK_BLOCKS] = self._watermark_of(kv_blocks)
+            row[layout.ENGINE] = layout.VLLM if vllm else layout.SARATHI
+            row[layout.PROFILE] = profiles.setdefault(kind, len(profiles))
+            row[layout.FULL_FIT] = self.full_prompt_must_fit
+            row[layout.BY_PRIORITY] = self.scheduling_policy == "priority"
+            row[layout.CACHING] = self.caches_prefixes
+        budget = int(limits[:, layout.MAX_NUM_BATCHED_TOKENS].max())
+        linear, rates = [], []
+        for gpu, model, time_scale in profiles:
+            profile = costs.profile(gpu, model)
+            decode, half_pair, step = profile.rates(time_scale)
+            linear.append(profile.linear_table(budget, time_scale))
+            rates.append((decode, half_pair, step + self.step_overhead))
+        return limits, np.array(linear), np.array(rates)
 
 
-def _check(name: str, value: Any, *, whole: bool) -> None:
-    low, high, unit = _RANGES[name]
-    kind = "a whole number" if whole else "a number"
-    types = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, types)
-        or not math.isfinite(value)
-        or not low <= value <= high
-    ):
-        raise ValueError(f"{name}={value!r}; expected {kind} from {low:g} to {high:g} {unit}")
+def _check_fields(settings: Cluster | Replica) -> None:
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in _RANGES and not (value is None and "None" in str(field.type)):
+            low, high, unit = _RANGES[field.name]
+            check(field.name, value, low, high, unit, whole=str(field.type).startswith("int"))
 
 
 def warm_up() -> None:

@@ -87,16 +87,21 @@ class SourceHashLocator:
 
 
 def njit(function: _Function) -> _Function:
-    """Compile `function` at its first call, through the disk cache described above."""
+    """Compile `function` at its first call, through the disk cache described above.
+
+    Without Numba's reference counts, which would cost a run half its speed: nothing compiled here allocates,
+    and the caller holds every array for as long as it runs.
+    """
     config = numba.config
+    options: dict[str, Any] = {"_nrt": False}
     if cache_folder() is None or not hasattr(config, "CACHE_LOCATOR_CLASSES"):
-        return _decorated(numba.njit, function)
+        return _decorated(numba.njit(**options), function)
     # Numba reads this setting when the decorator runs: set it for our function only, so that functions of
     # other packages keep the locators that they would have without us.
     before = config.CACHE_LOCATOR_CLASSES
     config.CACHE_LOCATOR_CLASSES = f"{__name__}.{SourceHashLocator.__name__}"
     try:
-        return _decorated(numba.njit(cache=True), function)
+        return _decorated(numba.njit(cache=True, **options), function)
     finally:
         config.CACHE_LOCATOR_CLASSES = before
 

@@ -1,22 +1,18 @@
-"""The engine of one replica, compiled: which tokens go into its next step, and what the step's end changes.
-
-Chunked prefill as Sarathi does it. A step has a budget of tokens. First every running request that decodes
-gets one token, then running requests with an unfinished prefill get what is left, then waiting requests are
-admitted in order. All blocks of a prefill are taken at admission, which leaves the watermark free; a decode
-takes a block when it crosses a border. If there is none the newest running request is evicted: it gives its
-blocks back and waits at the head of the queue, to compute prompt and output so far again in one prefill.
-"""
+"""The engine of one replica, compiled: what every scheduling rule shares - eviction, admission, the time of a
+step, and what the step's end changes."""
 
 from __future__ import annotations
 
+from sim.blocks import give_back
 from sim.compiled import njit
 from sim.state import (
     ADMITTED,
     BEHIND,
-    BLOCK_SIZE,
     BLOCKS,
     BLOCKS_USED,
     BUSY_TIME,
+    BY_PRIORITY,
+    CACHING,
     COMPUTED,
     DECODE_RATE,
     DECODE_TOKENS,
@@ -28,14 +24,14 @@ from sim.state import (
     KV_BLOCKS,
     LOST,
     MADE,
-    MAX_NUM_BATCHED_TOKENS,
     MAX_NUM_SEQS,
     NOBODY,
-    OUTPUT,
+    OUTPUT_LENGTH,
     PREEMPTIONS,
     PREFILL,
     PREFILL_RATE,
     PREFILL_TOKENS,
+    PROFILE,
     PROMPT,
     RECOMPUTE,
     RESTARTS,
@@ -51,19 +47,67 @@ from sim.state import (
     WAITING,
     WAITING_COUNT,
     WAITING_PROMPT_TOKENS,
-    WATERMARK_BLOCKS,
     State,
 )
 
 
 @njit
-def evict_newest(state: State, replica: int, now: float) -> None:
-    """Take the request admitted last out of the batch and put it at the head of the replica's queue."""
-    gauges, work = state.gauges[replica], state.work
+def put_first(state: State, replica: int, request: int) -> None:
+    """Put a request at the head of the replica's queue; by priority, before all that are not before it."""
+    ends, behind, before = state.ends[replica], state.place[:, BEHIND], NOBODY
+    after = ends[HEAD]
+    if state.limits[replica, BY_PRIORITY]:
+        priority = state.priority
+        while after != NOBODY and (
+            priority[after] < priority[request] or (priority[after] == priority[request] and after < request)
+        ):
+            before = after
+            after = behind[after]
+    behind[request] = after
+    if before == NOBODY:
+        ends[HEAD] = request
+    else:
+        behind[before] = request
+    if after == NOBODY:
+        ends[TAIL] = request
+
+
+@njit
+def take_out(state: State, replica: int, request: int) -> None:
+    """Take a waiting request out of the replica's queue, wherever it stands."""
+    ends, behind, before = state.ends[replica], state.place[:, BEHIND], NOBODY
+    waiting = ends[HEAD]
+    while waiting != request:
+        before = waiting
+        waiting = behind[waiting]
+    if before == NOBODY:
+        ends[HEAD] = behind[request]
+    else:
+        behind[before] = behind[request]
+    if ends[TAIL] == request:
+        ends[TAIL] = before
+
+
+@njit
+def evict(state: State, replica: int, seat: int, now: float) -> None:
+    """Take the request in that seat out of the batch and put it at the head of the replica's queue."""
+    gauges, work, seats, chunks = (
+        state.gauges[replica],
+        state.work,
+        state.seats[replica],
+        state.chunks[replica],
+    )
+    request = seats[seat]
     gauges[RUNNING_COUNT] -= 1
-    request = state.seats[replica, gauges[RUNNING_COUNT]]
+    for later in range(seat, gauges[RUNNING_COUNT]):
+        seats[later] = seats[later + 1]
+        chunks[later] = chunks[later + 1]
     book = work[request]
-    gauges[BLOCKS_USED] -= book[BLOCKS]
+    if state.limits[replica, CACHING]:
+        give_back(state, replica, request, True)
+    else:
+        gauges[BLOCKS_USED] -= book[BLOCKS]
+        book[BLOCKS] = 0
     gauges[PREEMPTIONS] += 1
     gauges[WAITING_COUNT] += 1
     gauges[WAITING_PROMPT_TOKENS] += book[PROMPT]
@@ -73,100 +117,43 @@ def evict_newest(state: State, replica: int, now: float) -> None:
     book[RESTARTS] += 1
     book[PREFILL] = book[PROMPT] + book[MADE]
     book[COMPUTED] = 0
-    book[BLOCKS] = 0
     state.known[request, STATE] = WAITING
-    ends = state.ends[replica]
-    state.place[request, BEHIND] = ends[HEAD]
-    if ends[HEAD] == NOBODY:
-        ends[TAIL] = request
-    ends[HEAD] = request
+    put_first(state, replica, request)
 
 
 @njit
-def admit_head(state: State, replica: int, blocks: int, now: float) -> int:
-    """Move the head of the waiting queue into the batch with so many blocks; return its seat."""
+def admit(state: State, replica: int, request: int, now: float) -> int:
+    """Move a request from the waiting queue into the batch; return its seat."""
     gauges, ends = state.gauges[replica], state.ends[replica]
-    request = ends[HEAD]
-    ends[HEAD] = state.place[request, BEHIND]
-    if ends[HEAD] == NOBODY:
-        ends[TAIL] = NOBODY
+    if request == ends[HEAD]:
+        ends[HEAD] = state.place[request, BEHIND]
+        if ends[HEAD] == NOBODY:
+            ends[TAIL] = NOBODY
+    else:
+        take_out(state, replica, request)
     seat = int(gauges[RUNNING_COUNT])
     state.seats[replica, seat] = request
     gauges[RUNNING_COUNT] += 1
     gauges[WAITING_COUNT] -= 1
     gauges[WAITING_PROMPT_TOKENS] -= state.work[request, PROMPT]
-    gauges[BLOCKS_USED] += blocks
-    state.work[request, BLOCKS] = blocks
     state.known[request, STATE] = RUNNING
-    if state.work[request, RESTARTS] == 0:
+    if not state.times[request, ADMITTED] >= 0.0:
         state.times[request, ADMITTED] = now
     return seat
 
 
 @njit
-def start_step(state: State, replica: int, now: float) -> float:
-    """Form the replica's next batch at `now`; return the step's time in seconds."""
-    gauges, seats, chunks, work = (
-        state.gauges[replica],
-        state.seats[replica],
-        state.chunks[replica],
-        state.work,
-    )
-    limits = state.limits
-    block_size, kv_blocks = limits[BLOCK_SIZE], limits[KV_BLOCKS]
-    budget = limits[MAX_NUM_BATCHED_TOKENS]
-    decodes = 0
-    context = 0  # KV tokens read by decodes
-    pairs = 0  # twice the query-key pairs of prefills, so that it stays an integer
-    unfinished = False
-
-    seat = 0
-    running = gauges[RUNNING_COUNT]
-    while seat < running:
-        request = seats[seat]
-        computed = work[request, COMPUTED]
-        chunks[seat] = 0
-        if computed < work[request, PREFILL]:
-            unfinished = True
-        elif budget > 0:
-            if computed == work[request, BLOCKS] * block_size:
-                while gauges[BLOCKS_USED] == kv_blocks and running > seat:
-                    evict_newest(state, replica, now)
-                    running -= 1
-                if running == seat:
-                    break  # it was the newest itself
-                work[request, BLOCKS] += 1
-                gauges[BLOCKS_USED] += 1
-            chunks[seat] = 1
-            budget -= 1
-            decodes += 1
-            context += computed + 1
-        seat += 1
-
-    if unfinished:
-        for seat in range(gauges[RUNNING_COUNT]):
-            request = seats[seat]
-            if work[request, COMPUTED] < work[request, PREFILL] and budget > 0:
-                chunk = min(work[request, PREFILL] - work[request, COMPUTED], budget)
-                chunks[seat] = chunk
-                budget -= chunk
-                pairs += chunk * (2 * work[request, COMPUTED] + chunk + 1)
-
-    while budget > 0 and gauges[WAITING_COUNT] > 0 and gauges[RUNNING_COUNT] < limits[MAX_NUM_SEQS]:
-        prefill = work[state.ends[replica, HEAD], PREFILL]
-        blocks = (prefill + block_size - 1) // block_size
-        if kv_blocks - gauges[BLOCKS_USED] - blocks < limits[WATERMARK_BLOCKS]:
-            break
-        seat = admit_head(state, replica, blocks, now)
-        chunk = min(prefill, budget)
-        chunks[seat] = chunk
-        budget -= chunk
-        pairs += chunk * (chunk + 1)
-
-    tokens = limits[MAX_NUM_BATCHED_TOKENS] - budget
-    rates = state.rates
+def price(state: State, replica: int, tokens: int, decodes: int, context: int, pairs: int) -> float:
+    """Book a step of so many tokens, of them decodes, KV tokens read by decodes and twice the query-key pairs
+    of prefills; return its time in seconds."""
+    gauges, limits = state.gauges[replica], state.limits[replica]
+    profile = limits[PROFILE]
+    rates = state.rates[profile]
     seconds = (
-        state.linear[tokens] + rates[STEP_RATE] + context * rates[DECODE_RATE] + pairs * rates[PREFILL_RATE]
+        state.linear[profile, tokens]
+        + rates[STEP_RATE]
+        + context * rates[DECODE_RATE]
+        + pairs * rates[PREFILL_RATE]
     )
     tally = state.tally
     tally[BUSY_TIME] += seconds
@@ -175,7 +162,7 @@ def start_step(state: State, replica: int, now: float) -> float:
     tally[PREFILL_TOKENS] += tokens - decodes
     if gauges[RUNNING_COUNT] == limits[MAX_NUM_SEQS]:
         tally[FULL_TIME] += seconds
-    state.kv_use[gauges[BLOCKS_USED] * USE_BINS // kv_blocks] += seconds
+    state.kv_use[gauges[BLOCKS_USED] * USE_BINS // limits[KV_BLOCKS]] += seconds
     return float(seconds)
 
 
@@ -185,26 +172,35 @@ def end_step(state: State, replica: int, now: float) -> int:
     state.completed)."""
     gauges, seats, chunks = state.gauges[replica], state.seats[replica], state.chunks[replica]
     work, times, known, completed = state.work, state.times, state.known, state.completed
+    caching = state.limits[replica, CACHING]
     kept = 0
     done = 0
+    progress = False
     for seat in range(gauges[RUNNING_COUNT]):
         request = seats[seat]
         computed = work[request, COMPUTED] + chunks[seat]
         work[request, COMPUTED] = computed
         lost = work[request, LOST]
-        if lost > 0 and computed >= lost:
-            times[request, RECOMPUTE] += now - times[request, SINCE]
-            work[request, LOST] = 0
+        if lost > 0:
+            if computed >= lost:
+                times[request, RECOMPUTE] += now - times[request, SINCE]
+                work[request, LOST] = 0
+        elif chunks[seat] > 0:
+            progress = True
         if chunks[seat] > 0 and computed >= work[request, PREFILL]:
             made = work[request, MADE] + 1
             work[request, MADE] = made
             known[request, TOKENS_DONE] = work[request, PROMPT] + made
+            progress = True
             if made == 1:
                 times[request, FIRST_TOKEN] = now
-            if made == work[request, OUTPUT]:
+            if made == state.lengths[request, OUTPUT_LENGTH]:
                 times[request, FINISH] = now
                 known[request, STATE] = FINISHED
-                gauges[BLOCKS_USED] -= work[request, BLOCKS]
+                if caching:
+                    give_back(state, replica, request, False)
+                else:
+                    gauges[BLOCKS_USED] -= work[request, BLOCKS]
                 done += 1
                 completed[done] = request
                 continue
@@ -212,4 +208,5 @@ def end_step(state: State, replica: int, now: float) -> int:
         kept += 1
     gauges[RUNNING_COUNT] = kept
     completed[0] = done
+    state.barren[replica] = 0 if progress else state.barren[replica] + 1
     return done

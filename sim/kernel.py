@@ -1,8 +1,9 @@
 """The event loop of a run, compiled: it advances the cluster from one policy event to the next.
 
-At one instant all arrivals come first, then the ends of steps in order of replicas, then every replica that
-stands still and has work starts its next step. The loop is a generator, so that a run costs one resumption
-per policy event (about 80 ns) and the arrays are handed over once.
+At one instant all arrivals come first, then what Python has set the timer for, then the ends of steps in
+order of replicas, then every replica that stands still and has work starts its next step. The loop is a
+generator, so that a run costs one resumption per policy event (about 80 ns) and the arrays are handed over
+once.
 """
 
 from __future__ import annotations
@@ -12,20 +13,38 @@ from collections.abc import Iterator
 import numpy as np
 
 from sim.compiled import njit
-from sim.engine import end_step, start_step
+from sim.engine import end_step
+from sim.sarathi import start_sarathi_step
 from sim.state import (
+    BARREN,
+    BEHIND,
     BLOCKS_USED,
+    ENGINE,
+    GAUGES,
+    HEAD,
+    HELD,
     INTERVAL,
+    NOBODY,
     NOW,
+    PERIOD,
+    PLANNED,
+    PREEMPTIONS,
+    PREFILL,
+    PROMPT,
+    PROMPT_LENGTH,
+    PUBLISH,
     QUEUED,
     RUNNING_COUNT,
     SAMPLES,
     STATE,
+    TIMER,
+    VLLM,
     WAITING_COUNT,
     State,
 )
+from sim.vllm import start_vllm_step
 
-ARRIVAL, COMPLETION = 0, 1
+ARRIVAL, COMPLETION, TIMED, PLAN, REFUSED, LIVELOCK, PUBLISHED = 0, 1, 2, 3, 4, 5, 6
 
 
 @njit
@@ -35,7 +54,9 @@ def sample_until(state: State, end: float) -> None:
     while count * state.clock[INTERVAL] < end:
         if count == SAMPLES:
             for k in range(SAMPLES // 2):
-                state.samples[k] = state.samples[2 * k]
+                for replica in range(len(state.gauges)):
+                    for column in range(3):
+                        state.samples[k, replica, column] = state.samples[2 * k, replica, column]
             count = SAMPLES // 2
             state.clock[INTERVAL] *= 2
             continue
@@ -48,44 +69,107 @@ def sample_until(state: State, end: float) -> None:
 
 
 @njit
-def policy_events(state: State) -> Iterator[int]:
-    """Yield ARRIVAL for each arrival and COMPLETION for each step in which a request completed.
+def _publish_request(state: State, request: int) -> None:
+    for column in range(2):
+        state.seen_known[request, column] = state.known[request, column]
 
-    `state.clock[NOW]` is the instant. Whatever the caller changes between two events (requests appended to
-    waiting queues) is seen from then on. Ends when nothing can happen any more.
+
+@njit
+def publish_until(state: State, end: float) -> None:
+    """Publish the views, of which a publication is due before `end`: nothing changes between two instants."""
+    while state.clock[PUBLISH] < end:
+        state.clock[PUBLISH] += state.clock[PERIOD]
+    for replica in range(len(state.gauges)):
+        for column in range(GAUGES):
+            state.seen_gauges[replica, column] = state.gauges[replica, column]
+        for column in range(2):
+            state.seen_ends[replica, column] = state.ends[replica, column]
+        for seat in range(state.gauges[replica, RUNNING_COUNT]):
+            request = state.seats[replica, seat]
+            state.seen_seats[replica, seat] = request
+            _publish_request(state, request)
+        request = state.ends[replica, HEAD]
+        while request != NOBODY:
+            state.seen_behind[request] = state.place[request, BEHIND]
+            _publish_request(state, request)
+            request = state.place[request, BEHIND]
+
+
+@njit
+def policy_events(state: State) -> Iterator[int]:
+    """Yield an event whenever Python is needed; `state.clock[NOW]` is the instant.
+
+    ARRIVAL for each arrival, COMPLETION for each step in which a request completed, TIMED when
+    `state.clock[TIMER]` is reached (the caller moves it on), PLAN for each step that a batch scheduler plans
+    (the caller fills `state.plan`), REFUSED if it cannot be followed and LIVELOCK if a replica works without
+    progress; `state.turn[0]` is the replica of the last three. PUBLISHED when stale views are published while
+    the caller holds requests (`state.turn[HELD]`) and something has changed. Whatever the caller changes
+    between two events is seen from then on. Ends when nothing can happen any more.
     """
     arrival, step_end, gauges = state.arrival, state.step_end, state.gauges
     replicas = len(step_end)
     arrived = 0
     now = 0.0
+    changed = False  # since the last PUBLISHED
     while True:
-        due = arrival[arrived] if arrived < len(arrival) else np.inf
-        first = 0
-        for replica in range(1, replicas):
-            if step_end[replica] < step_end[first]:
-                first = replica
+        due = min(arrival[arrived] if arrived < len(arrival) else np.inf, state.clock[TIMER])
+        first = int(np.argmin(step_end))
         if min(due, step_end[first]) > now:
             for replica in range(replicas):
                 if (
                     step_end[replica] == np.inf
                     and gauges[replica, RUNNING_COUNT] + gauges[replica, WAITING_COUNT] > 0
                 ):
-                    step_end[replica] = now + start_step(state, replica, now)
+                    seconds, evicted = -1.0, -1
+                    # An empty batch after evictions is formed again at once, as in vLLM: by priority the
+                    # first in order may have preempted itself.
+                    while seconds == -1.0 and evicted != gauges[replica, PREEMPTIONS]:
+                        evicted = gauges[replica, PREEMPTIONS]
+                        if state.limits[replica, PLANNED]:
+                            state.turn[0] = replica
+                            yield PLAN
+                        if state.limits[replica, ENGINE] == VLLM:
+                            seconds = start_vllm_step(state, replica, now)
+                        else:
+                            seconds = start_sarathi_step(state, replica, now)
+                    changed = True
+                    if seconds >= 0.0:
+                        step_end[replica] = now + seconds
+                    elif seconds == -2.0:
+                        state.turn[0] = replica
+                        yield REFUSED
                 if step_end[replica] < step_end[first] or (
                     step_end[replica] == step_end[first] and replica < first
                 ):
                     first = replica
-            moment = min(due, step_end[first])
+            wake = state.clock[PUBLISH] if changed and state.turn[HELD] else np.inf
+            moment = min(due, step_end[first], wake)
             if moment == np.inf:
                 return
-            sample_until(state, moment)
+            if state.sampled[0] * state.clock[INTERVAL] < moment:
+                sample_until(state, moment)
+            if state.clock[PERIOD] > 0.0 and state.clock[PUBLISH] < moment:
+                publish_until(state, moment)
             now = moment
             state.clock[NOW] = now
-        if due <= step_end[first]:
+        if arrived < len(arrival) and arrival[arrived] == now:
+            state.work[arrived, PROMPT] = state.work[arrived, PREFILL] = state.lengths[arrived, PROMPT_LENGTH]
             state.known[arrived, STATE] = QUEUED
             arrived += 1
             yield ARRIVAL
+            changed = True
+        elif due == now:
+            yield TIMED
+            changed = True
+        elif step_end[first] > now:
+            publish_until(state, np.nextafter(now, np.inf))
+            changed = False
+            yield PUBLISHED
         else:
+            changed = True
             step_end[first] = np.inf
             if end_step(state, first, now) > 0:
                 yield COMPLETION
+            elif state.barren[first] > BARREN:
+                state.turn[0] = first
+                yield LIVELOCK

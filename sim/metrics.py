@@ -2,11 +2,16 @@
 
 Per request: response time = finish - arrival; ttft = first token - arrival; tpot = (finish - first token) /
 (output tokens - 1), over requests of at least two output tokens; slowdown = response time / the response time
-that it would have had alone on an idle replica. mean_, p50_, p90_, p99_ of each.
+that it would have had alone on an idle replica. mean_, p50_, p90_, p99_ of each. A request that was rejected
+or had not finished at the end of the run counts with the time until then, which it took at least.
 
-duration: first arrival to last completion. throughput, output_throughput: requests, output tokens per second
-of it. restarts: evictions per request. restarted_fraction: share of requests evicted at least once.
-unfinished_fraction: share of requests that did not finish. gpu_hours: replicas x duration.
+duration: first arrival to last completion, or to the end of the run if a request had not finished.
+throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions
+per request. restarted_fraction: share of requests evicted at least once. unfinished_fraction: share of
+requests that did not finish, rejected_fraction of them those that no cache could hold. requeued: requests
+that failed replicas lost, counted each time. gpu_hours: time that replicas existed within the duration,
+starting, draining and down included. slo_attainment: share of requests that finished within their own SLO, if
+they had one. prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
 
 Where the response time goes, as shares of its sum over requests, adding up to 1: router_wait_share in the
 global queue; replica_wait_share in a replica's queue before the first admission; recompute_share from an
@@ -33,33 +38,41 @@ def measure(
     requests: Mapping[str, NDArray[Any]], series: Mapping[str, NDArray[Any]], totals: Mapping[str, float]
 ) -> dict[str, float]:
     """All metrics of a run with these requests, series and totals (see `sim.results.Run`)."""
-    arrival, finish, output = requests["arrival"], requests["finish"], requests["output_tokens"]
+    arrival, made = requests["arrival"], requests["tokens_made"]
+    end = totals["end"]
+    finished = np.isfinite(requests["finish"])
+    routed, admitted, first_token, finish = (
+        np.where(np.isfinite(requests[name]), requests[name], end)
+        for name in ("routed", "admitted", "first_token", "finish")
+    )
     response = finish - arrival
-    several = output > 1
+    several = made > 1
     metrics: dict[str, float] = {}
     for name, values in {
         "response_time": response,
-        "ttft": requests["first_token"] - arrival,
-        "tpot": (finish - requests["first_token"])[several] / (output[several] - 1),
+        "ttft": first_token - arrival,
+        "tpot": (finish - first_token)[several] / (made[several] - finished[several]),
         "slowdown": response / requests["alone"],
     }.items():
         metrics |= _spread(name, values)
 
     count = len(arrival)
     duration = float(finish.max() - arrival[0]) if count else 0.0
-    replicas = totals["replicas"]
     metrics["duration"] = duration
-    metrics["throughput"] = _ratio(count, duration)
-    metrics["output_throughput"] = _ratio(output.sum(), duration)
+    metrics["throughput"] = _ratio(finished.sum(), duration)
+    metrics["output_throughput"] = _ratio(made.sum(), duration)
     metrics["restarts"] = _ratio(requests["restarts"].sum(), count)
     metrics["restarted_fraction"] = _ratio((requests["restarts"] > 0).sum(), count)
-    metrics["unfinished_fraction"] = 0.0  # a run goes on until every request has finished
-    metrics["gpu_hours"] = replicas * duration / 3600
+    metrics["unfinished_fraction"] = _ratio((~finished).sum(), count)
+    metrics["rejected_fraction"] = _ratio(requests["rejected"].sum(), count)
+    metrics["gpu_hours"] = totals["replica_time"] / 3600
+    metrics["slo_attainment"] = _ratio((finished & _kept(requests)).sum(), count)
+    metrics["requeued"] = totals["requeued"]
 
     total = float(response.sum())
     shares = {
-        "router_wait_share": _ratio((requests["routed"] - arrival).sum(), total),
-        "replica_wait_share": _ratio((requests["admitted"] - requests["routed"]).sum(), total),
+        "router_wait_share": _ratio((routed - arrival).sum(), total),
+        "replica_wait_share": _ratio((admitted - routed).sum(), total),
         "recompute_share": _ratio(requests["recompute_time"].sum(), total),
     }
     metrics |= shares
@@ -71,10 +84,11 @@ def measure(
     metrics["prefill_share"] = _ratio(
         totals["prefill_tokens"], totals["prefill_tokens"] + totals["decode_tokens"]
     )
+    metrics["prefix_hit_share"] = _ratio(totals["hit_tokens"], totals["looked_up_tokens"])
     metrics["replica_imbalance"] = _imbalance(series["running"] + series["waiting"])
-    metrics["busy_share"] = _ratio(totals["busy_time"], replicas * duration)
+    metrics["busy_share"] = _ratio(totals["busy_time"], totals["replica_time"])
     metrics["mean_prompt_tokens"] = _ratio(requests["prompt_tokens"].sum(), count)
-    metrics["mean_output_tokens"] = _ratio(output.sum(), count)
+    metrics["mean_output_tokens"] = _ratio(requests["output_tokens"].sum(), count)
     metrics["queue_max"] = totals["queue_max"]
     metrics["router_calls"] = totals["router_calls"]
     return metrics
@@ -85,6 +99,15 @@ def _spread(name: str, values: NDArray[np.float64]) -> dict[str, float]:
         return {f"{kind}_{name}": 0.0 for kind in ("mean", "p50", "p90", "p99")}
     p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
     return {f"mean_{name}": float(values.mean()), f"p50_{name}": p50, f"p90_{name}": p90, f"p99_{name}": p99}
+
+
+def _kept(requests: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Which requests did not break their own SLO; NaN compares as kept."""
+    ttft = requests["first_token"] - requests["arrival"]
+    decode = requests["finish"] - requests["first_token"]
+    return ~(ttft > requests["ttft_slo"]) & ~(  # type: ignore[no-any-return]
+        decode > requests["tpot_slo"] * (requests["output_tokens"] - 1)
+    )
 
 
 def _ratio(part: Any, whole: float) -> float:

@@ -42,10 +42,12 @@ class Router(Protocol):
         """The requests to send now, each with its replica; a list or a generator.
 
         Called once per arrival, and once per engine step in which at least one request completed, before that
-        replica's next step (arrivals first at ties); also with an empty queue. `queue` holds the requests not
-        yet sent, in order of arrival; `replicas` all replicas by index; `now` is the time in seconds. A pair
-        takes effect the moment it is taken from the iterable: the replica's `waiting`,
-        `waiting_prompt_tokens` and `requests` include it from then on.
+        replica's next step (arrivals first at ties); also with an empty queue. Where replicas come, go or
+        fail it is called then, too; where views are stale, whenever they are published while it holds
+        requests. `queue` holds the requests not yet sent, in order of arrival; `replicas` those that take
+        requests, by index; `now` is the time in seconds. A pair takes effect the moment it is taken from the
+        iterable: the replica's `waiting`, `waiting_prompt_tokens` and `requests` include it from then on (if
+        views are live).
 
         A router may also have a method `completed(request, now)`: it is called for each request that
         completed, just before the call of `route` that follows; the request's `tokens_done - prompt_tokens`
@@ -77,22 +79,38 @@ class RequestView(_ReadOnly):
     arrival: when it arrived, in seconds.
     prompt_tokens: length of its prompt.
     tokens_done: 0 until its first output token has streamed, from then on prompt tokens plus output tokens
-    streamed
-        so far; it does not fall at an eviction, for the client has seen them.
+        streamed so far; it does not fall at an eviction, for the client has seen them.
     state: "queued" (in the global queue), "waiting" (in a replica's queue), "running" (in a replica's batch)
-    or
-        "finished".
+        or "finished".
     priority: as given by the client, 0 by default.
     session: the conversation it belongs to, or None.
+    prefix: hashes of the full blocks of its prompt from the beginning on, as far as others may share them:
+        equal hashes at one place are equal tokens up to there.
+    ttft_slo, tpot_slo: seconds within which its first token, and on average each later one, should come; or
+        None.
     """
 
-    __slots__ = ("_state", "_tokens_done", "arrival", "id", "priority", "prompt_tokens", "session")
+    __slots__ = (
+        "_state",
+        "_tokens_done",
+        "arrival",
+        "id",
+        "prefix",
+        "priority",
+        "prompt_tokens",
+        "session",
+        "tpot_slo",
+        "ttft_slo",
+    )
 
     id: int
     arrival: float
     prompt_tokens: int
     priority: int
     session: int | None
+    prefix: tuple[int, ...]
+    ttft_slo: float | None
+    tpot_slo: float | None
 
     def __init__(
         self,
@@ -103,6 +121,9 @@ class RequestView(_ReadOnly):
         session: int | None,
         tokens_done: memoryview[int],
         state: memoryview[int],
+        prefix: tuple[int, ...] = (),
+        ttft_slo: float | None = None,
+        tpot_slo: float | None = None,
     ) -> None:
         _set_id(self, id)
         _set_arrival(self, arrival)
@@ -111,6 +132,9 @@ class RequestView(_ReadOnly):
         _set_session(self, session)
         _set_tokens_done(self, tokens_done)
         _set_state(self, state)
+        _set_prefix(self, prefix)
+        _set_ttft_slo(self, ttft_slo)
+        _set_tpot_slo(self, tpot_slo)
 
     @property
     def tokens_done(self) -> int:
@@ -132,12 +156,13 @@ _slots: dict[str, Any] = {name: vars(RequestView)[name].__set__ for name in Requ
 _set_id, _set_arrival, _set_prompt_tokens = _slots["id"], _slots["arrival"], _slots["prompt_tokens"]
 _set_priority, _set_session = _slots["priority"], _slots["session"]
 _set_tokens_done, _set_state = _slots["_tokens_done"], _slots["_state"]
+_set_prefix, _set_ttft_slo, _set_tpot_slo = _slots["prefix"], _slots["ttft_slo"], _slots["tpot_slo"]
 
 
 class ReplicaView(_ReadOnly):
     """A replica as a router sees it.
 
-    index: its place in `replicas`.
+    index: its number in the cluster; its place in `replicas` as long as none comes, goes or fails.
     waiting: requests in its queue, evicted ones that wait for their restart included.
     running: requests in its running batch.
     waiting_prompt_tokens: sum of the prompt tokens of the waiting requests.
@@ -206,7 +231,7 @@ class ReplicaView(_ReadOnly):
         while waiting >= 0:
             ids.append(waiting)
             waiting = self._behind[waiting]  # type: ignore[attr-defined]
-        return tuple(map(self._views.__getitem__, ids))  # type: ignore[attr-defined]
+        return tuple(filter(None, map(self._views.get, ids)))  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return (

@@ -28,18 +28,21 @@ class Run:
     """What happened. All times in seconds since the start of the workload."""
 
     requests: Mapping[str, NDArray[Any]]
-    """Columns, one entry a request in order of arrival: arrival, routed (left the global queue), admitted
-    (first
-    entered a batch), first_token, finish, prompt_tokens, output_tokens, replica, restarts (evictions),
-    recompute_time (from each eviction until the lost tokens are computed again), alone (response time it
-    would have had alone)."""
+    """Columns, one entry a request that arrived, in order of arrival: arrival, routed (left the global
+    queue), admitted (first entered a batch), first_token, finish (each NaN if it never happened),
+    prompt_tokens, output_tokens, tokens_made (of the output, by the end), replica (-1 if none), restarts
+    (evictions), recompute_time (from each eviction until the lost tokens are computed again), cached_tokens
+    (found in the prefix cache), rejected (0 or 1), alone (response time it would have had alone), ttft_slo,
+    tpot_slo (NaN for none)."""
     series: Mapping[str, NDArray[Any]]
     """time[k], and [k, replica]: running, waiting (requests), blocks_used."""
     totals: Mapping[str, float]
-    """What is counted during the run rather than per request: replicas, kv_blocks, router_calls, queue_max
-    (requests
-    left in the global queue), busy_time, batch_full_time (replica-seconds), steps, prefill_tokens,
-    decode_tokens, kv_use_mean, kv_use_p99 (fractions of the blocks, weighted by the time of steps)."""
+    """What is counted during the run rather than per request: replicas (at the start), replica_time
+    (replica-seconds paid for), kv_blocks (mean of the replicas), end (seconds), router_calls,
+    scheduler_calls, autoscaler_calls, requeued (requests that failures put back), queue_max (requests left in
+    the global queue), busy_time, batch_full_time (replica-seconds), steps, prefill_tokens, decode_tokens,
+    looked_up_tokens and hit_tokens (of the prefix cache), kv_use_mean, kv_use_p99 (fractions of the blocks,
+    weighted by the time of steps)."""
 
     @cached_property
     def metrics(self) -> Mapping[str, float]:
@@ -58,7 +61,7 @@ class Run:
                     f"{name}={bound!r}; expected a positive number of seconds, or None for no bound"
                 )
         columns = self.requests
-        kept = np.ones(len(columns["arrival"]), bool)
+        kept = np.isfinite(columns["finish"])
         if ttft is not None:
             kept &= columns["first_token"] - columns["arrival"] <= ttft
         if tpot is not None:
@@ -114,22 +117,38 @@ def _decode(text: str) -> NDArray[Any]:
     return np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)  # type: ignore[no-any-return]
 
 
-def collect(state: layout.State, *, alone: NDArray[np.float64], router_calls: int, queue_max: int) -> Run:
-    """The run that left this state behind."""
+def collect(
+    state: layout.State,
+    *,
+    alone: NDArray[np.float64],
+    slo: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None],
+    counts: Mapping[str, float],
+) -> Run:
+    """The run that left this state behind; `slo` of each request for TTFT and TPOT, `counts` for `totals`."""
     times, work = state.times, state.work
+    end = float(state.clock[layout.NOW])
+    recompute = times[:, layout.RECOMPUTE] + np.where(
+        work[:, layout.LOST] > 0, end - times[:, layout.SINCE], 0.0
+    )
     requests = {
         "arrival": state.arrival,
         "routed": times[:, layout.ROUTED],
         "admitted": times[:, layout.ADMITTED],
         "first_token": times[:, layout.FIRST_TOKEN],
         "finish": times[:, layout.FINISH],
-        "prompt_tokens": work[:, layout.PROMPT],
-        "output_tokens": work[:, layout.OUTPUT],
+        "prompt_tokens": state.lengths[:, layout.PROMPT_LENGTH],
+        "output_tokens": state.lengths[:, layout.OUTPUT_LENGTH],
+        "tokens_made": work[:, layout.MADE],
         "replica": state.place[:, layout.REPLICA],
         "restarts": work[:, layout.RESTARTS],
-        "recompute_time": times[:, layout.RECOMPUTE],
+        "recompute_time": recompute,
+        "cached_tokens": work[:, layout.CACHED],
+        "rejected": (state.known[:, layout.STATE] == layout.REJECTED).astype(np.int64),
         "alone": alone,
+        "ttft_slo": np.full(len(alone), np.nan) if slo[0] is None else slo[0],
+        "tpot_slo": np.full(len(alone), np.nan) if slo[1] is None else slo[1],
     }
+    arrived = int((state.known[:, layout.STATE] != layout.NOT_ARRIVED).sum())  # by the horizon
     samples = state.samples[: state.sampled[0]]
     series = {
         "time": np.arange(len(samples)) * state.clock[layout.INTERVAL],
@@ -140,20 +159,21 @@ def collect(state: layout.State, *, alone: NDArray[np.float64], router_calls: in
     mean, p99 = _kv_use(state.kv_use)
     tally = state.tally
     totals = {
-        "replicas": float(len(state.gauges)),
-        "kv_blocks": float(state.limits[layout.KV_BLOCKS]),
-        "router_calls": float(router_calls),
-        "queue_max": float(queue_max),
+        **{name: float(value) for name, value in counts.items()},
+        "kv_blocks": float(state.limits[:, layout.KV_BLOCKS].mean()),
+        "end": end,
         "busy_time": float(tally[layout.BUSY_TIME]),
         "batch_full_time": float(tally[layout.FULL_TIME]),
         "steps": float(tally[layout.STEPS]),
         "prefill_tokens": float(tally[layout.PREFILL_TOKENS]),
         "decode_tokens": float(tally[layout.DECODE_TOKENS]),
+        "looked_up_tokens": float(tally[layout.LOOKED_UP]),
+        "hit_tokens": float(tally[layout.HIT]),
         "kv_use_mean": mean,
         "kv_use_p99": p99,
     }
     return Run(
-        requests={name: np.ascontiguousarray(column) for name, column in requests.items()},
+        requests={name: np.ascontiguousarray(column[:arrived]) for name, column in requests.items()},
         series={name: np.ascontiguousarray(column) for name, column in series.items()},
         totals=totals,
     )

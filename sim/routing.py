@@ -1,100 +1,172 @@
-"""The conversation with a router: the global queue, its calls, and the effect of each pair that it gives.
-
-Everything that a router can do wrong ends here in a PolicyError that shows the call.
-"""
+"""The global queue, the router's views, and what happens when a request leaves the one for a replica."""
 
 from __future__ import annotations
 
-import os
-import sysconfig
-import traceback
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, cast
 
 from numpy.typing import NDArray
 
-from sim.kernel import ARRIVAL, policy_events
-from sim.policies import PolicyError, ReplicaView, RequestView, Router
+from sim.policies import ReplicaView, RequestView
 from sim.state import (
     BEHIND,
     BLOCK_SIZE,
+    BY_PRIORITY,
+    ENGINE,
+    FINISHED,
     HEAD,
     KV_BLOCKS,
     NOBODY,
-    NOW,
-    PROMPT,
+    PROMPT_LENGTH,
+    QUEUED,
+    REJECTED,
     REPLICA,
     ROUTED,
+    SARATHI,
     STATE,
     TAIL,
     TOKENS_DONE,
     WAITING,
     WAITING_COUNT,
     WAITING_PROMPT_TOKENS,
+    WATERMARK_BLOCKS,
     State,
 )
+from sim.workloads import Workload
 
 
-def _memory(array: NDArray[Any]) -> memoryview[Any]:
+def most_blocks(limits: NDArray[Any]) -> int:
+    """Blocks of the largest request that a replica with these limits can run alone."""
+    watermark = int(limits[WATERMARK_BLOCKS]) if limits[ENGINE] == SARATHI else 0
+    return int(limits[KV_BLOCKS]) - watermark
+
+
+def memory(array: NDArray[Any]) -> memoryview[Any]:
     """The array's memory: single entries are read and written three times as fast as through NumPy."""
     return memoryview(cast(Any, array))
 
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+def _bound(seconds: NDArray[Any] | None, request: int) -> float | None:
+    """A request's bound; None for NaN."""
+    return None if seconds is None or seconds[request] != seconds[request] else float(seconds[request])
 
 
 class Dispatch:
     """One run's global queue and views, and what happens when a request leaves the one for a replica."""
 
-    def __init__(
-        self, state: State, priority: Sequence[int] | None, session: Sequence[int | None] | None
-    ) -> None:
-        self._arrival = _memory(state.arrival)
-        self._prompt_tokens = _memory(state.work[:, PROMPT])
-        self._priority = priority
-        self._session = session
-        self._behind = _memory(state.place[:, BEHIND])
-        self._ends = [_memory(row) for row in state.ends]
-        self._gauges = [_memory(row) for row in state.gauges]
-        self._state = _memory(state.known[:, STATE])
-        self._replica = _memory(state.place[:, REPLICA])
-        self._routed = _memory(state.times[:, ROUTED])
+    def __init__(self, state: State, workload: Workload, blocks_needed: Sequence[int] | None) -> None:
+        """`blocks_needed` by each request, if some do not fit into some replica."""
+        self._arrival = memory(state.arrival)
+        self._prompt_tokens = memory(state.lengths[:, PROMPT_LENGTH])
+        self._priority = None if workload.priority is None else workload.priority.tolist()
+        self._session = None if workload.session is None else workload.session.tolist()
+        self._block_size = int(state.limits[0, BLOCK_SIZE])
+        prefixes = workload.prefixes
+        self._prefixes = None if prefixes is None else prefixes.in_blocks(self._block_size)
+        bounded = workload.ttft_slo is not None or workload.tpot_slo is not None
+        self._slo = (workload.ttft_slo, workload.tpot_slo) if bounded else None
+        self._blocks_needed = blocks_needed
+        self._room = [most_blocks(limits) for limits in state.limits]
+        self._by_priority = [bool(limits[BY_PRIORITY]) for limits in state.limits]
+        self._behind = memory(state.place[:, BEHIND])
+        self._ends = [memory(row) for row in state.ends]
+        self._gauges = [memory(row) for row in state.gauges]
+        self._state = memory(state.known[:, STATE])
+        self._replica = memory(state.place[:, REPLICA])
+        self._routed = memory(state.times[:, ROUTED])
         self.views: dict[int, RequestView] = {}
         """Requests that have arrived and not finished."""
         self.queue: dict[int, RequestView] = {}
         """The global queue, in order of arrival."""
 
-        # A view refers to nothing but read-only memory of what may be observed, never to this object.
-        self._seen_tokens_done = _memory(state.known[:, TOKENS_DONE]).toreadonly()
-        self._seen_state = self._state.toreadonly()
-        self.replicas = tuple(
+        # A view refers to nothing but read-only memory of what may be observed, never to this object. Where
+        # views are stale that is the published copy, to which only what the router does and hears is added.
+        self._stale = len(state.seen_known) > 0
+        known = state.seen_known if self._stale else state.known
+        gauges, ends, seats = (
+            (state.seen_gauges, state.seen_ends, state.seen_seats)
+            if self._stale
+            else (state.gauges, state.ends, state.seats)
+        )
+        behind = memory(state.seen_behind) if self._stale else self._behind
+        self._true_tokens_done = memory(state.known[:, TOKENS_DONE])
+        self._known_tokens_done = memory(known[:, TOKENS_DONE])
+        self._known_state = memory(known[:, STATE])
+        self._seen_tokens_done = self._known_tokens_done.toreadonly()
+        self._seen_state = self._known_state.toreadonly()
+        self.all_replicas = tuple(
             ReplicaView(
                 index,
-                int(state.limits[KV_BLOCKS]),
-                int(state.limits[BLOCK_SIZE]),
-                gauges=self._gauges[index].toreadonly(),
-                seats=_memory(state.seats[index]).toreadonly(),
-                ends=self._ends[index].toreadonly(),
-                behind=self._behind.toreadonly(),
+                int(state.limits[index, KV_BLOCKS]),
+                int(state.limits[index, BLOCK_SIZE]),
+                gauges=memory(gauges[index]).toreadonly(),
+                seats=memory(seats[index]).toreadonly(),
+                ends=memory(ends[index]).toreadonly(),
+                behind=behind.toreadonly(),
                 views=MappingProxyType(self.views),
             )
             for index in range(len(self._gauges))
         )
+        self.replicas: tuple[ReplicaView, ...] = ()
+        """Those that take requests."""
+        self._index: dict[int, int] = {}
+        self.rejected = 0
+        self._requeued: set[int] = set()
+        self.accept(range(len(self.all_replicas)))
+
+    def accept(self, indices: Iterable[int]) -> None:
+        """Offer these replicas to the router from now on."""
+        self.replicas = tuple(self.all_replicas[index] for index in indices)
         self._index = {id(replica): replica.index for replica in self.replicas}
 
-    def arrive(self, request: int) -> None:
-        """Put the request into the global queue."""
+    def arrive(self, request: int) -> bool:
+        """Put the request into the global queue; False if no replica could ever serve it."""
+        if self._blocks_needed is not None and self._blocks_needed[request] > max(self._room):
+            self._reject(request)
+            return False
+        self._known_state[request] = QUEUED
         self.views[request] = self.queue[request] = RequestView(
             request,
             self._arrival[request],
             self._prompt_tokens[request],
             self._priority[request] if self._priority is not None else 0,
-            self._session[request] if self._session is not None else None,
+            None if self._session is None or self._session[request] < 0 else self._session[request],
             self._seen_tokens_done,
             self._seen_state,
+            () if self._prefixes is None else self._prefix(request),
+            None if self._slo is None else _bound(self._slo[0], request),
+            None if self._slo is None else _bound(self._slo[1], request),
         )
+        return True
+
+    def _prefix(self, request: int) -> tuple[int, ...]:
+        """Hashes of the full blocks of the prompt: what lies in the output is not known yet."""
+        assert self._prefixes is not None
+        starts, hashes = self._prefixes
+        begin = int(starts[request])
+        end = min(int(starts[request + 1]), begin + self._prompt_tokens[request] // self._block_size)
+        return tuple(hashes[begin:end].tolist())
+
+    def _reject(self, request: int) -> None:
+        self._state[request] = REJECTED
+        self.rejected += 1
+
+    def finish(self, request: int) -> RequestView:
+        """Take the view of a completed request out of the books."""
+        if self._stale:
+            self._known_state[request] = FINISHED
+            self._known_tokens_done[request] = self._true_tokens_done[request]
+        return self.views.pop(request)
+
+    def requeue(self, requests: Iterable[int]) -> None:
+        """Put requests that a replica lost back into the global queue, in order of arrival."""
+        for request in requests:
+            self._state[request] = self._known_state[request] = QUEUED
+            self.queue[request] = self.views[request]
+            self._requeued.add(request)
+        for request in sorted(self.queue):
+            self.queue[request] = self.queue.pop(request)
 
     def send(self, pairs: Iterable[tuple[RequestView, ReplicaView]], now: float) -> None:
         """Let each pair take effect as it is taken from the iterable: the request joins the replica's queue.
@@ -117,18 +189,44 @@ class Dispatch:
             except (TypeError, ValueError, AttributeError, KeyError):
                 self._refuse(pair)
             del self.queue[request]
-            self._state[request] = WAITING
+            if self._blocks_needed is not None and self._blocks_needed[request] > self._room[replica]:
+                del self.views[request]
+                self._reject(request)
+                continue
+            self._state[request] = self._known_state[request] = WAITING
             self._replica[request] = replica
-            self._routed[request] = now
+            if not self._requeued or request not in self._requeued:
+                self._routed[request] = now
             ends = self._ends[replica]
-            if ends[TAIL] == NOBODY:
-                ends[HEAD] = request
+            last = ends[TAIL]
+            if last == NOBODY:
+                ends[HEAD] = ends[TAIL] = request
+                self._behind[request] = NOBODY
+            elif self._by_priority[replica] and self._is_before(request, last):
+                self._insert(request, ends)
             else:
-                self._behind[ends[TAIL]] = request
-            ends[TAIL] = request
+                self._behind[last] = ends[TAIL] = request
+                self._behind[request] = NOBODY
             gauges = self._gauges[replica]
             gauges[WAITING_COUNT] += 1
             gauges[WAITING_PROMPT_TOKENS] += self._prompt_tokens[request]
+
+    def _is_before(self, one: int, other: int) -> bool:
+        """Whether a request goes before another where the queue is in order of priority."""
+        if self._priority is None:
+            return one < other
+        return (self._priority[one], one) < (self._priority[other], other)
+
+    def _insert(self, request: int, ends: memoryview[int]) -> None:
+        """Put a request into a queue in order of priority, somewhere before its end."""
+        before, after = NOBODY, ends[HEAD]
+        while self._is_before(after, request):
+            before, after = after, self._behind[after]
+        self._behind[request] = after
+        if before == NOBODY:
+            ends[HEAD] = request
+        else:
+            self._behind[before] = request
 
     def _refuse(self, pair: object) -> NoReturn:
         """Say what is wrong with a pair."""
@@ -142,82 +240,12 @@ class Dispatch:
             raise ValueError(
                 f"it sent {request!r}, which is not in the queue ({why}); send each request once"
             )
+        if any(replica is known for known in self.all_replicas):
+            raise ValueError(
+                f"it sent request {request.id} to {replica!r}, which takes no requests now (down, draining "
+                "or stopped); choose among the `replicas` of the call"
+            )
         raise ValueError(
             f"it sent request {request.id} to {replica!r}, which is not one of the "
             f"{len(self.replicas)} objects in `replicas`"
         )
-
-
-def converse(
-    state: State, router: Router, priority: Sequence[int] | None, session: Sequence[int | None] | None
-) -> tuple[int, int]:
-    """Run the cluster to its end; return how often `route` was called and the longest queue that it left.
-
-    Raises PolicyError if the router raises, gives something other than pairs of a queued request and a
-    replica, or leaves requests in the queue when nothing can happen any more.
-    """
-    route = getattr(router, "route", None)
-    if not callable(route) or isinstance(router, type):
-        raise PolicyError(f"a router is an object with a method route(queue, replicas, now): got {router!r}")
-    completed = getattr(router, "completed", None)
-    dispatch = Dispatch(state, priority, session)
-    queue, views, replicas = dispatch.queue, dispatch.views, dispatch.replicas
-    clock, finished = _memory(state.clock), _memory(state.completed)
-    calls = arrived = longest = waiting = 0
-    now = 0.0
-    for event in policy_events(state):
-        now = clock[NOW]
-        method = "completed"
-        try:
-            if event == ARRIVAL:
-                dispatch.arrive(arrived)
-                arrived += 1
-            else:
-                for request in finished[1 : finished[0] + 1].tolist():
-                    view = views.pop(request)
-                    if completed is not None:
-                        completed(view, now)
-            method = "route"
-            calls += 1
-            waiting = len(queue)
-            dispatch.send(route(tuple(queue.values()), replicas, now), now)
-        except Exception as error:
-            raise PolicyError(_complaint(router, method, error, calls, waiting, now)) from error
-        if len(queue) > longest:
-            longest = len(queue)
-    if queue:
-        raise PolicyError(
-            f"{_name(router)} held {len(queue)} requests for ever: after call {calls} at {now:.3f} s there "
-            "is no arrival and no completion left to call it again, and the global queue still starts with "
-            f"{next(iter(queue.values()))!r}"
-        )
-    return calls, longest
-
-
-def _name(router: Router) -> str:
-    return type(router).__name__
-
-
-def _complaint(router: Router, method: str, error: Exception, calls: int, waiting: int, now: float) -> str:
-    """One sentence on the call that failed, with file and line of the policy."""
-    call = f"{_name(router)}.{method}, call {calls} at {now:.3f} s with {waiting} requests queued"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    if not frames:  # this file refused what the router gave
-        code = getattr(router.route, "__code__", None)
-        return f"{call}: {error}" + (f" ({code.co_filename}, line {code.co_firstlineno})" if code else "")
-    where = ([frame for frame in frames if not _is_library(frame.filename)] or frames)[-1]
-    return f"{call}: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-
-
-def _is_library(filename: str) -> bool:
-    """Whether a frame is of this package, the standard library or an installed one, rather than of a
-    policy."""
-    return filename.startswith((_PACKAGE, _STANDARD_LIBRARY, "<frozen")) or "site-packages" in filename
-
-
-def columns_to_lists(
-    priority: NDArray[Any] | None, session: NDArray[Any] | None
-) -> tuple[list[int] | None, list[int | None] | None]:
-    """Optional columns as Python lists; a session of -1 means that there is none."""
-    sessions = None if session is None else [None if s < 0 else s for s in session.tolist()]
-    return (None if priority is None else priority.tolist()), sessions

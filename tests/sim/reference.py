@@ -5,11 +5,13 @@ It reads like the description in docs/simulator.md and shares with `sim` only th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
-from sim import Cluster, Workload, costs
+from sim import Cluster, Failure, Workload, costs
 
 
 @dataclass(eq=False)
@@ -39,10 +41,31 @@ class Request:
     lost: int = 0
     evicted: float = 0.0
     recompute_time: float = 0.0
+    requeued: bool = False
+    hashes: tuple[int, ...] = ()
+    found: int = 0
+    table: list[int] = field(default_factory=list)
 
     @property
     def tokens_done(self) -> int:
         return self.prompt_tokens + self.made if self.made else 0
+
+    # What a batch scheduler sees besides.
+    @property
+    def computed_tokens(self) -> int:
+        return self.cached
+
+    @property
+    def tokens_to_compute(self) -> int:
+        return self.prompt_tokens + self.made - self.cached
+
+    @property
+    def prefilling(self) -> bool:
+        return not self.decodes
+
+    @property
+    def preemptions(self) -> int:
+        return self.restarts
 
     @property
     def decodes(self) -> bool:
@@ -59,15 +82,24 @@ class Replica:
     queue: list[Request] = field(default_factory=list)
     step_end: float | None = None
     preemptions: int = 0
+    down: bool = False
 
     def __post_init__(self) -> None:
-        profile = costs.profile(self.cluster.gpu, self.cluster.model)
-        self.linear = profile.linear_table(
-            self.cluster.max_num_batched_tokens, self.cluster.time_scale
-        ).tolist()
-        self.decode, self.half_pair, self.step = profile.rates(self.cluster.time_scale)
-        self.blocks_total = self.cluster.kv_blocks
+        mine = {
+            name: self.cluster.setting(self.index, name)
+            for name in ("gpu", "model", "time_scale", "kv_blocks", "max_num_seqs", "max_num_batched_tokens")
+        }
+        self.budget, self.max_num_seqs = mine["max_num_batched_tokens"], mine["max_num_seqs"]
+        profile = costs.profile(mine["gpu"], mine["model"])
+        self.linear = profile.linear_table(self.budget, mine["time_scale"]).tolist()
+        self.decode, self.half_pair, self.step = profile.rates(mine["time_scale"])
+        self.step += self.cluster.step_overhead
+        self.blocks_total = mine["kv_blocks"]
         self.block_size = self.cluster.block_size
+        watermark = self.cluster.watermark
+        if watermark is None:
+            watermark = 0.0 if self.cluster.engine == "vllm" else 0.01
+        self.watermark_blocks = int(watermark * self.blocks_total)
 
     @property
     def waiting(self) -> int:
@@ -91,7 +123,7 @@ class Replica:
 
     def start(self, now: float) -> None:
         """Form a batch and say when its step ends."""
-        budget = self.cluster.max_num_batched_tokens
+        budget = self.budget
         context = pairs = 0
         for request in self.batch:
             request.chunk = 0
@@ -119,11 +151,11 @@ class Replica:
             if not request.decodes:
                 pairs += prefill(request)
                 budget -= request.chunk
-        while self.queue and budget > 0 and len(self.batch) < self.cluster.max_num_seqs:
+        while self.queue and budget > 0 and len(self.batch) < self.max_num_seqs:
             request = self.queue[0]
             blocks = -(-request.to_prefill // self.block_size)
             free_then = self.blocks_total - self.blocks_used - blocks
-            if free_then < int(self.cluster.watermark * self.cluster.kv_blocks):
+            if free_then < self.watermark_blocks:
                 break
             self.queue.pop(0)
             self.batch.append(request)
@@ -135,6 +167,10 @@ class Replica:
             budget -= request.chunk
 
         tokens = sum(request.chunk for request in self.batch)
+        self.price(now, tokens, context, pairs)
+
+    def price(self, now: float, tokens: int, context: int, pairs: int) -> None:
+        """Say when the step ends."""
         seconds = self.linear[tokens] + self.step + context * self.decode + pairs * self.half_pair
         self.step_end = now + seconds
 
@@ -167,68 +203,207 @@ class Replica:
         for request in finished:
             request.state = "finished"
             request.finish = now
-            request.blocks = 0
             self.batch.remove(request)
+            self.free(request)
         return finished
+
+    def fail(self, now: float) -> list[Request]:
+        """Everything is lost; the requests that were here."""
+        self.down, self.step_end, lost = True, None, list(self.requests)
+        for request in lost:
+            if request.lost == 0 and request.cached > 0:
+                request.evicted = now
+            request.lost = max(request.lost, request.cached)
+            request.to_prefill = request.prompt_tokens + request.made
+            request.cached = request.blocks = request.chunk = 0
+            request.table.clear()
+            request.state, request.requeued, request.replica = "queued", True, -1
+        self.batch, self.queue = [], []
+        return lost
+
+    def free(self, request: Request) -> None:
+        """Nothing more than its count of blocks here."""
+        request.blocks = 0
+
+    def enqueue(self, request: Request) -> None:
+        """A request from the router, behind all others."""
+        self.queue.append(request)
 
 
 def simulate(
-    cluster: Cluster, workload: Workload, router: Any, watch: Callable[[list[Replica]], None] | None = None
+    cluster: Cluster,
+    workload: Workload,
+    router: Any,
+    watch: Callable[[list[Replica]], None] | None = None,
+    replica: Callable[[int, Cluster], Replica] | None = None,
 ) -> list[Request]:
     """The workload's requests after the run; `watch` sees the replicas after every event."""
-    requests = [
-        Request(id_, arrival, prompt, output, to_prefill=prompt)
-        for id_, (arrival, prompt, output) in enumerate(
-            zip(
-                workload.arrival.tolist(),
-                workload.prompt_tokens.tolist(),
-                workload.output_tokens.tolist(),
-                strict=True,
-            )
-        )
-    ]
-    replicas = [Replica(index, cluster) for index in range(cluster.replicas)]
+    requests = make_requests(workload)
+    kind = Replica if replica is None else replica
+    replicas = [kind(index, cluster) for index in range(cluster.replicas)]
     held: list[Request] = []
-    for now, arrived, finished in events(requests, replicas):
-        held += arrived
+    shown = Shown(cluster.staleness, replicas)
+    for now, arrived, finished in events(requests, replicas, cluster, shown):
+        held = sorted([*held, *arrived], key=lambda request: request.id)
         for request in finished:
             if hasattr(router, "completed"):
                 router.completed(request, now)
-        for request, replica in router.route(tuple(held), tuple(replicas), now):
+        shown.holding = len(held) > 0
+        offered = tuple(view for view in shown.views if not replicas[view.index].down)
+        if not offered:
+            continue
+        for request, view in router.route(tuple(held), offered, now):
             held.remove(request)
-            replica.queue.append(request)
-            request.state, request.routed, request.replica = "waiting", now, replica.index
+            target = replicas[view.index]
+            target.enqueue(request)
+            request.state, request.replica = "waiting", target.index
+            if not request.requeued:
+                request.routed = now
+            shown.heard(request)
+        shown.holding = len(held) > 0
         if watch is not None:
             watch(replicas)
     return requests
 
 
+def make_requests(workload: Workload) -> list[Request]:
+    """The workload's requests before the run."""
+    columns = [workload.arrival.tolist(), workload.prompt_tokens.tolist(), workload.output_tokens.tolist()]
+    requests = [
+        Request(id_, arrival, prompt, output, to_prefill=prompt)
+        for id_, (arrival, prompt, output) in enumerate(zip(*columns, strict=True))
+    ]
+    for request in requests:
+        if workload.priority is not None:
+            request.priority = int(workload.priority[request.id])
+        if workload.prefixes is not None:
+            begin, end = workload.prefixes.starts[request.id : request.id + 2]
+            request.hashes = tuple(workload.prefixes.hashes[begin:end].tolist())
+    return requests
+
+
+class Shown:
+    """What a router is shown of the replicas: themselves, or what was last published of them."""
+
+    def __init__(self, period: float, replicas: list[Replica]) -> None:
+        self.period, self.replicas, self.due = period, replicas, 0.0
+        self.known: dict[int, tuple[int, str]] = {}
+        self.holding = self.changed = False
+        self.views: list[Any] = list(replicas)
+        if period:
+            self.views = [
+                SimpleNamespace(
+                    requests=(),
+                    index=r.index,
+                    block_size=r.block_size,
+                    blocks_total=r.blocks_total,
+                    **dict.fromkeys(_GAUGES, 0),
+                )
+                for r in replicas
+            ]
+
+    def advance(self, moment: float) -> None:
+        """Publish if it is due before this moment."""
+        if self.period == 0 or self.due >= moment:
+            return
+        while self.due < moment:
+            self.due += self.period
+        for view, replica in zip(self.views, self.replicas, strict=True):
+            for name in _GAUGES:
+                setattr(view, name, getattr(replica, name))
+            for request in replica.requests:
+                self.known[request.id] = request.tokens_done, request.state
+            view.held = replica.requests
+        self.refresh()
+
+    def refresh(self) -> None:
+        for view in self.views:
+            view.requests = tuple(
+                SimpleNamespace(
+                    id=request.id, prompt_tokens=request.prompt_tokens, tokens_done=tokens, state=state
+                )
+                for request in getattr(view, "held", ())
+                if request.finish is None
+                for tokens, state in [self.known[request.id]]
+            )
+
+    def heard(self, request: Request) -> None:
+        """What the router does itself is known at once."""
+        if self.period:
+            self.known[request.id] = self.known.get(request.id, (0, ""))[0], request.state
+            self.refresh()
+
+
+_GAUGES = ("waiting", "running", "waiting_prompt_tokens", "blocks_used", "preemptions")
+
+
 def events(
-    requests: list[Request], replicas: list[Replica]
+    requests: list[Request], replicas: list[Replica], cluster: Cluster, shown: Shown
 ) -> Iterator[tuple[float, list[Request], list[Request]]]:
-    """Each call of the router: the time, who arrived (one or none), who has just completed."""
+    """Each call of the router: the time, who has come into the queue, who has just completed."""
     to_come = list(requests)
+    tried: list[Replica] = []
+    timers: list[tuple[float, int, Any]] = [
+        (failure.at, order, failure) for order, failure in enumerate(cluster.failures)
+    ]
     now = 0.0
     while True:
+        if cluster.failures and not to_come and all(r.finish is not None for r in requests):
+            return
+        timers.sort(key=lambda timer: timer[:2])
         due = min(
-            [(request.arrival, -1) for request in to_come[:1]]
+            [(request.arrival, -2) for request in to_come[:1]]
+            + [(timer[0], -1) for timer in timers[:1]]
+            + [(shown.due, len(replicas)) for _ in [0] if shown.period and shown.holding and shown.changed]
             + [(replica.step_end, replica.index) for replica in replicas if replica.step_end is not None],
             default=None,
         )
         if due is None or due[0] > now:  # the instant is over
-            idle = [r for r in replicas if r.step_end is None and r.requests]
+            idle = [r for r in replicas if r.step_end is None and r.requests and r not in tried]
             for replica in idle:
                 replica.start(now)
+                tried.append(replica)
+                shown.changed = True
             if idle:
                 continue
             if due is None:
                 return
+            shown.advance(due[0])
         now, index = due
-        if index == -1:
+        tried = []
+        shown.changed = index < len(replicas)
+        if index == len(replicas):
+            shown.advance(math.nextafter(now, math.inf))
+            yield now, [], []
+        elif index == -2:
             request = to_come.pop(0)
             request.state = "queued"
             yield now, [request], []
+        elif index == -1:
+            lost, changed = [], False
+            while timers and timers[0][0] <= now:
+                _, _, failure = timers.pop(0)
+                replica = replicas[failure.replica]
+                if isinstance(failure, Failure) and not replica.down:
+                    lost += replica.fail(now)
+                    timers.append((now + failure.duration, len(timers) + 1000, Recovery(failure.replica)))
+                    timers.sort(key=lambda timer: timer[:2])
+                    changed = True
+                elif isinstance(failure, Recovery):
+                    replica.down, changed = False, True
+            for request in lost:
+                shown.heard(request)
+            if changed:
+                yield now, lost, []
         else:
             finished = replicas[index].end(now)
+            shown.refresh() if shown.period else None
             if finished:
                 yield now, [], finished
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """The end of a failure."""
+
+    replica: int

@@ -4,12 +4,13 @@ happens."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from sim import Cluster, Workload, strategies
+from sim import Cluster, Failure, Workload, strategies
 from sim.baselines import (
     Expert,
     HeadRoomAdmission,
@@ -18,6 +19,7 @@ from sim.baselines import (
     Random,
     RoundRobin,
 )
+from sim.prefixes import Prefixes
 
 Hoarder, Learner = strategies.Hoarder, strategies.Learner
 
@@ -35,9 +37,9 @@ ROUTERS: dict[str, Callable[[], Any]] = {
 
 
 @st.composite
-def scenarios(draw: st.DrawFn) -> tuple[Cluster, Workload]:
+def scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Workload]:
     """A cluster with hardly any cache and a workload, of bursts and ties, each of whose requests fits it
-    alone."""
+    alone; `settings` of the cluster besides."""
     block_size = draw(st.sampled_from([1, 2, 4, 16]))
     prompt, output = draw(st.sampled_from([(3, 40), (20, 20), (60, 3), (30, 60)]))
     watermark = draw(st.sampled_from([0.0, 0.01, 0.2]))
@@ -50,7 +52,13 @@ def scenarios(draw: st.DrawFn) -> tuple[Cluster, Workload]:
         max_num_batched_tokens=draw(st.sampled_from([512, 24, 8, 3, 1])),
         watermark=watermark,
         time_scale=draw(st.sampled_from([0.5, 1.0, 2.0])),
+        **settings,
     )
+    if draw(st.integers(0, 2)) == 0:
+        moments = st.sampled_from([0.0, 0.05, 0.5, 1.0, 2.0, 4.0])
+        failures = st.builds(Failure, st.integers(0, cluster.replicas - 1), at=moments, duration=moments)
+        cluster = replace(cluster, failures=tuple(draw(st.lists(failures, max_size=4))))
+    cluster = replace(cluster, staleness=draw(st.sampled_from([0.0, 0.0, 0.1, 1.0])))
     count = draw(st.integers(2, 50))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     gaps = rng.exponential(draw(st.sampled_from([0.001, 0.05, 2.0])), count)
@@ -59,4 +67,33 @@ def scenarios(draw: st.DrawFn) -> tuple[Cluster, Workload]:
         arrival=np.cumsum(gaps),
         prompt_tokens=rng.integers(1, prompt + 1, count),
         output_tokens=rng.integers(1, output + 1, count),
+    )
+
+
+@st.composite
+def vllm_scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Workload]:
+    """The same on vLLM's engine, with every setting that it has, priorities, and shared prefixes."""
+    cluster, workload = draw(
+        scenarios(
+            engine="vllm",
+            **{
+                "scheduling_policy": draw(st.sampled_from(["fcfs", "priority"])),
+                "prefix_caching": draw(st.booleans()),
+                "full_prompt_must_fit": draw(st.booleans()),
+                "step_overhead": draw(st.sampled_from([0.0, 0.002])),
+                **settings,
+            },
+        )
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    tokens = workload.prompt_tokens + workload.output_tokens
+    session = rng.integers(-1, 1 + len(workload) // 6, len(workload))
+    shared = (tokens * rng.random(len(workload)) ** 0.5).astype(int)
+    return cluster, Workload.from_arrays(
+        arrival=workload.arrival,
+        prompt_tokens=workload.prompt_tokens,
+        output_tokens=workload.output_tokens,
+        priority=rng.integers(0, 3, len(workload)),
+        session=session,
+        prefixes=draw(st.sampled_from([None, Prefixes.from_sessions(session, shared, cluster.block_size)])),
     )

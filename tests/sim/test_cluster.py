@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim import Cluster, Workload, costs, workloads
+from sim import Cluster, Replica, Workload, costs, workloads
 from sim.baselines import RoundRobin
 
 
@@ -43,15 +43,33 @@ def test_a_cluster_pickles() -> None:
     assert pickle.loads(pickle.dumps(Cluster(replicas=3))) == Cluster(replicas=3)
 
 
-def test_a_request_that_can_never_run_is_refused() -> None:
-    """A request that does not fit an empty cache is named before anything runs, and the largest that fits
-    runs."""
+def test_a_request_that_can_never_run_is_rejected() -> None:
+    """A request that does not fit an empty cache is rejected and counted, and the largest that fits runs."""
     cluster = Cluster(kv_blocks=100)
-    with pytest.raises(
-        ValueError, match=r"request 0 can never run: .* take 100 KV blocks .* a replica has 99"
-    ):
-        cluster.run(one(1585, 1), RoundRobin())
-    assert cluster.run(one(1584, 1), RoundRobin()).metrics["throughput"] > 0
+    rejected = cluster.run(one(1585, 1), RoundRobin())
+    assert rejected.metrics["rejected_fraction"] == rejected.metrics["unfinished_fraction"] == 1
+    assert rejected.metrics["router_calls"] == 0
+    assert np.isnan(rejected.requests["finish"]).all()
+    assert all(np.isfinite(value) for value in rejected.metrics.values())
+    assert cluster.run(one(1584, 1), RoundRobin()).metrics["unfinished_fraction"] == 0
+
+
+def test_one_request_too_long_does_not_stop_the_others() -> None:
+    """As a server answers it with an error and serves the rest."""
+    workload = Workload.from_arrays(arrival=[0, 0, 0], prompt_tokens=[10, 4000, 10], output_tokens=[5, 5, 5])
+    run = Cluster(replicas=1, kv_blocks=100).run(workload, RoundRobin())
+    assert run.requests["rejected"].tolist() == [0, 1, 0]
+    assert np.isfinite(run.requests["finish"]).tolist() == [True, False, True]
+
+
+def test_replicas_may_differ() -> None:
+    """A replica with a larger cache takes what the others reject; one with a slower GPU takes longer."""
+    cluster = Cluster(replicas=2, kv_blocks=100, each=(Replica(), Replica(kv_blocks=200, time_scale=2.0)))
+    long = Workload.from_arrays(arrival=[0, 0], prompt_tokens=[2000, 2000], output_tokens=[5, 5])
+    assert cluster.run(long, RoundRobin()).requests["rejected"].tolist() == [1, 0]
+    short = Workload.from_arrays(arrival=[0, 0], prompt_tokens=[200, 200], output_tokens=[5, 5])
+    finish = cluster.run(short, RoundRobin()).requests["finish"]
+    assert finish[1] == pytest.approx(2 * finish[0])
 
 
 def test_no_requests() -> None:

@@ -22,6 +22,20 @@ def test_bench_counts_its_calls(capsys: pytest.CaptureFixture[str]) -> None:
     assert "router calls counted" in measured
 
 
+def test_bench_takes_azures_lengths_and_a_scheduler(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Workload W, if its lengths are there, under a batch scheduler that is called at every step."""
+    trace = tmp_path / "azure.csv"
+    arguments = ["bench", "--repeats", "1", "--scheduler", "--azure", str(trace)]
+    assert main(arguments) == 1
+    assert f"Azure's trace is not at '{trace}'" in capsys.readouterr().err
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "t,900,30\n" * 50)
+    assert main(arguments) == 0
+    measured = capsys.readouterr().out.splitlines()[1]
+    assert "50 requests at 28/s on 4 replicas, vllm engine, a batch scheduler in Python" in measured
+
+
 def test_bench_fails_if_a_call_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A figure for a router that was not asked every time is no figure."""
     read = bench.ReadingLeastLoadedQueue.route

@@ -1,0 +1,105 @@
+"""The conversation of a run with its policies: when each is called, and what happens when one goes wrong."""
+
+from __future__ import annotations
+
+from sim.complaints import complaint, defined_at
+from sim.fleet import Fleet
+from sim.kernel import ARRIVAL, COMPLETION, LIVELOCK, PLAN, REFUSED, TIMED, policy_events
+from sim.planning import Planner
+from sim.policies import PolicyError, Router
+from sim.routing import Dispatch, memory
+from sim.state import BARREN, HELD, NOW, PERIOD, State
+
+
+def converse(
+    state: State,
+    router: Router,
+    dispatch: Dispatch,
+    planner: Planner | None = None,
+    fleet: Fleet | None = None,
+) -> tuple[int, int]:
+    """Run the cluster to its end; return how often `route` was called and the longest queue that it left.
+
+    Raises PolicyError if the router raises, gives something other than pairs of a queued request and a
+    replica, or leaves requests in the queue when nothing can happen any more.
+    """
+    route = getattr(router, "route", None)
+    if not callable(route) or isinstance(router, type):
+        raise PolicyError(f"a router is an object with a method route(queue, replicas, now): got {router!r}")
+    completed = getattr(router, "completed", None)
+    queue = dispatch.queue
+    clock, finished, turn = memory(state.clock), memory(state.completed), memory(state.turn)
+    seen_by_planner = planner.requests if planner is not None else None
+    requests, stale = len(state.arrival), clock[PERIOD] > 0
+    calls = arrived = longest = waiting = 0
+    now = 0.0
+    for event in policy_events(state):
+        now = clock[NOW]
+        if event == PLAN:
+            assert planner is not None
+            planner.plan(turn[0], now)
+            continue
+        if event == REFUSED:
+            assert planner is not None
+            raise planner.refused(turn[0], now)
+        if event == LIVELOCK:
+            raise PolicyError(
+                f"livelock at {now:.3f} s: replica {turn[0]} has worked {BARREN} steps without computing a "
+                "new token, because requests are evicted before they get as far as they were"
+            )
+        method = "route"
+        try:
+            if event == ARRIVAL:
+                arrived += 1
+                if fleet is not None:
+                    fleet.arrived = arrived
+                if not dispatch.arrive(arrived - 1):
+                    continue
+            elif event == TIMED:
+                assert fleet is not None
+                asked = fleet.fire(now)
+                if fleet.over or (arrived == requests and not dispatch.views):
+                    break
+                if not asked:
+                    continue
+            elif event == COMPLETION:
+                for request in finished[1 : finished[0] + 1].tolist():
+                    view = dispatch.finish(request)
+                    if seen_by_planner is not None:
+                        seen_by_planner.pop(request, None)
+                    if completed is not None:
+                        method = "completed"
+                        completed(view, now)
+                method = "route"
+                if fleet is not None:
+                    fleet.after_completion(finished[0], now)
+            if not dispatch.replicas:
+                continue
+            calls += 1
+            waiting = len(queue)
+            dispatch.send(route(tuple(queue.values()), dispatch.replicas, now), now)
+        except Exception as error:
+            call = f"{_name(router)}.{method}, call {calls} at {now:.3f} s with {waiting} requests queued"
+            raise PolicyError(complaint(router, method, call, error)) from error
+        if len(queue) > longest:
+            longest = len(queue)
+        if stale:
+            turn[HELD] = len(queue) > 0
+        if fleet is not None and arrived == requests and not dispatch.views:
+            break  # or its timers would go on
+    if fleet is not None and fleet.over:
+        return calls, longest
+    left = int(state.gauges[:, :2].sum())
+    if left and planner is not None:
+        raise planner.left(left, now)
+    if queue and dispatch.replicas:
+        raise PolicyError(
+            f"{_name(router)} held {len(queue)} requests for ever: after call {calls} at {now:.3f} s there "
+            "is no arrival and no completion left to call it again, and the global queue still starts with "
+            f"{next(iter(queue.values()))!r}{defined_at(router, 'route')}"
+        )
+    return calls, longest
+
+
+def _name(policy: object) -> str:
+    return type(policy).__name__

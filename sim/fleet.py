@@ -1,0 +1,260 @@
+"""The replicas of a run as they come, go and fail: timers, autoscaling, draining, and what they cost."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sim.complaints import complaint
+from sim.policies import PolicyError
+from sim.routing import Dispatch, memory
+from sim.scaling import Autoscaler, Autoscaling, ClusterView, Failure
+from sim.state import (
+    BEHIND,
+    BLOCKS,
+    BLOCKS_USED,
+    BUSY_TIME,
+    COMPUTED,
+    HEAD,
+    LOST,
+    MADE,
+    NOBODY,
+    PREFILL,
+    PROMPT,
+    RUNNING_COUNT,
+    SINCE,
+    TIMER,
+    WAITING_COUNT,
+    WAITING_PROMPT_TOKENS,
+    State,
+    empty_cache,
+)
+
+ACTIVE, STARTING, DRAINING, DOWN, OFF = "active", "starting", "draining", "down", "off"
+PATIENCE = 1000
+"""Calls of an autoscaler in a row between which nothing else happens: then it is a livelock."""
+
+
+class Fleet:
+    """One run's replicas and the timers that change them."""
+
+    def __init__(
+        self,
+        state: State,
+        dispatch: Dispatch,
+        *,
+        replicas: int,
+        failures: Sequence[Failure],
+        autoscaling: Autoscaling | None,
+        autoscaler: Autoscaler | None,
+        horizon: float | None,
+    ) -> None:
+        self._state, self._dispatch = state, dispatch
+        self._clock, self._gauges = memory(state.clock), [memory(row) for row in state.gauges]
+        size = len(state.gauges)
+        self._status = [ACTIVE] * replicas + [OFF] * (size - replicas)
+        self._paid_from: list[float] = [0.0] * replicas + [math.inf] * (size - replicas)
+        self._paid: list[tuple[float, float]] = []
+        self._starts = [0] * size
+        self._scaling, self._autoscaler = autoscaling, autoscaler
+        self._timers: list[tuple[float, int, Callable[[float], None]]] = []
+        self._count = 0
+        self._pending = 0
+        self._idle_calls = 0
+        self.draining = self.over = False
+        self.arrived = self.completed = self.requeued = self.calls = 0
+        for failure in failures:
+            self._at(failure.at, partial(self._fail, failure))
+            self._pending += 1
+        if autoscaler is not None:
+            target = getattr(autoscaler, "target", None)
+            if not callable(target) or isinstance(autoscaler, type):
+                raise PolicyError(
+                    f"an autoscaler is an object with a method target(cluster, now): got {autoscaler!r}"
+                )
+            assert autoscaling is not None
+            self._at(autoscaling.interval, self._scale)
+        if horizon is not None:
+            self._at(horizon, self._stop)
+        self._set_timer()
+        self._offer()
+
+    def fire(self, now: float) -> bool:
+        """Do what is due; whether the router should be asked because replicas or the queue changed."""
+        before, requeued = self._dispatch.replicas, self.requeued
+        self._idle_calls += 1
+        while self._timers and self._timers[0][0] <= now and not self.over:
+            heapq.heappop(self._timers)[2](now)
+        self._set_timer()
+        return before != self._dispatch.replicas or requeued != self.requeued
+
+    def after_completion(self, completed: int, now: float) -> None:
+        """Count, and stop replicas that have drained."""
+        self.completed += completed
+        self._idle_calls = 0
+        if self.draining:
+            for index in self._with(DRAINING):
+                self._stop_if_empty(index, now)
+
+    def replica_time(self, begin: float, end: float) -> float:
+        """Replica-seconds paid for between two moments."""
+        running = [(since, end) for since in self._paid_from if since < end]
+        return sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in (*self._paid, *running))
+
+    def _at(self, moment: float, action: Callable[[float], None]) -> None:
+        self._count += 1
+        if moment < math.inf:
+            heapq.heappush(self._timers, (moment, self._count, action))
+
+    def _set_timer(self) -> None:
+        self._clock[TIMER] = self._timers[0][0] if self._timers else math.inf
+
+    def _with(self, *statuses: str) -> list[int]:
+        return [index for index, status in enumerate(self._status) if status in statuses]
+
+    def _offer(self) -> None:
+        self._dispatch.accept(self._with(ACTIVE))
+        self.draining = DRAINING in self._status
+
+    def _stop(self, now: float) -> None:
+        self.over = True
+
+    def _held(self, index: int) -> Iterator[int]:
+        """The requests at a replica."""
+        yield from self._state.seats[index, : self._state.gauges[index, RUNNING_COUNT]].tolist()
+        request = int(self._state.ends[index, HEAD])
+        while request != NOBODY:
+            yield request
+            request = int(self._state.place[request, BEHIND])
+
+    def _fail(self, failure: Failure, now: float) -> None:
+        """Lose all that the replica holds, and put its requests back into the global queue."""
+        index, state = failure.replica, self._state
+        self._pending -= 1
+        if self._status[index] not in (ACTIVE, DRAINING):
+            return
+        lost = list(self._held(index))
+        for request in lost:
+            book = state.work[request]
+            if book[LOST] == 0 and book[COMPUTED] > 0:
+                state.times[request, SINCE] = now
+            book[LOST] = max(book[LOST], book[COMPUTED])
+            book[PREFILL] = book[PROMPT] + book[MADE]
+            book[COMPUTED] = book[BLOCKS] = 0
+            state.place[request] = NOBODY
+        for gauge in (RUNNING_COUNT, WAITING_COUNT, WAITING_PROMPT_TOKENS, BLOCKS_USED):
+            state.gauges[index, gauge] = 0
+        state.ends[index] = NOBODY
+        if state.step_end[index] < math.inf:
+            state.tally[BUSY_TIME] -= state.step_end[index] - now
+        state.step_end[index] = math.inf
+        state.barren[index] = 0
+        if len(state.blocks):
+            empty_cache(state, index)
+        comes_back = self._status[index] == ACTIVE
+        self._status[index] = DOWN if comes_back else OFF
+        if comes_back:
+            self._at(now + failure.duration, partial(self._recover, index))
+            self._pending += failure.duration < math.inf
+        else:
+            self._end_payment(index, now)
+        self.requeued += len(lost)
+        self._dispatch.requeue(lost)
+        self._offer()
+
+    def _recover(self, index: int, now: float) -> None:
+        self._pending -= 1
+        self._status[index] = ACTIVE
+        self._offer()
+
+    def _scale(self, now: float) -> None:
+        """Ask the autoscaler and follow it."""
+        scaling, autoscaler = self._scaling, self._autoscaler
+        assert scaling is not None
+        assert autoscaler is not None
+        self.calls += 1
+        call = f"{type(autoscaler).__name__}.target, call {self.calls} at {now:.3f} s"
+        try:
+            target: Any = autoscaler.target(self._view(), now)
+            if isinstance(target, bool) or not isinstance(target, int | np.integer) or target < 0:
+                raise ValueError(f"it returned {target!r} where a whole number of replicas is expected")
+        except Exception as error:
+            raise PolicyError(complaint(autoscaler, "target", call, error)) from error
+        if self._idle_calls > PATIENCE and not self._pending:
+            raise PolicyError(
+                f"livelock at {now:.3f} s: for {PATIENCE} calls of {type(autoscaler).__name__}.target "
+                f"nothing else has happened, and {len(self._dispatch.queue)} requests wait in the "
+                "global queue"
+            )
+        target = min(max(int(target), scaling.min_replicas), scaling.max_replicas)
+        more = target - len(self._with(ACTIVE, STARTING, DOWN))
+        if more > 0:
+            self._grow(more, now)
+        elif more < 0:
+            self._shrink(-more, now)
+        self._offer()
+        self._at(now + scaling.interval, self._scale)
+
+    def _view(self) -> ClusterView:
+        return ClusterView(
+            self._dispatch.replicas,
+            starting=self._status.count(STARTING),
+            draining=self._status.count(DRAINING),
+            down=self._status.count(DOWN),
+            queued=len(self._dispatch.queue),
+            arrived=self.arrived,
+            completed=self.completed,
+        )
+
+    def _grow(self, more: int, now: float) -> None:
+        """Draining replicas stay; then new ones are started."""
+        assert self._scaling is not None
+        for index in [*self._with(DRAINING), *self._with(OFF)][:more]:
+            if self._status[index] == DRAINING:
+                self._status[index] = ACTIVE
+                continue
+            self._status[index] = STARTING
+            self._paid_from[index] = now
+            self._starts[index] += 1
+            start = self._starts[index]
+            ready = now + self._scaling.provisioning_time + self._scaling.load_time
+            self._at(ready, partial(self._ready, index, start))
+            self._pending += 1
+
+    def _ready(self, index: int, start: int, now: float) -> None:
+        self._pending -= 1
+        if self._status[index] == STARTING and self._starts[index] == start:
+            self._status[index] = ACTIVE
+            self._offer()
+
+    def _shrink(self, fewer: int, now: float) -> None:
+        """Starting replicas go first, the latest of them first; then those with the fewest requests drain."""
+        starting = sorted(self._with(STARTING), key=lambda index: (-self._paid_from[index], -index))
+        active = sorted(self._with(ACTIVE), key=lambda index: (self._load(index), -index))
+        for index in [*starting, *active][:fewer]:
+            if self._status[index] == STARTING:
+                self._status[index] = OFF
+                self._end_payment(index, now)
+            else:
+                self._status[index] = DRAINING
+                self._stop_if_empty(index, now)
+
+    def _load(self, index: int) -> int:
+        return int(self._gauges[index][WAITING_COUNT] + self._gauges[index][RUNNING_COUNT])
+
+    def _stop_if_empty(self, index: int, now: float) -> None:
+        if self._load(index) == 0:
+            self._status[index] = OFF
+            self._end_payment(index, now)
+            if len(self._state.blocks):
+                empty_cache(self._state, index)
+            self.draining = DRAINING in self._status
+
+    def _end_payment(self, index: int, now: float) -> None:
+        self._paid.append((self._paid_from[index], now))
+        self._paid_from[index] = math.inf

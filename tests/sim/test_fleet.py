@@ -1,0 +1,237 @@
+"""Replicas that come, go and fail, views that are stale, and runs that end before their requests do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim import Autoscaling, Cluster, Failure, PolicyError, Replica, Workload, workloads
+from sim.baselines import LeastLoadedQueue, RoundRobin
+from tests.sim.strategies import scenarios
+from tests.sim.test_core import digest
+
+checked = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+
+
+class Scripted:
+    """Asks for these numbers of replicas, one a call, the last for ever."""
+
+    def __init__(self, *targets: Any) -> None:
+        self.targets, self.views = list(targets), list[Any]()
+
+    def target(self, cluster: Any, now: float) -> Any:
+        self.views.append((now, len(cluster.replicas), cluster.starting, cluster.draining, cluster.queued))
+        return self.targets.pop(0) if len(self.targets) > 1 else self.targets[0]
+
+
+def steady(count: int, gap: float, output: int = 40) -> Workload:
+    """One request every `gap` seconds."""
+    return Workload.from_arrays(
+        arrival=np.arange(count) * gap, prompt_tokens=[50] * count, output_tokens=[output] * count
+    )
+
+
+def test_a_new_replica_takes_its_time_and_costs_from_the_start() -> None:
+    """Provisioning and loading pass before it is offered; it is paid for from the moment it is asked for."""
+    scaling = Autoscaling(max_replicas=2, interval=10, provisioning_time=7, load_time=5)
+    offered: list[tuple[float, int]] = []
+
+    class Watcher(RoundRobin):
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            offered.append((now, len(replicas)))
+            return super().route(queue, replicas, now)
+
+    run = Cluster(replicas=1, autoscaling=scaling).run(steady(60, 1.0), Watcher(), autoscaler=Scripted(2))
+    assert {number for now, number in offered if now < 22} == {1}
+    assert min(now for now, number in offered if number == 2) == 22
+    end = run.totals["end"]
+    assert run.metrics["gpu_hours"] * 3600 == pytest.approx(end + end - 10)
+
+
+def test_a_replica_drains_before_it_stops() -> None:
+    """It gets no new requests, finishes those it has, and is paid for until then."""
+    scaling = Autoscaling(max_replicas=2, interval=2)
+    scaler = Scripted(2, 1)
+    run = Cluster(replicas=2, autoscaling=scaling).run(steady(40, 0.5, 150), RoundRobin(), autoscaler=scaler)
+    assert np.isfinite(run.requests["finish"]).all()
+    on_second = run.requests["replica"] == 1
+    assert on_second.any()
+    assert run.requests["arrival"][on_second].max() < 4
+    last = run.requests["finish"][on_second].max()
+    assert last > 4
+    assert run.metrics["gpu_hours"] * 3600 == pytest.approx(run.totals["end"] + last)
+    assert [view[1:4] for view in scaler.views[:3]] == [(2, 0, 0), (2, 0, 0), (1, 0, 1)]
+
+
+def test_starting_replicas_are_given_up_first_and_draining_ones_kept() -> None:
+    """What is not ready yet goes before what serves; what still drains comes back at once."""
+    scaling = Autoscaling(max_replicas=3, interval=1, provisioning_time=100, load_time=0)
+    scaler = Scripted(3, 2, 1, 2, 2)
+    Cluster(replicas=2, autoscaling=scaling).run(steady(20, 0.5, 200), RoundRobin(), autoscaler=scaler)
+    assert [view[1:4] for view in scaler.views[:5]] == [(2, 0, 0), (2, 1, 0), (2, 0, 0), (1, 0, 1), (2, 0, 0)]
+
+
+@checked
+@given(
+    scenario=scenarios(), targets=st.lists(st.integers(0, 5), min_size=1, max_size=8), seed=st.integers(0, 9)
+)
+def test_no_request_is_lost(scenario: tuple[Cluster, Workload], targets: list[int], seed: int) -> None:
+    """Whatever comes, goes and fails: every request finishes once, in the same way each time."""
+    cluster, workload = scenario
+    scaling = Autoscaling(max_replicas=5, interval=0.3, provisioning_time=0.2, load_time=0.1 * seed)
+    cluster = replace(cluster, autoscaling=scaling)
+    runs = [cluster.run(workload, LeastLoadedQueue(), autoscaler=Scripted(*targets)) for _ in range(2)]
+    assert np.isfinite(runs[0].requests["finish"]).all()
+    assert (runs[0].requests["tokens_made"] == workload.output_tokens).all()
+    assert digest(runs[0]) == digest(runs[1])
+    assert all(np.isfinite(value) for value in runs[0].metrics.values())
+    end, begin = runs[0].totals["end"], float(workload.arrival[0])
+    assert (end - begin) * 0.999 <= runs[0].metrics["gpu_hours"] * 3600 <= (end - begin) * 5.001
+
+
+def test_a_failed_replicas_requests_start_again_elsewhere() -> None:
+    """They go back to the queue in order of arrival, keep what has streamed, and nothing is lost."""
+    cluster = Cluster(replicas=2, failures=(Failure(0, at=5.0, duration=20.0),))
+    run = cluster.run(steady(30, 0.2, 100), RoundRobin())
+    assert run.metrics["requeued"] > 0
+    assert np.isfinite(run.requests["finish"]).all()
+    assert (run.requests["first_token"] <= run.requests["finish"]).all()
+    during = (run.requests["arrival"] >= 5) & (run.requests["arrival"] < 25)
+    assert (run.requests["replica"][during] == 1).all()
+    assert run.metrics["recompute_share"] > 0
+
+
+def test_if_all_fail_for_ever_requests_are_unfinished_not_forgotten() -> None:
+    """They are in the table and in the metrics, and no router is blamed."""
+    run = Cluster(replicas=1, failures=(Failure(0, at=5.0, duration=math.inf),)).run(
+        steady(10, 1.0), RoundRobin()
+    )
+    assert 0 < run.metrics["unfinished_fraction"] < 1
+    assert len(run.requests["finish"]) == 10
+
+
+def test_at_the_horizon_what_is_unfinished_counts_with_the_time_so_far() -> None:
+    """Requests that arrived are in the table and the metrics; those of later are not."""
+    cluster, workload = Cluster(replicas=1), workloads.sharegpt_bursty(8.0, 100, seed=1)
+    run, whole = cluster.run(workload, RoundRobin(), horizon=30.0), cluster.run(workload, RoundRobin())
+    table = run.requests
+    arrived = int((workload.arrival <= 30).sum())
+    assert len(table["arrival"]) == arrived
+    finished = whole.requests["finish"][:arrived] <= 30
+    assert (np.isfinite(table["finish"]) == finished).all()
+    assert (table["finish"][finished] == whole.requests["finish"][:arrived][finished]).all()
+    waited = np.where(finished, table["finish"], 30.0) - table["arrival"]
+    assert run.metrics["mean_response_time"] == pytest.approx(waited.mean())
+    assert run.metrics["unfinished_fraction"] == 1 - finished.mean() > 0
+    assert run.metrics["duration"] == 30
+
+
+def test_stale_views_change_only_when_they_are_published() -> None:
+    """Between two publications the engine's gauges stand still, whatever happens."""
+    seen: list[tuple[float, tuple[int, ...]]] = []
+
+    class Watcher(RoundRobin):
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            seen.append((now, tuple(v for r in replicas for v in (r.waiting, r.running, r.blocks_used))))
+            return super().route(queue, replicas, now)
+
+    Cluster(staleness=2.0).run(workloads.sharegpt_bursty(8.0, 60, seed=1), Watcher())
+    by_window: dict[int, set[tuple[int, ...]]] = {}
+    for now, gauges in seen:
+        by_window.setdefault(math.ceil(now / 2.0), set()).add(gauges)
+    assert len(by_window) > 20
+    assert max(map(len, by_window.values())) == 1
+    assert len(set.union(*by_window.values())) > 10
+
+
+def test_each_request_has_its_own_slo() -> None:
+    """A request without one keeps it if it finishes."""
+    columns: dict[str, Any] = {"arrival": [0.0] * 4, "prompt_tokens": [10] * 4, "output_tokens": [20] * 4}
+    workload = Workload.from_arrays(**columns, ttft_slo=[1e-6, 9, np.nan, 9], tpot_slo=[9, 1e-6, np.nan, 9])
+    assert Cluster(replicas=1).run(workload, RoundRobin()).metrics["slo_attainment"] == 0.5
+    with pytest.raises(ValueError, match=r"ttft_slo of row 1 is 0.0; expected a positive number of seconds"):
+        Workload.from_arrays(**columns, ttft_slo=[1, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Autoscaling(max_replicas=0),
+            "max_replicas=0; expected a whole number from 1 to 10000 replicas",
+        ),
+        (lambda: Autoscaling(min_replicas=9), "min_replicas=9; expected a whole number from 1 to 8 replicas"),
+        (lambda: Autoscaling(interval=0), "interval=0; expected a number from 0.001 .* seconds between two"),
+        (lambda: Autoscaling(load_time=math.nan), "load_time=nan; expected a number .* seconds"),
+        (lambda: Failure(0, at=-1), "at=-1; expected a number of at least 0 seconds"),
+        (lambda: Failure(0.5, at=1), "replica=0.5; expected a whole number"),  # type: ignore[arg-type]
+        (lambda: Cluster(failures=(Failure(4, 1.0),)), r"failures holds Failure\(replica=4.* from 0 to 3"),
+        (lambda: Cluster(staleness=-1.0), "staleness=-1.0; expected a number from 0 to 3600 seconds between"),
+        (lambda: Cluster(each=(Replica(),)), "each has 1 entries; expected one per replica, 4 in all"),
+        (lambda: Replica(kv_blocks=0), "kv_blocks=0; expected a whole number from 2"),
+        (lambda: Cluster(autoscaling=3), r"autoscaling=3; expected sim.Autoscaling"),  # type: ignore[arg-type]
+        (
+            lambda: Cluster().run(steady(1, 1), RoundRobin(), horizon=0),
+            "horizon=0; expected a number .* seconds",
+        ),
+        (
+            lambda: Cluster().run(steady(1, 1), RoundRobin(), autoscaler=Scripted(1)),
+            "an autoscaler and autoscaling=None; expected sim.Autoscaling",
+        ),
+    ],
+)
+def test_a_setting_out_of_range_is_named(make: Any, message: str) -> None:
+    """Field, value, range and unit."""
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+class Raises:
+    def target(self, cluster: Any, now: float) -> int:
+        raise KeyError("my bug")
+
+
+@pytest.mark.parametrize(
+    ("autoscaler", "message"),
+    [
+        (Raises(), r"Raises.target, call 1 at 15.000 s: KeyError: 'my bug' .*test_fleet.py, line"),
+        (
+            Scripted("many"),
+            r"Scripted.target, .* it returned 'many' where a whole number .*test_fleet.py, line",
+        ),
+        (Scripted(-1), "it returned -1 where a whole number of replicas"),
+        (Scripted, "an autoscaler is an object with a method target"),
+    ],
+)
+def test_a_broken_autoscaler_is_told_what_it_did(autoscaler: Any, message: str) -> None:
+    """Every breach ends in a PolicyError that shows the call."""
+    with pytest.raises(PolicyError, match=message):
+        Cluster(autoscaling=Autoscaling()).run(steady(30, 1.0), RoundRobin(), autoscaler=autoscaler)
+
+
+def test_a_queue_that_is_never_drained_is_noticed() -> None:
+    """An autoscaler's calls alone do not keep a run alive for ever."""
+    holder: Any = type("Holder", (), {"route": lambda self, queue, replicas, now: []})()
+    with pytest.raises(PolicyError, match=r"livelock at .* nothing else has happened, and 3 requests wait"):
+        Cluster(autoscaling=Autoscaling()).run(steady(3, 1.0), holder, autoscaler=Scripted(4))
+
+
+def test_a_replica_that_is_down_takes_no_requests() -> None:
+    """A router that remembers a replica and sends to it while it is down is told so."""
+
+    class Stubborn:
+        def __init__(self) -> None:
+            self.first: Any = None
+
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            self.first = self.first or replicas[0]
+            return [(request, self.first) for request in queue]
+
+    with pytest.raises(PolicyError, match=r"which takes no requests now \(down, draining or stopped\)"):
+        Cluster(failures=(Failure(0, 2.0),)).run(steady(30, 1.0), Stubborn())
