@@ -34,6 +34,9 @@ shall not bend the fit where it can be good."""
 
 REWEIGHTINGS = 8
 
+ALIKE = 1e-3
+"""Weight of the wish that neighbouring slopes are alike: it decides only where nothing was measured."""
+
 BEYOND = 2.0
 """Rows count up to this many times the KV tokens that fit into the cache, so that its border is no edge."""
 
@@ -146,15 +149,10 @@ def _decode_rows(rows: Attention, beside: Floats) -> tuple[DecodeRow, ...]:
         of = rows.decodes == decodes
         if of.sum() >= 2:  # a fixed part and a slope
             columns = np.hstack([np.ones((of.sum(), 1)), _by_segment(rows.where(of))])
-            fixed, *slopes = _weighted(columns, rows.seconds[of], beside[of])
-            found.append(DecodeRow(int(decodes), fixed, _known(slopes, columns[:, 1:])))
+            alike = _alike(1 + SEGMENTS, np.array([decodes]), 1)
+            fixed, *slopes = _weighted(columns, rows.seconds[of], beside[of], alike)
+            found.append(DecodeRow(int(decodes), fixed, tuple(slopes)))
     return tuple(found)
-
-
-def _known(slopes: list[float], columns: Floats) -> tuple[float, ...]:
-    """The slopes, those beyond the longest context measured as the last one within."""
-    last = max(int(part) for part in np.flatnonzero(columns.any(axis=0)))
-    return (*slopes[: last + 1], *([slopes[last]] * (len(slopes) - last - 1)))
 
 
 def _prefill(rows: Attention, beside: Floats) -> tuple[Prefill, tuple[DecodeRow, ...]]:
@@ -174,15 +172,16 @@ def _prefill(rows: Attention, beside: Floats) -> tuple[Prefill, tuple[DecodeRow,
     by_pairs = rows.chunks * rows.chunk > 256
     for _ in range(20):
         bound = np.stack([np.where(by_pairs, pairs, 0.0), np.where(by_pairs, 0.0, keys)], axis=1)
-        found = _weighted(np.hstack([bound, _chunk_columns(rows), *decoding]), rows.seconds, beside)
+        columns = np.hstack([bound, _chunk_columns(rows), *decoding])
+        alike = _alike(columns.shape[1], counts, 5 + len(counts))
+        found = _weighted(columns, rows.seconds, beside, alike)
         before, by_pairs = by_pairs, pairs * found[0] >= keys * found[1]
         if (before == by_pairs).all():
             break
     per_pair, per_key, fixed, per_token, per_grid = found[:5]
     fixeds, slopes = found[5 : 5 + len(counts)], np.array(found[5 + len(counts) :]).reshape(-1, SEGMENTS)
     return Prefill(per_pair, per_key, fixed, per_token, per_grid), tuple(
-        DecodeRow(int(n), fixeds[row], _known(slopes[row].tolist(), of[:, [row]] * read))
-        for row, n in enumerate(counts)
+        DecodeRow(int(n), fixeds[row], tuple(slopes[row].tolist())) for row, n in enumerate(counts)
     )
 
 
@@ -211,9 +210,21 @@ def _with_stragglers(
     return tuple(straggling(row, ~beside) for row in decode), tuple(straggling(row, beside) for row in mixed)
 
 
-def _weighted(columns: Floats, seconds: Floats, beside: Floats) -> list[float]:
+def _alike(width: int, counts: Floats, first: int) -> Floats:
+    """Rows that say: the slopes of neighbouring segments, from column `first` on, are the same."""
+    rows = np.zeros((len(counts), SEGMENTS - 1, width))
+    for row, decodes in enumerate(counts):
+        for part in range(SEGMENTS - 1):
+            column = first + row * SEGMENTS + part
+            rows[row, part, column : column + 2] = decodes * 1024.0, -decodes * 1024.0
+    return rows.reshape(-1, width)
+
+
+def _weighted(columns: Floats, seconds: Floats, beside: Floats, alike: Floats) -> list[float]:
     """Least squares of the error relative to the step; what exceeds SMALL counts linearly (Huber)."""
-    relative, target = columns / (seconds + beside)[:, None], seconds / (seconds + beside)
+    step = seconds + beside
+    relative = np.vstack([columns / step[:, None], alike * (ALIKE / step.mean())])
+    target = np.concatenate([seconds / step, np.zeros(len(alike))])
     root = np.ones(len(target))
     for _ in range(REWEIGHTINGS):
         found = nonnegative_least_squares(relative * root[:, None], target * root)
