@@ -6,9 +6,11 @@ times only. Nothing here or in the profiles is tuned on the runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,14 +38,15 @@ class Served:
     """Tokens found in the prefix cache."""
 
 
-def simulate(case: Case, *, cuda_graphs: bool = True) -> Served:
-    """The run on the plain Python engine, `sim.vllm_steps`."""
+def simulate(case: Case, *, cuda_graphs: bool = True, hide_cpu: bool | None = None) -> Served:
+    """The run on the plain Python engine, `sim.vllm_steps`; CPU work is hidden by the GPU's if scheduling is
+    asynchronous, unless told otherwise."""
     settings = case.settings
     tables = case.profile.tables(
         settings.max_num_batched_tokens,
         settings.max_num_seqs,
         cuda_graphs=cuda_graphs,
-        async_scheduling=settings.async_scheduling,
+        async_scheduling=settings.async_scheduling if hide_cpu is None else hide_cpu,
     )
     steps = 0
 
@@ -78,19 +81,23 @@ def simulate_compiled(case: Case) -> Served:
     if "engine" not in {field.name for field in fields(Cluster)}:
         raise ValueError("Cluster has no engine='vllm' in this version; use --engine steps")
     settings = case.settings
+    more: dict[str, Any] = {"engine": "vllm", "prefix_caching": settings.enable_prefix_caching}
     cluster = Cluster(
         replicas=1,
         gpu=case.profile.gpu,
         model=case.profile.model,
-        kv_blocks=settings.kv_blocks - 1,
+        kv_blocks=settings.kv_blocks,
         block_size=settings.block_size,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
-        watermark=0.0,
-        **{"engine": "vllm"},  # type: ignore[arg-type]
+        **more,
     )
+    numbers: dict[Hashable, int] = {}
+    rows = [[numbers.setdefault(key, len(numbers)) for key in keys] for keys in case.prefix_keys]
+    prefixes: Any = importlib.import_module("sim.prefixes")
+    shared: dict[str, Any] = {"prefixes": prefixes.Prefixes.from_rows(rows, settings.block_size)}
     workload = Workload.from_arrays(
-        arrival=case.arrival, prompt_tokens=case.prompt_tokens, output_tokens=case.output_tokens
+        arrival=case.arrival, prompt_tokens=case.prompt_tokens, output_tokens=case.output_tokens, **shared
     )
     run = cluster.run(workload, RoundRobin())
     columns = run.requests
@@ -156,10 +163,11 @@ def _table(case: Case, served: Served) -> Iterator[str]:
 def _ablations(case: Case) -> Iterator[str]:
     """The same errors with one piece of the model changed at a time."""
     settings, profile = case.settings, case.profile
+    in_time = replace(case, settings=replace(settings, async_scheduling=False))
     changed = {
         "as it is": case,
         "no prefix caching": replace(case, settings=replace(settings, enable_prefix_caching=False)),
-        "no async scheduling": replace(case, settings=replace(settings, async_scheduling=False)),
+        "no async scheduling": in_time,
         "CPU 0 ms a step": replace(case, profile=replace(profile, cpu=0.0)),
         "CPU 5 ms a step": replace(case, profile=replace(profile, cpu=5e-3)),
         "CPU 10 ms a step": replace(case, profile=replace(profile, cpu=1e-2)),
@@ -172,6 +180,7 @@ def _ablations(case: Case) -> Iterator[str]:
     yield f"  {'ablation':22s}" + "".join(f"{m + ' ' + s:>15s}" for m in Times._fields for s in PROMISED)
     for name, other in changed.items():
         yield _ablation(name, other, simulate(other))
+    yield _ablation("no async, CPU hidden", case, simulate(in_time, hide_cpu=True))
     yield _ablation("no graph padding", case, simulate(case, cuda_graphs=False))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sim import validate
+from sim import Cluster, validate
 from sim.__main__ import main
 from sim.ground_truth import RUNS, Times, read_cases
 
@@ -93,7 +93,7 @@ def test_the_report_shows_each_error(tmp_path: Path) -> None:
     table = list(validate._table(case, served))
     assert all(line.count("-50.0%") == 4 for line in table[1:4])
     assert "the worst is 50.0%" in table[-1]
-    assert len(list(validate._ablations(case))) == 11
+    assert len(list(validate._ablations(case))) == 12
 
 
 def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,13 +120,13 @@ def test_within_five_percent_of_vllm(run: str) -> None:
             assert simulated == pytest.approx(measured, rel=validate.WITHIN), (metric, statistic)
 
 
-@needs_runs
-def test_the_compiled_core_agrees() -> None:
-    """Where the cluster has the vLLM engine, it serves the measured runs as the plain Python one does."""
-    case = read_cases(DATA)[0][0]
-    try:
-        compiled = validate.ENGINES["cluster"](case)
-    except ValueError as error:
-        pytest.skip(str(error))
-    plain = validate.simulate(case)
-    assert compiled.times.response.mean() == pytest.approx(plain.times.response.mean(), rel=0.02)
+@pytest.mark.skipif(
+    "engine" in {field.name for field in fields(Cluster)}, reason="the cluster has engine='vllm'"
+)
+def test_without_a_compiled_engine_the_command_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--engine cluster` waits for `Cluster(engine="vllm")`."""
+    write_run(tmp_path)
+    assert main(["validate", "--engine", "cluster", "--data", str(tmp_path)]) == 1
+    assert "use --engine steps" in capsys.readouterr().err
