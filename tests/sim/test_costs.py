@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,3 +220,19 @@ def test_a_cluster_runs_on_each(gpu: str) -> None:
         for name in (gpu, "a10")
     )
     assert 0 < seconds < a10
+
+
+def test_the_page_runs() -> None:
+    """The snippet of docs/cost-models.md, and its figures of step times."""
+    page = (Path(__file__).parents[2] / "docs" / "cost-models.md").read_text("utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(snippet, {})
+    shown = re.findall(r"^\| .* \| ([\d.]+)(?: ms)? \| ([\d.]+)(?: ms)? \|$", page, re.MULTILINE)
+    names = ["a10", "a100-80g", "h100", "h100 x 4", "h200", "rtx-4090", "rtx-pro-6000"]
+    assert len(shown) == len(names)
+    for name, figures in zip(names, shown, strict=True):
+        four = name.endswith("x 4")
+        profile = costs.profile(name.split()[0], "llama-3-70b" if four else "llama-3-8b", 4 if four else 1)
+        tables = profile.tables(2048, 256, cuda_graphs=True, async_scheduling=True)
+        for one, figure in zip((batch(*[1000] * 32), batch(chunks=((2048, 0),))), figures, strict=True):
+            assert 1e3 * step_seconds(tables, *one) == pytest.approx(float(figure), abs=0.06), name
