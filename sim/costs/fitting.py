@@ -41,6 +41,10 @@ BEYOND = 2.0
 """Rows count up to this many times the KV tokens that fit into the cache, so that its border is no edge."""
 
 
+SHORT = 2048
+"""KV tokens of a prefix or a context up to which errors are shown apart."""
+
+
 class Fit(NamedTuple):
     """A fitted profile and its errors by part; of attention also relative to the whole step."""
 
@@ -65,7 +69,14 @@ def fit(
     prefill, mixed = _prefill(rows.where(~alone), beside[~alone])
     if measured.skew is not None:
         decode, mixed = _with_stragglers(decode, mixed, prefill, measured, kv_tokens)
-    for name, chosen in (("decode", alone), ("prefill", (rows.chunks > 0) & ~together), ("mixed", together)):
+    short = (rows.prefix <= SHORT) & (rows.context <= SHORT)
+    parts = {
+        "decode": alone,
+        "prefill": (rows.chunks > 0) & ~together,
+        "mixed": together,
+        "short mixed": together & short,
+    }
+    for name, chosen in parts.items():
         if chosen.any():
             part = rows.where(chosen)
             value = attention_seconds(part, prefill, decode, mixed)
