@@ -38,7 +38,7 @@ class Served:
     """Tokens found in the prefix cache."""
 
 
-def simulate(case: Case, *, cuda_graphs: bool = True, hide_cpu: bool | None = None) -> Served:
+def simulate(case: Case, *, cuda_graphs: bool | None = None, hide_cpu: bool | None = None) -> Served:
     """The run on the plain Python engine, `sim.vllm_steps`; CPU work is hidden by the GPU's if scheduling is
     asynchronous, unless told otherwise."""
     settings = case.settings

@@ -49,6 +49,7 @@ A10 = Profile(
     decode_rows=(DecodeRow(1, fixed=0.0, per_kv_token=(131_072 / A10_BANDWIDTH,)),),
     prefill_terms=Prefill(per_pair=524_288 / A10_FLOPS),
     time_scale=1.025,
+    cuda_graphs=False,
     basis={
         "linear": "measured",
         "elementwise": "measured",

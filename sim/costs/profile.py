@@ -90,6 +90,8 @@ class Profile:
     """CPU seconds a step: scheduling, input preparation, launches, output."""
     time_scale: float = 1.0
     """Factor on all GPU time."""
+    cuda_graphs: bool = True
+    """Whether small steps are padded to the sizes of vLLM's CUDA graphs."""
     precision: str = "bf16"
     tensor_parallel: int = 1
     basis: Mapping[str, Basis] = field(default_factory=dict, compare=False)
@@ -140,17 +142,16 @@ class Profile:
         max_seqs: int,
         time_scale: float = 1.0,
         *,
-        cuda_graphs: bool = False,
+        cuda_graphs: bool | None = None,
         async_scheduling: bool = False,
     ) -> Tables:
         """The arrays of `sim.costs.step` for steps of up to `max_tokens` tokens and `max_seqs` requests.
 
-        With `cuda_graphs` the linear parts are padded as vLLM pads them; with `async_scheduling` CPU work
-        runs beside the GPU's.
+        `cuda_graphs` overrules the profile's own; with `async_scheduling` CPU work runs beside the GPU's.
         """
         scale = self.time_scale * time_scale
         linear = self.linear_table(max_tokens, time_scale)
-        if cuda_graphs:
+        if self.cuda_graphs if cuda_graphs is None else cuda_graphs:
             sizes = capture_sizes(max_seqs)
             for low, high in pairwise((0, *(size for size in sizes if size <= max_tokens))):
                 linear[low + 1 : high] = linear[high]
