@@ -105,7 +105,7 @@ def simulate_compiled(case: Case) -> Served:
         Times.of(case.arrival, columns["first_token"], columns["finish"], case.output_tokens),
         int(run.totals["steps"]),
         int(columns["restarts"].sum()),
-        int(run.totals.get("cached_tokens", 0)),
+        int(run.totals.get("hit_tokens", 0)),
     )
 
 
