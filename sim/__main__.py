@@ -1,4 +1,4 @@
-"""The command line: `python -m sim run | compare | describe | bench | paper | curve`."""
+"""The command line: `python -m sim COMMAND`; `--help` lists them."""
 
 from __future__ import annotations
 
@@ -48,6 +48,21 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
         from sim import paper
 
         return paper.report(options.data, options.resamplings)
+    if options.command == "fit":
+        from sim import fit
+
+        recipes = fit.chosen(
+            options.source, options.gpu, options.model, options.tensor_parallel, options.folder
+        )
+        return fit.report(recipes, options.data, options.out)
+    if options.command == "profiles":
+        from sim import fit
+
+        return fit.profiles()
+    if options.command == "validate":
+        from sim import validate
+
+        return validate.report(options.data, options.engine, options.ablate)
     from sim import curve
 
     return curve.report(options.seeds, options.duration, not options.unconditioned)
@@ -104,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     curve.add_argument(
         "--unconditioned", action="store_true", help="let the realised rate vary with the seed"
     )
+    _add_costs(commands)
     return parser
 
 
@@ -112,6 +128,40 @@ def _seed(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number of at least 0")
     return number
+
+
+def _add_costs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    data = Path("../shared/data")
+    fit = commands.add_parser("fit", help="fit cost profiles to measured operator times")
+    fit.add_argument(
+        "--source",
+        choices=("shipped", "aiconfigurator", "llmservingsim", "roofline", "vidur"),
+        default="shipped",
+        help="the tool that took the measurements; shipped: as the profiles of this package (default)",
+    )
+    fit.add_argument("--gpu", help="as the profile shall be called; shipped: fit only this one's")
+    fit.add_argument("--model", help="as --gpu")
+    fit.add_argument("--tensor-parallel", type=_positive, default=1, help="GPUs per replica (default 1)")
+    fit.add_argument("--folder", help="of the measurements, below --data")
+    fit.add_argument(
+        "--data", type=Path, default=data, help="folder that holds profiles/ (default %(default)s)"
+    )
+    fit.add_argument("--out", type=Path, help="folder to write the profiles to; none: show the errors only")
+    commands.add_parser("profiles", help="what cost profiles there are, and what of them is not measured")
+    validate = commands.add_parser("validate", help="the simulator against measured vLLM runs")
+    validate.add_argument(
+        "--data",
+        type=Path,
+        default=data,
+        help="folder that holds ground_truth/ and traces/ (default %(default)s)",
+    )
+    validate.add_argument(
+        "--engine",
+        choices=("steps", "cluster"),
+        default="steps",
+        help="the plain Python engine, or the compiled core (default %(default)s)",
+    )
+    validate.add_argument("--ablate", action="store_true", help="also without each piece of the model")
 
 
 def _positive(text: str) -> int:

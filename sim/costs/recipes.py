@@ -1,0 +1,154 @@
+"""The shipped profiles: which measurements each is fitted to, and the same for measurements of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sim.costs.fitting import Fit, fit
+from sim.costs.measured import Measurements
+from sim.costs.profile import Basis
+from sim.costs.shapes import GPUS, MODELS, kv_blocks
+from sim.costs.sources import aiconfigurator, llmservingsim, roofline, vidur
+
+__all__ = ["SHIPPED", "SOURCES", "Recipe", "make"]
+
+PROFILES = Path("profiles")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A profile to be fitted."""
+
+    gpu: str
+    model: str
+    source: str
+    """One of SOURCES."""
+    folder: str
+    """Of the measurements, below the data folder."""
+    tensor_parallel: int = 1
+    linear: str = ""
+    """A Vidur mlp.csv to take the layers from, instead of the source's matrix products and a roofline."""
+
+    @property
+    def file(self) -> str:
+        """Name of the profile's file."""
+        return f"{self.gpu}__{self.model}__tp{self.tensor_parallel}.toml"
+
+
+SHIPPED = (
+    Recipe(
+        "a100-80g",
+        "llama-3-8b",
+        "aiconfigurator",
+        "profiles/aiconfigurator/a100_sxm",
+        linear="profiles/vidur_a100_llama3_8b/mlp.csv",
+    ),
+    Recipe("h100", "llama-3-8b", "aiconfigurator", "profiles/aiconfigurator/h100_sxm"),
+    Recipe("h100", "llama-3-70b", "aiconfigurator", "profiles/aiconfigurator/h100_sxm", tensor_parallel=4),
+    Recipe("h200", "llama-3-8b", "aiconfigurator", "profiles/aiconfigurator/h200_sxm"),
+    Recipe(
+        "rtx-4090",
+        "llama-3-8b",
+        "llmservingsim",
+        "profiles/llmservingsim/RTX4090/meta-llama/Llama-3.1-8B/bf16/tp1",
+    ),
+    Recipe(
+        "rtx-pro-6000",
+        "llama-3-8b",
+        "llmservingsim",
+        "profiles/llmservingsim/RTXPRO6000/meta-llama/Llama-3.1-8B/bf16/tp1",
+    ),
+)
+
+
+def make(recipe: Recipe, data: Path) -> Fit:
+    """Fit a profile; FileNotFoundError or ValueError if its measurements are missing or of another model."""
+    if recipe.model not in MODELS:
+        raise ValueError(f"model={recipe.model!r} has no sizes here; there is {', '.join(MODELS)}")
+    if recipe.gpu not in GPUS:
+        raise ValueError(f"gpu={recipe.gpu!r} has no data sheet here; there is {', '.join(GPUS)}")
+    blocks = kv_blocks(recipe.gpu, recipe.model, tensor_parallel=recipe.tensor_parallel)
+    return fit(
+        SOURCES[recipe.source](recipe, data),
+        gpu=recipe.gpu,
+        model=recipe.model,
+        precision="bf16",
+        tensor_parallel=recipe.tensor_parallel,
+        kv_tokens=16 * blocks,
+    )
+
+
+def _llmservingsim(recipe: Recipe, data: Path) -> Measurements:
+    if recipe.tensor_parallel != 1:
+        raise ValueError(
+            f"LLMServingSim's folders hold no all-reduce; tensor_parallel={recipe.tensor_parallel!r}"
+        )
+    return llmservingsim.read(data / recipe.folder, MODELS[recipe.model])
+
+
+def _aiconfigurator(recipe: Recipe, data: Path) -> Measurements:
+    model, sheet, folder, gpus = (
+        MODELS[recipe.model],
+        GPUS[recipe.gpu],
+        data / recipe.folder,
+        recipe.tensor_parallel,
+    )
+    basis: dict[str, Basis] = {"linear": "measured", "elementwise": "roofline", "sampler": "roofline"}
+    source = f"aiconfigurator {folder.name}"
+    if recipe.linear:
+        linear = vidur.read_linear(data / recipe.linear, model, gpus)
+        basis["elementwise"] = "measured"
+        source += f"; layers {'/'.join(Path(recipe.linear).parts[-2:])}"
+    else:
+        linear = aiconfigurator.read_products(folder, model, gpus)
+        linear += roofline.elementwise(model, sheet, gpus, linear.at)
+    head = aiconfigurator.read_head(folder, model, gpus)
+    communication = aiconfigurator.read_all_reduces(folder, model, gpus) if gpus > 1 else None
+    if communication is not None:
+        basis["communication"] = "measured"
+    return Measurements(
+        source=source,
+        linear=linear,
+        head=head + roofline.sampler(model, sheet, head.at),
+        attention=aiconfigurator.read_attention(folder, model, gpus),
+        communication=communication,
+        basis={**basis, "head": "measured"},
+    )
+
+
+def _vidur(recipe: Recipe, data: Path) -> Measurements:
+    """mlp.csv and, where there is one, attention.csv; a roofline for the rest."""
+    model, sheet, folder = MODELS[recipe.model], GPUS[recipe.gpu], data / recipe.folder
+    basis: dict[str, Basis] = {
+        "linear": "measured",
+        "elementwise": "measured",
+        "head": "roofline",
+        "sampler": "roofline",
+    }
+    if (folder / "attention.csv").is_file():
+        attention = vidur.read_attention(folder / "attention.csv", model)
+    else:
+        attention = roofline.attention(model, sheet)
+        basis |= {"decode": "roofline", "prefill": "roofline"}
+    return Measurements(
+        source=f"Vidur profile {folder.name}",
+        linear=vidur.read_linear(folder / "mlp.csv", model),
+        head=roofline.head(model, sheet) + roofline.sampler(model, sheet),
+        attention=attention,
+        basis=basis,
+    )
+
+
+def _roofline(recipe: Recipe, data: Path) -> Measurements:
+    return roofline.measurements(MODELS[recipe.model], GPUS[recipe.gpu], recipe.tensor_parallel)
+
+
+SOURCES: dict[str, Callable[[Recipe, Path], Measurements]] = {
+    "aiconfigurator": _aiconfigurator,
+    "llmservingsim": _llmservingsim,
+    "roofline": _roofline,
+    "vidur": _vidur,
+}
+"""By the tool that took the measurements."""

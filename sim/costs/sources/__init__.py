@@ -1,0 +1,1 @@
+"""Readers of measured operator times: one file per tool that took them."""

@@ -1,0 +1,119 @@
+"""The file of a fitted profile: its coefficients as TOML, in microseconds, five digits each."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sim.costs.profile import PARTS, DecodeRow, Prefill, Profile
+from sim.costs.step import CONTEXT_KNOTS
+
+__all__ = ["read", "text"]
+
+_MICRO = 1e-6
+_TERMS = ("per_pair", "per_key", "fixed", "per_token", "per_grid")
+
+
+@cache
+def read(path: Path) -> Profile:
+    """The profile in that file; ValueError that names the file if it is not one."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+        return _profile(table)
+    except (KeyError, TypeError, ValueError) as error:  # TOMLDecodeError is a ValueError
+        raise ValueError(
+            f"{str(path)!r} is no cost profile: {type(error).__name__} {error}; "
+            "make it with `python -m sim fit`"
+        ) from error
+
+
+def text(profile: Profile) -> str:
+    """The content of a profile's file."""
+    lines = [
+        f"gpu = {_quoted(profile.gpu)}",
+        f"model = {_quoted(profile.model)}",
+        f"precision = {_quoted(profile.precision)}",
+        f"tensor_parallel = {profile.tensor_parallel}",
+        f"source = {_quoted(profile.source)}",
+        f"cpu_us = {_number(profile.cpu)}",
+        *_points("linear", "tokens in the step, us", profile.linear_points),
+        *_points("head", "requests in the step, us", profile.head_points),
+        *_points("communication", "tokens in the step, us", profile.communication_points),
+        *_rows("decode", profile.decode_rows),
+        *_rows("mixed", profile.mixed_rows),
+        "",
+        "[prefill]",
+        *(f"{name}_us = {_number(getattr(profile.prefill_terms, name))}" for name in _TERMS),
+        "",
+        "[basis]",
+        *(f"{part} = {_quoted(profile.basis[part])}" for part in PARTS if part in profile.basis),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _profile(table: dict[str, Any]) -> Profile:
+    unknown = set(table["basis"]) - set(PARTS)
+    if unknown:
+        raise ValueError(f"basis of unknown parts {sorted(unknown)}")
+    return Profile(
+        gpu=table["gpu"],
+        model=table["model"],
+        precision=table["precision"],
+        tensor_parallel=table["tensor_parallel"],
+        source=table["source"],
+        cpu=table["cpu_us"] * _MICRO,
+        linear_points=_pairs(table["linear"]),
+        head_points=_pairs(table["head"]),
+        communication_points=_pairs(table["communication"]),
+        decode_rows=_decode_rows(table["decode"]),
+        mixed_rows=_decode_rows(table["mixed"]),
+        prefill_terms=Prefill(**{name: table["prefill"][f"{name}_us"] * _MICRO for name in _TERMS}),
+        basis=table["basis"],
+    )
+
+
+def _pairs(rows: list[list[float]]) -> tuple[tuple[int, float], ...]:
+    return tuple((int(at), us * _MICRO) for at, us in rows)
+
+
+def _decode_rows(rows: list[list[float]]) -> tuple[DecodeRow, ...]:
+    return tuple(
+        DecodeRow(int(decodes), fixed * _MICRO, tuple(us * _MICRO for us in slopes), straggler * _MICRO)
+        for decodes, fixed, straggler, *slopes in rows
+    )
+
+
+def _points(name: str, columns: str, points: tuple[tuple[int, float], ...]) -> list[str]:
+    if not points:
+        return [f"{name} = []"]
+    return [f"{name} = [  # {columns}", *(f"    [{at}, {_number(value)}]," for at, value in points), "]"]
+
+
+def _rows(name: str, rows: tuple[DecodeRow, ...]) -> list[str]:
+    if not rows:
+        return [f"{name} = []"]
+    knots = ", ".join(str(knot) for knot in CONTEXT_KNOTS)
+    return [
+        f"# us per token of longest - mean context; us per KV token up to a mean context of {knots}, beyond",
+        f"{name} = [  # decodes, us, then as above",
+        *(
+            "    ["
+            + ", ".join([str(row.decodes), *map(_number, (row.fixed, row.straggler, *row.per_kv_token))])
+            + "],"
+            for row in rows
+        ),
+        "]",
+    ]
+
+
+def _number(seconds: float) -> str:
+    """Microseconds with five digits, as TOML writes a float."""
+    number = f"{seconds / _MICRO:.5g}"
+    return number if any(mark in number for mark in ".en") else f"{number}.0"
+
+
+def _quoted(string: str) -> str:
+    return '"' + string.replace("\\", "\\\\").replace('"', '\\"') + '"'
