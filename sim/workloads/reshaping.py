@@ -23,6 +23,8 @@ def select(workload: Workload, rows: ArrayLike, arrival: ArrayLike | None = None
         priority=None if workload.priority is None else workload.priority[kept],
         session=None if workload.session is None else workload.session[kept],
         prefixes=None if workload.prefixes is None else sharing.chosen(workload.prefixes, kept),
+        ttft_slo=None if workload.ttft_slo is None else workload.ttft_slo[kept],
+        tpot_slo=None if workload.tpot_slo is None else workload.tpot_slo[kept],
     )
 
 
@@ -103,6 +105,8 @@ def resample(
         priority=drawn.priority,
         session=session,
         prefixes=prefixes,
+        ttft_slo=drawn.ttft_slo,
+        tpot_slo=drawn.tpot_slo,
     )
 
 

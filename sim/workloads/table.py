@@ -34,6 +34,10 @@ class Workload:
     """The conversation a request belongs to; -1 for none."""
     prefixes: Prefixes | None = None
     """Which blocks of tokens are equal, for prefix caching; None if no two requests begin alike."""
+    ttft_slo: NDArray[np.float64] | None = None
+    """Seconds within which a request's first token should come; NaN for no bound."""
+    tpot_slo: NDArray[np.float64] | None = None
+    """Seconds that each later output token should take on average; NaN for no bound."""
 
     @classmethod
     def from_arrays(
@@ -45,6 +49,8 @@ class Workload:
         priority: ArrayLike | None = None,
         session: ArrayLike | None = None,
         prefixes: Prefixes | None = None,
+        ttft_slo: ArrayLike | None = None,
+        tpot_slo: ArrayLike | None = None,
     ) -> Workload:
         """A workload of these columns (copied), one entry a request.
 
@@ -77,6 +83,8 @@ class Workload:
             priority=None if priority is None else column("priority", priority, None),
             session=None if session is None else column("session", session, -1),
             prefixes=prefixes,
+            ttft_slo=None if ttft_slo is None else _seconds("ttft_slo", ttft_slo, len(times)),
+            tpot_slo=None if tpot_slo is None else _seconds("tpot_slo", tpot_slo, len(times)),
         )
 
     def __len__(self) -> int:
@@ -134,8 +142,8 @@ class Workload:
         return read_csv(path)
 
 
-COLUMNS = ("arrival", "prompt_tokens", "output_tokens", "priority", "session")
-"""The columns with one number a request; the last two may be missing."""
+COLUMNS = ("arrival", "prompt_tokens", "output_tokens", "priority", "session", "ttft_slo", "tpot_slo")
+"""The columns with one number a request; all but the first three may be missing."""
 
 
 def _whole_numbers(name: str, values: ArrayLike, rows: int, least: int | None) -> NDArray[np.int64]:
@@ -153,6 +161,16 @@ def _whole_numbers(name: str, values: ArrayLike, rows: int, least: int | None) -
         unit = " token" if name.endswith("tokens") else ""
         _check_rows(name, given, given < least, f"expected at least {least}{unit}")
     return _frozen(given.astype(np.int64))
+
+
+def _seconds(name: str, values: ArrayLike, rows: int) -> NDArray[np.float64]:
+    given = np.array(values, dtype=np.float64)
+    if given.shape != (rows,):
+        raise ValueError(
+            f"{name} has the shape {given.shape}; expected {rows} entries, as many as arrival has"
+        )
+    _check_rows(name, given, given <= 0, "expected a positive number of seconds, or NaN for no bound")
+    return _frozen(given)
 
 
 def _check_rows(name: str, values: NDArray[Any], bad: NDArray[np.bool_], expected: str) -> None:
