@@ -2,9 +2,9 @@
 used free block, as vLLM does it.
 
 A full block has a content: equal contents are equal tokens after equal tokens. A block that no request holds
-is free but keeps its content until it is taken, least recently freed first; a request gives its blocks back
-last block first, so that beginnings live longest. Contents that only their own request can have are found
-again only after it was preempted, so only then do they enter the buckets.
+is free but keeps its content until it is taken, those without content first, then least recently freed first;
+a request gives its blocks back last block first, so that beginnings live longest. Contents that only their
+own request can have are found again only after it was preempted, so only then do they enter the buckets.
 """
 
 from __future__ import annotations
@@ -164,11 +164,13 @@ def give_back(state: State, replica: int, request: int, comes_back: bool) -> Non
         block = table[place]
         blocks[HOLDERS, block] -= 1
         if blocks[HOLDERS, block] == 0:
-            last = blocks[PREVIOUS, ring]
-            blocks[NEXT, last] = block
-            blocks[PREVIOUS, block] = last
-            blocks[NEXT, block] = ring
-            blocks[PREVIOUS, ring] = block
+            # What nobody can find again is taken first.
+            before = ring if blocks[CONTENT, block] == NOTHING else blocks[PREVIOUS, ring]
+            after = blocks[NEXT, before]
+            blocks[NEXT, before] = block
+            blocks[PREVIOUS, block] = before
+            blocks[NEXT, block] = after
+            blocks[PREVIOUS, after] = block
             state.gauges[replica, BLOCKS_USED] -= 1
     slots[0] += 1
     slots[slots[0]] = slot

@@ -76,7 +76,7 @@ class VllmReplica(Replica):
         for block in reversed(request.table):
             self.holders[block] -= 1
             if self.holders[block] == 0:
-                self.free_blocks.append(block)
+                self.free_blocks.insert(len(self.free_blocks) if block in self.content else 0, block)
         request.table.clear()
         request.blocks = 0
 
