@@ -3,8 +3,9 @@
 from sim import Cluster, workloads
 from sim.baselines import LeastLoadedQueue
 
-run = Cluster(replicas=4).run(workloads.sharegpt_bursty(rate=8.0, duration=1000, seed=1),
-router=LeastLoadedQueue()) run.metrics["mean_response_time"]
+trace = workloads.sharegpt_bursty(rate=8.0, duration=1000, seed=1)
+run = Cluster(replicas=4).run(trace, router=LeastLoadedQueue())
+run.metrics["mean_response_time"]
 """
 
 from sim import workloads

@@ -103,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     paper.add_argument(
         "--data",
         type=Path,
-        default=Path("../shared/data"),
-        help="folder that holds traces/sharegpt_inflated_12qps_300s.csv (default %(default)s)",
+        required=True,
+        help="folder that holds traces/sharegpt_inflated_12qps_300s.csv (docs/simulator.md says whose)",
     )
     paper.add_argument(
         "--resamplings", type=_positive, default=20, help="of the lengths not public (default 20)"
@@ -131,7 +131,6 @@ def _seed(text: str) -> int:
 
 
 def _add_costs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    data = Path("../shared/data")
     fit = commands.add_parser("fit", help="fit cost profiles to measured operator times")
     fit.add_argument(
         "--source",
@@ -144,7 +143,7 @@ def _add_costs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     fit.add_argument("--tensor-parallel", type=_positive, default=1, help="GPUs per replica (default 1)")
     fit.add_argument("--folder", help="of the measurements, below --data")
     fit.add_argument(
-        "--data", type=Path, default=data, help="folder that holds profiles/ (default %(default)s)"
+        "--data", type=Path, default=Path(), help="folder that holds profiles/ (default: this one)"
     )
     fit.add_argument("--out", type=Path, help="folder to write the profiles to; none: show the errors only")
     commands.add_parser("profiles", help="what cost profiles there are, and what of them is not measured")
@@ -152,8 +151,8 @@ def _add_costs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     validate.add_argument(
         "--data",
         type=Path,
-        default=data,
-        help="folder that holds ground_truth/ and traces/ (default %(default)s)",
+        required=True,
+        help="folder that holds ground_truth/ and traces/ (docs/cost-models.md says whose)",
     )
     validate.add_argument(
         "--engine",

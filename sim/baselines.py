@@ -77,7 +77,7 @@ class Expert:
     """The human expert's router of the Glia paper: hold requests while every replica is nearly full.
 
     Shortest prompt first. A replica has committed the blocks that its waiting and running requests' tokens
-    take, and is full from 2,100 of 2,240 blocks (in proportion for other sizes) on. Of the others the one
+    take, and is full above 2,100 of 2,240 blocks (in proportion for other sizes). Of the others the one
     with the fewest requests takes the request; ties are broken at random. Without `rng` the draws are those
     of seed 0.
     """

@@ -45,6 +45,7 @@ def copy_of_sim(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_equal_sources_share_compiled_code_and_different_ones_do_not(tmp_path: Path) -> None:
     """Another path with other times hits the cache; an edited function in another file is compiled anew.
 
@@ -64,6 +65,7 @@ def test_equal_sources_share_compiled_code_and_different_ones_do_not(tmp_path: P
     assert not list(tmp_path.rglob("*/sim/__pycache__/*.nbc"))
 
 
+@pytest.mark.slow
 def test_where_nothing_is_writable_everything_works(tmp_path: Path) -> None:
     """No cache folder, no cache, the same results."""
     tree = copy_of_sim(tmp_path / "tree")
