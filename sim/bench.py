@@ -71,7 +71,7 @@ AZURE_CLUSTER = Cluster(
     max_num_batched_tokens=2048,
     max_num_seqs=256,
     kv_blocks=27_000,  # 80 GB x 0.9 less 16 GB of weights, at 2 MiB a block
-    time_scale=0.25,  # an A100 is about four times an A10
+    gpu="a100-80g",
 )
 """The cluster of workload W."""
 

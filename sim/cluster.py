@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim import costs
+from sim.costs.step import SERIAL_CPU
 from sim.policies import Router
 from sim.results import Run, collect
 from sim.scaling import Autoscaler, Autoscaling, Failure
 from sim.scheduling import BatchScheduler
 from sim.settings import check
 from sim.workloads import Workload
+
+_Table = NDArray[np.float64]
+_Costs = tuple[_Table, _Table, _Table, _Table]
 
 __all__ = ["Cluster", "Replica", "warm_up"]
 
@@ -168,7 +172,7 @@ class Cluster:
                 f"a batch scheduler with engine={self.engine!r}; expected engine='vllm', whose blocks are "
                 "taken as tokens are scheduled (sim.schedulers.Sarathi is Sarathi's rule there)"
             )
-        limits, linear, rates = self._limits()
+        limits, tables = self._limits()
         limits[:, PLANNED] = scheduler is not None
         if horizon is not None:
             check("horizon", horizon, 1e-9, 1e12, "seconds", whole=False)
@@ -186,8 +190,7 @@ class Cluster:
             workload.output_tokens,
             workload.priority,
             limits=limits,
-            linear=linear,
-            rates=rates,
+            costs=tables,
             contents=contents(workload.prefixes, tokens, self.block_size) if self.caches_prefixes else None,
             stale=self.staleness > 0,
         )
@@ -243,13 +246,27 @@ class Cluster:
             fraction = 0.01 if self.engine == "sarathi" else 0.0
         return int(fraction * kv_blocks)
 
-    def _limits(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """`limits`, `linear` and `rates` of a run's state (see `sim.state`)."""
+    def tables(self, replica: int) -> costs.Tables:
+        """What a step costs on that replica; vLLM's CPU work runs beside the GPU's."""
+        profile = costs.profile(self.setting(replica, "gpu"), self.setting(replica, "model"))
+        vllm = self.engine == "vllm"
+        tokens, requests = (
+            max(self.setting(other, name) for other in range(len(self.each) or 1))
+            for name in ("max_num_batched_tokens", "max_num_seqs")
+        )
+        scale = self.setting(replica, "time_scale")
+        found = profile.tables(tokens, requests, scale, async_scheduling=vllm)
+        found.rates[SERIAL_CPU] += self.step_overhead
+        return found
+
+    def _limits(self) -> tuple[NDArray[np.int64], _Costs]:
+        """`limits` of a run's state (see `sim.state`), and its tables of costs by profile."""
         from sim import state as layout
 
         vllm = self.engine == "vllm"
         limits = np.zeros((self.size, layout.LIMITS), np.int64)
         profiles: dict[tuple[str, str, float], int] = {}
+        tables: list[costs.Tables] = []
         for index, row in enumerate(limits):
             kv_blocks = self.setting(index, "kv_blocks")
             kind = tuple(self.setting(index, name) for name in ("gpu", "model", "time_scale"))
@@ -259,18 +276,15 @@ class Cluster:
             row[layout.MAX_NUM_BATCHED_TOKENS] = self.setting(index, "max_num_batched_tokens")
             row[layout.WATERMARK_BLOCKS] = self._watermark_of(kv_blocks)
             row[layout.ENGINE] = layout.VLLM if vllm else layout.SARATHI
-            row[layout.PROFILE] = profiles.setdefault(kind, len(profiles))
+            if kind not in profiles:
+                profiles[kind] = len(profiles)
+                tables.append(self.tables(index))
+            row[layout.PROFILE] = profiles[kind]
             row[layout.FULL_FIT] = self.full_prompt_must_fit
             row[layout.BY_PRIORITY] = self.scheduling_policy == "priority"
             row[layout.CACHING] = self.caches_prefixes
-        budget = int(limits[:, layout.MAX_NUM_BATCHED_TOKENS].max())
-        linear, rates = [], []
-        for gpu, model, time_scale in profiles:
-            profile = costs.profile(gpu, model)
-            decode, half_pair, step = profile.rates(time_scale)
-            linear.append(profile.linear_table(budget, time_scale))
-            rates.append((decode, half_pair, step + self.step_overhead))
-        return limits, np.array(linear), np.array(rates)
+        linear, head, decode, rates = (np.array(column) for column in zip(*tables, strict=True))
+        return limits, (linear, head, decode, rates)
 
 
 def _check_fields(settings: Cluster | Replica) -> None:

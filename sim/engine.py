@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from sim.blocks import give_back
 from sim.compiled import njit
+from sim.costs.step import STRAGGLER, Tables, step_seconds
 from sim.state import (
     ADMITTED,
     BEHIND,
@@ -14,7 +15,6 @@ from sim.state import (
     BY_PRIORITY,
     CACHING,
     COMPUTED,
-    DECODE_RATE,
     DECODE_TOKENS,
     FINISH,
     FINISHED,
@@ -29,7 +29,6 @@ from sim.state import (
     OUTPUT_LENGTH,
     PREEMPTIONS,
     PREFILL,
-    PREFILL_RATE,
     PREFILL_TOKENS,
     PROFILE,
     PROMPT,
@@ -39,7 +38,6 @@ from sim.state import (
     RUNNING_COUNT,
     SINCE,
     STATE,
-    STEP_RATE,
     STEPS,
     TAIL,
     TOKENS_DONE,
@@ -142,19 +140,32 @@ def admit(state: State, replica: int, request: int, now: float) -> int:
     return seat
 
 
+_step_seconds = njit(step_seconds)
+
+
 @njit
 def price(state: State, replica: int, tokens: int, decodes: int, context: int, pairs: int) -> float:
     """Book a step of so many tokens, of them decodes, KV tokens read by decodes and twice the query-key pairs
     of prefills; return its time in seconds."""
     gauges, limits = state.gauges[replica], state.limits[replica]
+    seats, chunks, work = state.seats[replica], state.chunks[replica], state.work
     profile = limits[PROFILE]
-    rates = state.rates[profile]
-    seconds = (
-        state.linear[profile, tokens]
-        + rates[STEP_RATE]
-        + context * rates[DECODE_RATE]
-        + pairs * rates[PREFILL_RATE]
-    )
+    sequences, deepest, depth, longest = decodes, 0, 0, 0
+    if tokens > decodes or state.decode[profile, decodes, STRAGGLER] > 0.0:
+        sequences = 0
+        for seat in range(gauges[RUNNING_COUNT]):
+            chunk = chunks[seat]
+            if chunk > 0:
+                sequences += 1
+                request = seats[seat]
+                computed = work[request, COMPUTED]
+                if chunk == 1 and computed >= work[request, PREFILL]:
+                    deepest = max(deepest, computed + 1)
+                else:
+                    depth = max(depth, computed + chunk)
+                    longest = max(longest, chunk)
+    tables = Tables(state.linear[profile], state.head[profile], state.decode[profile], state.rates[profile])
+    seconds = _step_seconds(tables, tokens, sequences, decodes, context, deepest, pairs, depth, longest)
     tally = state.tally
     tally[BUSY_TIME] += seconds
     tally[STEPS] += 1

@@ -46,15 +46,12 @@ REPLICA, BEHIND, SLOT = 0, 1, 2
 HEAD, TAIL = 0, 1
 NOBODY = -1
 
-# limits[replica, ...]: the engine's settings. PROFILE: row of `linear` and `rates`; FULL_FIT, BY_PRIORITY,
+# limits[replica, ...]: the engine's settings. PROFILE: row of the cost tables; FULL_FIT, BY_PRIORITY,
 # CACHING, PLANNED: 0 or 1.
 KV_BLOCKS, BLOCK_SIZE, MAX_NUM_SEQS, MAX_NUM_BATCHED_TOKENS, WATERMARK_BLOCKS = 0, 1, 2, 3, 4
 ENGINE, PROFILE, FULL_FIT, BY_PRIORITY, CACHING, PLANNED = 5, 6, 7, 8, 9, 10
 LIMITS = 11
 SARATHI, VLLM = 0, 1
-
-# rates[profile, ...]: seconds per KV token read by decodes, per half a query-key pair of prefills, per step.
-DECODE_RATE, PREFILL_RATE, STEP_RATE = 0, 1, 2
 
 # clock[...]: seconds. NOW: the instant; INTERVAL: between two samples; TIMER: when Python wants to be called;
 # PERIOD: between two publications of the views, 0 for live ones; PUBLISH: when the next one is due.
@@ -112,7 +109,9 @@ class State(NamedTuple):
     """completed[0] requests completed in the last step, in completed[1:]."""
     limits: Ints
     linear: Floats
-    """linear[profile, tokens]: seconds of the linear parts of a step with so many tokens."""
+    """linear[profile, tokens], and the next three by profile too: see `sim.costs.step.Tables`."""
+    head: Floats
+    decode: Floats
     rates: Floats
     clock: Floats
     tally: Floats
@@ -156,8 +155,7 @@ def new_state(
     priority: Ints | None,
     *,
     limits: Ints,
-    linear: Floats,
-    rates: Floats,
+    costs: tuple[Floats, Floats, Floats, Floats],
     contents: tuple[Ints, Ints] | None,
     stale: bool,
 ) -> State:
@@ -184,8 +182,10 @@ def new_state(
         step_end=np.full(replicas, np.inf),
         completed=np.zeros(seats + 1, np.int64),
         limits=limits,
-        linear=linear,
-        rates=rates,
+        linear=costs[0],
+        head=costs[1],
+        decode=costs[2],
+        rates=costs[3],
         clock=np.array([0.0, 1.0, np.inf, 0.0, 0.0]),
         tally=np.zeros(TALLY),
         kv_use=np.zeros(USE_BINS + 1),

@@ -90,10 +90,7 @@ class Replica:
             for name in ("gpu", "model", "time_scale", "kv_blocks", "max_num_seqs", "max_num_batched_tokens")
         }
         self.budget, self.max_num_seqs = mine["max_num_batched_tokens"], mine["max_num_seqs"]
-        profile = costs.profile(mine["gpu"], mine["model"])
-        self.linear = profile.linear_table(self.budget, mine["time_scale"]).tolist()
-        self.decode, self.half_pair, self.step = profile.rates(mine["time_scale"])
-        self.step += self.cluster.step_overhead
+        self.tables = self.cluster.tables(self.index)
         self.blocks_total = mine["kv_blocks"]
         self.block_size = self.cluster.block_size
         watermark = self.cluster.watermark
@@ -120,6 +117,21 @@ class Replica:
     @property
     def requests(self) -> tuple[Request, ...]:
         return (*self.batch, *self.queue)
+
+    def describe(self, tokens: int, context: int, pairs: int) -> costs.Batch:
+        """The step that the chunks make."""
+        decodes = [one for one in self.batch if one.chunk == 1 and one.cached >= one.to_prefill]
+        chunks = [one for one in self.batch if one.chunk > 0 and one not in decodes]
+        return costs.Batch(
+            tokens=tokens,
+            sequences=len(decodes) + len(chunks),
+            decodes=len(decodes),
+            context=context,
+            deepest=max((one.cached + 1 for one in decodes), default=0),
+            pairs=pairs,
+            depth=max((one.cached + one.chunk for one in chunks), default=0),
+            longest=max((one.chunk for one in chunks), default=0),
+        )
 
     def start(self, now: float) -> None:
         """Form a batch and say when its step ends."""
@@ -171,7 +183,7 @@ class Replica:
 
     def price(self, now: float, tokens: int, context: int, pairs: int) -> None:
         """Say when the step ends."""
-        seconds = self.linear[tokens] + self.step + context * self.decode + pairs * self.half_pair
+        seconds = costs.step_seconds(self.tables, *self.describe(tokens, context, pairs))
         self.step_end = now + seconds
 
     def evict(self, request: Request, now: float) -> None:
