@@ -62,6 +62,8 @@ class Workload:
         earlier = np.concatenate([[False], np.diff(times) < 0])
         _check_rows("arrival", times, earlier, "which is before the row above it; sort the rows by arrival")
 
+        if prefixes is not None and not isinstance(prefixes, Prefixes):
+            raise ValueError(f"prefixes={prefixes!r}; expected sim.Prefixes, as from Prefixes.from_rows")
         if prefixes is not None and len(prefixes) != len(times):
             raise ValueError(
                 f"prefixes has {len(prefixes)} rows; expected {len(times)}, as many as arrival has"
