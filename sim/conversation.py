@@ -46,6 +46,7 @@ def converse(
             raise PolicyError(
                 f"livelock at {now:.3f} s: replica {turn[0]} has worked {BARREN} steps without computing a "
                 "new token, because requests are evicted before they get as far as they were"
+                + ("" if planner is None else planner.where)
             )
         method = "route"
         try:

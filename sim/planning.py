@@ -179,6 +179,11 @@ class Planner:
         }[why]
         return PolicyError(f"{self._call(replica, now)}: {reason}{defined_at(self._scheduler, 'plan')}")
 
+    @property
+    def where(self) -> str:
+        """Where the scheduler's `plan` is written, in brackets."""
+        return defined_at(self._scheduler, "plan")
+
     def left(self, requests: int, now: float) -> PolicyError:
         """The error for requests that no step will ever serve."""
         return PolicyError(

@@ -74,6 +74,8 @@ class Workload:
             column("prompt_tokens", prompt_tokens, 1),
             column("output_tokens", output_tokens, 1),
         )
+        if prefixes is not None and not isinstance(prefixes, Prefixes):
+            raise ValueError(f"prefixes={prefixes!r}; expected sim.Prefixes, as from Prefixes.from_rows")
         if prefixes is not None:
             sharing.check_fit(prefixes, prompts + outputs)
         return cls(

@@ -270,7 +270,7 @@ def test_a_livelock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def evicts(engine: Any, now: float) -> Plan:
         return Plan(evict=engine.running, admit=(*engine.waiting, *engine.running)[:1])
 
-    with pytest.raises(PolicyError, match=r"livelock at .* replica 0 has worked \d+ steps without"):
+    with pytest.raises(PolicyError, match=r"livelock at .* has worked \d+ steps .*test_scheduling.py, line"):
         run_plan(evicts, max_num_batched_tokens=8)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim import Workload, workloads
+from sim import Prefixes, Workload, workloads
 
 GOOD: dict[str, Any] = {"arrival": [0.0, 1.0, 1.0], "prompt_tokens": [1, 2, 3], "output_tokens": [4, 5, 6]}
 
@@ -26,6 +26,8 @@ GOOD: dict[str, Any] = {"arrival": [0.0, 1.0, 1.0], "prompt_tokens": [1, 2, 3], 
         ({"prompt_tokens": [1, 2]}, r"prompt_tokens has the shape \(2,\); expected 3 entries"),
         ({"priority": ["a", "b", "c"]}, "priority has the type <U1; expected whole numbers"),
         ({"session": [0, -2, 0]}, "session of row 1 is -2; expected at least -1"),
+        ({"prefixes": 3}, "prefixes=3; expected sim.Prefixes"),
+        ({"prefixes": Prefixes.from_rows([[1]], 16)}, "prefixes has 1 rows; expected 3, as many as arrival"),
     ],
 )
 def test_a_bad_row_is_named(change: dict[str, Any], message: str) -> None:

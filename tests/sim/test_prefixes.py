@@ -1,0 +1,48 @@
+"""Prefixes: hashes are checked, and mean the same in blocks of another size."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from sim import Prefixes
+
+
+def rows(prefixes: Prefixes, block_size: int) -> list[list[int]]:
+    """The hashes of each request in blocks of this size."""
+    starts, hashes = prefixes.in_blocks(block_size)
+    return [hashes[begin:end].tolist() for begin, end in pairwise(starts)]
+
+
+def test_smaller_blocks_split_and_larger_ones_take_the_last_hash() -> None:
+    """A chained hash tells all before it, so the last of several small blocks is that of the large one."""
+    prefixes = Prefixes.from_rows([[5, 6, 7], [], [5]], 16)
+    assert rows(prefixes, 16) == [[5, 6, 7], [], [5]]
+    assert rows(prefixes, 8) == [[10, 11, 12, 13, 14, 15], [], [10, 11]]
+    assert rows(prefixes, 32) == [[6], [], []]
+    with pytest.raises(ValueError, match="in blocks of 16 tokens and the cluster's block_size is 24"):
+        prefixes.in_blocks(24)
+
+
+def test_sessions_share_full_blocks() -> None:
+    """Turns of one conversation begin alike, others do not; -1 shares nothing."""
+    shared = rows(Prefixes.from_sessions([0, 1, 0, -1], [40, 33, 70, 64]), 16)
+    assert [len(row) for row in shared] == [2, 2, 4, 0]
+    assert shared[0] == shared[2][:2]
+    assert not set(shared[0]) & set(shared[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Prefixes.from_rows([[1.5]], 16), r"the hashes of row 0 are \[1.5\]; expected whole numbers"),
+        (lambda: Prefixes.from_rows([[1]], 0), "block_size=0; expected a whole number of at least 1 token"),
+        (lambda: Prefixes.from_sessions([1, 2], [3]), r"session has the shape \(2,\) and tokens \(1,\)"),
+    ],
+)
+def test_bad_prefixes_are_named(make: Any, message: str) -> None:
+    """Row, value and what was expected."""
+    with pytest.raises(ValueError, match=message):
+        make()
