@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import pytest
+from numpy import random as numpy_random
 
 from pytest_glia.candidate import Candidate, load, make
 from pytest_glia.context import Context
@@ -238,7 +238,7 @@ def _replication(replicate: Replicate, arm: _Arm, seed: int) -> Callable[[], Met
     def run() -> Metrics:
         # Forks start from one state of the global generators: without this they would all draw the same.
         random.seed(seed)
-        np.random.seed(seed)
+        numpy_random.seed(seed)
         try:
             objects = arm.objects(seed)
             if set(objects) == {None}:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import selectors
@@ -121,6 +122,8 @@ def _fork(replication: Callable[[], Metrics], private: Sequence[int]) -> tuple[i
     try:
         for descriptor in (reader, *private):
             os.close(descriptor)
+        # What the parent has left to be collected must not be finalized here: its finalizers may do anything.
+        gc.freeze()
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
         die_with(parent)
