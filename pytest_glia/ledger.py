@@ -53,10 +53,7 @@ class Ledger:
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n", "utf-8")
-            self._db = sqlite3.connect(self.folder / "ledger.db", timeout=30, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
+            self._db = _opened(self.folder / "ledger.db")
         except (OSError, sqlite3.OperationalError) as error:
             raise Misuse(
                 f"the folder {self.folder} cannot be written ({error}): --glia-optimize keeps there what it "
@@ -143,3 +140,16 @@ class Ledger:
             os.close(descriptor)
         self._locks.clear()
         self._db.close()
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    """The database with its tables; a file that is none is closed again."""
+    db = sqlite3.connect(file, timeout=30, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(_SCHEMA)
+    except BaseException:
+        db.close()
+        raise
+    return db

@@ -60,7 +60,7 @@ def _date(text: Any) -> int:
     return int(np.datetime64(plain, "ns").astype(np.int64))
 
 
-_NO_DATE = int(np.datetime64("NaT").astype(np.int64))
+_NO_DATE = int(np.datetime64("NaT", "us").astype(np.int64))
 AZURE = _Format("TIMESTAMP", "ContextTokens", "GeneratedTokens", _date, 1e9)
 MOONCAKE = _Format("timestamp", "input_length", "output_length", float, 1e3)
 VLLM_NS = _Format("arrival_time_ns", "input_toks", "output_toks", float, 1e9)
