@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class Evaluator:
 
     def judge(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> list[pytest.TestReport]:
         """The reports of all tests for a candidate that follows the base commit; raises as `look` does."""
-        return self._run(_Job(sources, seeds, self._bases(), charged=True, judging=True))
+        return self._run(_Job(sources, seeds, self._bases, charged=True, judging=True))
 
     def look(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> Evaluation:
         """All that the tests ask of a candidate and what they measured: every comparison is assumed to hold.
@@ -106,10 +107,12 @@ class Evaluator:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
             EvaluatorFailed: the child ended.
         """
-        reports = self._run(_Job(sources, seeds, self._bases(), charged=True, judging=False))
+        reports = self._run(_Job(sources, seeds, self._bases, charged=True, judging=False))
         return Evaluation.of(sources, tuple(seeds), reports)
 
+    @cached_property
     def _bases(self) -> dict[str, BaseSource]:
+        """What ``against="base"`` means for a candidate of the search, by path."""
         try:
             commit = self._repository.merge_base(self._base)
         except Misuse as error:

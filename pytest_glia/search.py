@@ -76,6 +76,8 @@ class Search:
                 "branch -m glia another-name)"
             )
         self.account = account
+        # What an earlier search of the same command has held back for its end is free again.
+        account.held_simulations, account.held_seconds = 0, 0.0
         self.evaluator = Evaluator(
             config, settings, self.repository, ledger, self.account, candidates, self.base, self.nodeids
         )

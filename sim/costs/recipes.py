@@ -14,8 +14,6 @@ from sim.costs.sources import aiconfigurator, llmservingsim, roofline, vidur
 
 __all__ = ["SHIPPED", "SOURCES", "Recipe", "make"]
 
-PROFILES = Path("profiles")
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

@@ -30,7 +30,6 @@ SEGMENTS = len(CONTEXT_KNOTS) + 1
 # (longest - mean context); then the same beside a prefill.
 BASE, PER_KV_TOKEN, STRAGGLER = 0, SEGMENTS, 2 * SEGMENTS
 BESIDE_PREFILL = 2 * SEGMENTS + 1
-DECODE = 2 * BESIDE_PREFILL
 
 # rates[...]: seconds per half a query-key pair, and per key of the deepest chunk; of the prefill chunks
 # together: per step, per token, per (sequence beside it x tokens of the longest chunk); CPU seconds a step
