@@ -16,6 +16,7 @@ from sim.scaling import Autoscaler, Autoscaling, Failure
 from sim.scheduling import BatchScheduler
 from sim.settings import check
 from sim.workloads import Workload
+from sim.worlds import workload_here
 
 _Table = NDArray[np.float64]
 _Costs = tuple[_Table, _Table, _Table, _Table]
@@ -172,6 +173,8 @@ class Cluster:
                 f"a batch scheduler with engine={self.engine!r}; expected engine='vllm', whose blocks are "
                 "taken as tokens are scheduled (sim.schedulers.Sarathi is Sarathi's rule there)"
             )
+        policies = {"router": router, "scheduler": scheduler, "autoscaler": autoscaler}
+        workload = workload_here(self, workload, policies, horizon)
         limits, tables = self._limits()
         limits[:, PLANNED] = scheduler is not None
         if horizon is not None:
@@ -295,10 +298,14 @@ def _check_fields(settings: Cluster | Replica) -> None:
             check(field.name, value, low, high, unit, whole=str(field.type).startswith("int"))
 
 
-def warm_up() -> None:
-    """Compile the simulator's core, or load it from the disk cache, so that no later run has to."""
+def warm_up(*, replays: bool = False) -> None:
+    """Compile the simulator's core, or load it from the disk cache, so that no later run has to; if
+    `replays`, also what replays recorded routing (`sim.recording`)."""
     from sim.baselines import RoundRobin
+    from sim.recording import Recorder, recording
 
-    Cluster(replicas=1).run(
-        Workload.from_arrays(arrival=[0.0], prompt_tokens=[1], output_tokens=[2]), RoundRobin()
-    )
+    cluster, recorder = Cluster(replicas=1), Recorder(RoundRobin())
+    workload = Workload.from_arrays(arrival=[0.0], prompt_tokens=[1], output_tokens=[2])
+    cluster.run(workload, recorder.policy)
+    if replays:
+        cluster.run(workload, recording(recorder.log()).policy)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -57,6 +57,9 @@ def cache_folder() -> Path | None:
     return folder
 
 
+_OPTIONS: dict[str, Any] = {"_nrt": False}
+
+
 class SourceHashLocator:
     """Tells Numba where the compiled form of one of our functions lies (Numba's cache-locator protocol)."""
 
@@ -93,17 +96,23 @@ def njit(function: _Function) -> _Function:
     and the caller holds every array for as long as it runs.
     """
     config = numba.config
-    options: dict[str, Any] = {"_nrt": False}
     if cache_folder() is None or not hasattr(config, "CACHE_LOCATOR_CLASSES"):
-        return _decorated(numba.njit(**options), function)
+        return _decorated(numba.njit(**_OPTIONS), function)
     # Numba reads this setting when the decorator runs: set it for our function only, so that functions of
     # other packages keep the locators that they would have without us.
     before = config.CACHE_LOCATOR_CLASSES
     config.CACHE_LOCATOR_CLASSES = f"{__name__}.{SourceHashLocator.__name__}"
     try:
-        return _decorated(numba.njit(cache=True, **options), function)
+        return _decorated(numba.njit(cache=True, **_OPTIONS), function)
     finally:
         config.CACHE_LOCATOR_CLASSES = before
+
+
+def loopable(generator: _Function) -> _Function:
+    """A compiled generator again, for a loop in compiled code, where one from the disk cache cannot be looped
+    over: it is compiled into the function that loops, and cached with it."""
+    source: _Function = cast(Any, generator).py_func
+    return _decorated(numba.njit(**_OPTIONS), source)
 
 
 def _decorated(decorator: Any, function: _Function) -> _Function:

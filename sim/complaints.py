@@ -29,8 +29,14 @@ def complaint(policy: object, method: str, call: str, error: Exception) -> str:
 
 def defined_at(policy: object, method: str) -> str:
     """Where a policy's method is written, in brackets; nothing if it is not written in Python."""
-    code: Any = getattr(getattr(policy, method, None), "__code__", None)
+    written = getattr(policy, "__wrapped__", policy)
+    code: Any = getattr(getattr(written, method, None), "__code__", None)
     return f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+
+
+def named(policy: object) -> str:
+    """What a policy is called: its class."""
+    return type(getattr(policy, "__wrapped__", policy)).__name__
 
 
 def _is_library(filename: str) -> bool:

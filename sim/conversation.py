@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sim.complaints import complaint, defined_at
+from sim.complaints import complaint, defined_at, named
 from sim.fleet import Fleet
 from sim.kernel import ARRIVAL, COMPLETION, LIVELOCK, PLAN, REFUSED, TIMED, policy_events
 from sim.planning import Planner
 from sim.policies import PolicyError, Router
+from sim.recording import Recording
+from sim.replaying import replay
 from sim.routing import Dispatch, memory
 from sim.state import BARREN, HELD, NOW, PERIOD, State
 
@@ -23,6 +25,8 @@ def converse(
     Raises PolicyError if the router raises, gives something other than pairs of a queued request and a
     replica, or leaves requests in the queue when nothing can happen any more.
     """
+    if isinstance(router, Recording) and planner is None and fleet is None and not dispatch.by_priority:
+        return replay(state, router, dispatch)
     route = getattr(router, "route", None)
     if not callable(route) or isinstance(router, type):
         raise PolicyError(f"a router is an object with a method route(queue, replicas, now): got {router!r}")
@@ -80,7 +84,7 @@ def converse(
             waiting = len(queue)
             dispatch.send(route(tuple(queue.values()), dispatch.replicas, now), now)
         except Exception as error:
-            call = f"{_name(router)}.{method}, call {calls} at {now:.3f} s with {waiting} requests queued"
+            call = f"{named(router)}.{method}, call {calls} at {now:.3f} s with {waiting} requests queued"
             raise PolicyError(complaint(router, method, call, error)) from error
         if len(queue) > longest:
             longest = len(queue)
@@ -95,12 +99,8 @@ def converse(
         raise planner.left(left, now)
     if queue and dispatch.replicas:
         raise PolicyError(
-            f"{_name(router)} held {len(queue)} requests for ever: after call {calls} at {now:.3f} s there "
+            f"{named(router)} held {len(queue)} requests for ever: after call {calls} at {now:.3f} s there "
             "is no arrival and no completion left to call it again, and the global queue still starts with "
             f"{next(iter(queue.values()))!r}{defined_at(router, 'route')}"
         )
     return calls, longest
-
-
-def _name(policy: object) -> str:
-    return type(policy).__name__

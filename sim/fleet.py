@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.complaints import complaint
+from sim.complaints import complaint, named
 from sim.policies import PolicyError
 from sim.routing import Dispatch, memory
 from sim.scaling import Autoscaler, Autoscaling, ClusterView, Failure
@@ -178,7 +178,7 @@ class Fleet:
         assert scaling is not None
         assert autoscaler is not None
         self.calls += 1
-        call = f"{type(autoscaler).__name__}.target, call {self.calls} at {now:.3f} s"
+        call = f"{named(autoscaler)}.target, call {self.calls} at {now:.3f} s"
         try:
             target: Any = autoscaler.target(self._view(), now)
             if isinstance(target, bool) or not isinstance(target, int | np.integer) or target < 0:
@@ -187,7 +187,7 @@ class Fleet:
             raise PolicyError(complaint(autoscaler, "target", call, error)) from error
         if self._idle_calls > PATIENCE and not self._pending:
             raise PolicyError(
-                f"livelock at {now:.3f} s: for {PATIENCE} calls of {type(autoscaler).__name__}.target "
+                f"livelock at {now:.3f} s: for {PATIENCE} calls of {named(autoscaler)}.target "
                 f"nothing else has happened, and {len(self._dispatch.queue)} requests wait in the "
                 "global queue"
             )

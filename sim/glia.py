@@ -25,7 +25,7 @@ def glia_testbed(name: str) -> Callable[..., Any] | str | None:
     if name == "sim":
         from sim.cluster import Cluster, warm_up
 
-        warm_up()
+        warm_up(replays=True)
         return Cluster
     if name == "gpu":
         return "the testbed of real servers is not part of this release: use --glia-testbed sim"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from sim.complaints import complaint, defined_at
+from sim.complaints import complaint, defined_at, named
 from sim.policies import PolicyError, RequestView
 from sim.routing import memory
 from sim.scheduling import BatchScheduler, EngineRequest, EngineView, WaitingQueue
@@ -187,13 +187,12 @@ class Planner:
     def left(self, requests: int, now: float) -> PolicyError:
         """The error for requests that no step will ever serve."""
         return PolicyError(
-            f"{type(self._scheduler).__name__} left {requests} requests at their replicas for ever: after "
+            f"{named(self._scheduler)} left {requests} requests at their replicas for ever: after "
             f"call {self.calls} at {now:.3f} s its plans are empty and nothing is left to happen"
             f"{defined_at(self._scheduler, 'plan')}"
         )
 
     def _call(self, replica: int, now: float) -> str:
         return (
-            f"{type(self._scheduler).__name__}.plan, call {self.calls} at {now:.3f} s with "
-            f"{self._engines[replica]!r}"
+            f"{named(self._scheduler)}.plan, call {self.calls} at {now:.3f} s with {self._engines[replica]!r}"
         )

@@ -66,9 +66,12 @@ class Dispatch:
         self._prefixes = None if prefixes is None else prefixes.in_blocks(self._block_size)
         bounded = workload.ttft_slo is not None or workload.tpot_slo is not None
         self._slo = (workload.ttft_slo, workload.tpot_slo) if bounded else None
-        self._blocks_needed = blocks_needed
-        self._room = [most_blocks(limits) for limits in state.limits]
-        self._by_priority = [bool(limits[BY_PRIORITY]) for limits in state.limits]
+        self.blocks_needed = blocks_needed
+        """By each request; None if all fit everywhere."""
+        self.room = [most_blocks(limits) for limits in state.limits]
+        """Blocks of the largest request that each replica can run alone."""
+        self.by_priority = bool(state.limits[0, BY_PRIORITY])
+        """Whether replicas' queues are in order of priority."""
         self._behind = memory(state.place[:, BEHIND])
         self._ends = [memory(row) for row in state.ends]
         self._gauges = [memory(row) for row in state.gauges]
@@ -122,7 +125,7 @@ class Dispatch:
 
     def arrive(self, request: int) -> bool:
         """Put the request into the global queue; False if no replica could ever serve it."""
-        if self._blocks_needed is not None and self._blocks_needed[request] > max(self._room):
+        if self.blocks_needed is not None and self.blocks_needed[request] > max(self.room):
             self._reject(request)
             return False
         self._known_state[request] = QUEUED
@@ -189,7 +192,7 @@ class Dispatch:
             except (TypeError, ValueError, AttributeError, KeyError):
                 self._refuse(pair)
             del self.queue[request]
-            if self._blocks_needed is not None and self._blocks_needed[request] > self._room[replica]:
+            if self.blocks_needed is not None and self.blocks_needed[request] > self.room[replica]:
                 del self.views[request]
                 self._reject(request)
                 continue
@@ -202,7 +205,7 @@ class Dispatch:
             if last == NOBODY:
                 ends[HEAD] = ends[TAIL] = request
                 self._behind[request] = NOBODY
-            elif self._by_priority[replica] and self._is_before(request, last):
+            elif self.by_priority and self._is_before(request, last):
                 self._insert(request, ends)
             else:
                 self._behind[last] = ends[TAIL] = request

@@ -1,0 +1,293 @@
+"""Decisions of policies: recorded call by call, and replayed where the policy itself never was.
+
+A recording holds what a policy decided, by the ordinal of its call, and nothing of why: a run that replays
+it gives the same `sim.Run` as the policy did. It is plain bytes, so that it can be taken from a process that
+is not trusted, and is checked when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.policies import ReplicaView, RequestView
+
+__all__ = ["NotRecorded", "Recorder", "Recording", "record", "recording"]
+
+_MOST = 2**31 - 1
+
+
+class NotRecorded(Exception):
+    """A replay was asked for a decision that its recording does not hold."""
+
+
+class Recorder:
+    """Takes a policy's place in a run and notes what it decides. It has the methods that the policy has."""
+
+    def __init__(self, policy: Any) -> None:
+        self.__wrapped__ = policy
+        self.policy: Any = self
+        self._counts, self._requests, self._replicas = array("i"), array("i"), array("i")
+        self._plans, self._targets = array("q"), array("q")
+        self.planned = 0
+        """Calls of plan so far."""
+        noting: dict[str, Any] = {"route": self._route, "plan": self._plan, "target": self._target}
+        for method in _methods_of(policy):
+            setattr(self, method, partial(noting[method], getattr(policy, method)))
+        if callable(getattr(policy, "completed", None)):
+            self.completed = policy.completed
+
+    @property
+    def calls(self) -> int:
+        """Calls so far of the first of route, plan and target that the policy has."""
+        return len(self._counts) or self.planned or len(self._targets)
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """How far the log has come: calls of route, numbers of plans, calls of target."""
+        return len(self._counts), len(self._plans), len(self._targets)
+
+    def log(self) -> bytes:
+        """What was decided so far."""
+        sent = len(self._requests)
+        ends = [*self._counts, sent]
+        counts = array("i", [end - begin for begin, end in pairwise(ends)])
+        lengths = [len(each) for each in (counts, self._requests, self._plans, self._targets)]
+        columns = (counts, self._requests, self._replicas, self._plans, self._targets)
+        return json.dumps(lengths).encode() + b"\n" + b"".join(each.tobytes() for each in columns)
+
+    def _route(
+        self,
+        decide: Callable[..., Any],
+        queue: Sequence[RequestView],
+        replicas: Sequence[ReplicaView],
+        now: float,
+    ) -> Any:
+        self._counts.append(len(self._requests))
+        pairs = decide(queue, replicas, now)
+        try:
+            return self._noted(iter(pairs))
+        except TypeError:
+            return pairs  # the run refuses it
+
+    def _noted(self, pairs: Iterator[Any]) -> Iterator[Any]:
+        for pair in pairs:
+            try:
+                request, replica = pair
+                self._requests.append(request.id)
+                self._replicas.append(replica.index)
+            except (TypeError, ValueError, AttributeError, OverflowError):
+                yield pair  # the run refuses it
+            else:
+                yield request, replica
+
+    def _plan(self, decide: Callable[..., Any], engine: Any, now: float) -> Any:
+        self.planned += 1
+        plan = decide(engine, now)
+        try:
+            admit, evict, tokens = plan.admit, plan.evict, plan.tokens
+            evict = list(evict) if evict else []
+            pairs = list(tokens.items()) if tokens else []
+            noted = [[request.id for request in evict], [(r.id, int(n)) for r, n in pairs]]
+        except (TypeError, ValueError, AttributeError):
+            return plan  # the run refuses it
+        self._plans.extend([len(noted[0]), *noted[0], len(pairs)])
+        self._plans.extend([number for pair in noted[1] for number in pair])
+        place = len(self._plans)
+        self._plans.append(-1 if admit is None else 0)
+        return _Plan(None if admit is None else self._admitted(admit, place), evict, dict(pairs))
+
+    def _admitted(self, admit: Iterable[Any], place: int) -> Iterator[Any]:
+        """Admissions, noted as far as the engine takes them."""
+        for request in admit:
+            self._plans.append(getattr(request, "id", -1))
+            self._plans[place] += 1
+            yield request
+
+    def _target(self, decide: Callable[..., Any], cluster: Any, now: float) -> Any:
+        target = decide(cluster, now)
+        if isinstance(target, int) and abs(target) <= _MOST:
+            self._targets.append(target)
+        return target
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A request by its number, as a replayed plan names it."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class _Plan:
+    admit: Iterable[Any] | None
+    evict: Sequence[Any]
+    tokens: Mapping[Any, int]
+
+
+class Recording:
+    """Recorded decisions, as a policy that gives them again; read with `recording`."""
+
+    def __init__(
+        self,
+        counts: NDArray[np.int32],
+        requests: NDArray[np.int32],
+        replicas: NDArray[np.int32],
+        plans: NDArray[np.int64],
+        targets: NDArray[np.int64],
+    ) -> None:
+        self.ends = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        """[k] and [k + 1]: the first decision of call k of `route`, and the one after its last."""
+        self.requests, self.replicas = requests, replicas
+        self._plans, self._targets = plans, targets
+        self.policy: Any = self
+        self.routed = self.planned = self.scaled = 0
+        """Calls of route, plan and target so far."""
+        self._at = 0
+
+    @property
+    def asked(self) -> int:
+        """Decisions asked for so far."""
+        return self.routed + self.planned + self.scaled
+
+    @property
+    def calls(self) -> int:
+        """Calls recorded of the first of route, plan and target that the policy has."""
+        return len(self.ends) - 1 or sum(1 for _ in self._plan_starts()) or len(self._targets)
+
+    def after(self, recorder: Recorder) -> Recording:
+        """This recording, going on where a recorder of the same policy has come to."""
+        self.routed, self._at, self.scaled = recorder.place
+        return self
+
+    def route(
+        self, queue: Sequence[RequestView], replicas: Sequence[ReplicaView], now: float
+    ) -> Iterable[tuple[RequestView, ReplicaView]]:
+        """The pairs of the next recorded call."""
+        self._next("route", self.routed, len(self.ends) - 1, now)
+        begin, end = self.ends[self.routed : self.routed + 2].tolist()
+        self.routed += 1
+        if begin == end:
+            return ()
+        held = {request.id: request for request in queue}
+        known = {replica.index: replica for replica in replicas}
+        try:
+            chosen = zip(self.requests[begin:end].tolist(), self.replicas[begin:end].tolist(), strict=True)
+            return [(held[request], known[replica]) for request, replica in chosen]
+        except KeyError as missing:
+            raise NotRecorded(f"call {self.routed} names {missing}, which is not there") from None
+
+    def plan(self, engine: Any, now: float) -> Any:
+        """The plan of the next recorded call."""
+        self._next("plan", self._at, len(self._plans), now)
+        self.planned += 1
+        evict = [_Named(request) for request in self._take(self._count())]
+        numbers = self._take(2 * self._count())
+        tokens = {_Named(request): count for request, count in zip(numbers[::2], numbers[1::2], strict=True)}
+        admissions = self._take(1)[0]
+        admit = None if admissions < 0 else [_Named(request) for request in self._take(admissions)]
+        return _Plan(admit, evict, tokens)
+
+    def target(self, cluster: Any, now: float) -> int:
+        """The target of the next recorded call."""
+        self._next("target", self.scaled, len(self._targets), now)
+        self.scaled += 1
+        return int(self._targets[self.scaled - 1])
+
+    def differs(self, other: bytes, until: int) -> int | None:
+        """The first call before `until` (from 0) in which `other` decides otherwise, or None.
+
+        Calls are numbered over one method, the first of route, plan and target that the policy has.
+        """
+        mine, theirs = self._decisions(), recording(other)._decisions()
+        for call, decided in zip(range(until), mine, strict=False):
+            if decided != next(theirs, None):
+                return call
+        return None
+
+    def _decisions(self) -> Iterator[Any]:
+        if len(self.ends) > 1:
+            for begin, end in pairwise(self.ends.tolist()):
+                yield self.requests[begin:end].tolist(), self.replicas[begin:end].tolist()
+        elif len(self._plans):
+            starts = [*self._plan_starts(), len(self._plans)]
+            for begin, end in pairwise(starts):
+                yield self._plans[begin:end].tolist()
+        else:
+            yield from self._targets.tolist()
+
+    def _plan_starts(self) -> Iterator[int]:
+        at = 0
+        while at < len(self._plans):
+            yield at
+            at += 1 + int(self._plans[at])
+            at += 1 + 2 * int(self._plans[at])
+            at += 1 + max(0, int(self._plans[at]))
+
+    def _next(self, method: str, call: int, recorded: int, now: float) -> None:
+        if call >= recorded:
+            raise NotRecorded(f"{method} was asked for a decision at {now:.3f} s that was not recorded")
+
+    def _count(self) -> int:
+        return self._take(1)[0]
+
+    def _take(self, count: int) -> list[int]:
+        self._at += count
+        taken: list[int] = self._plans[self._at - count : self._at].tolist()
+        return taken
+
+
+def record(policy: Any) -> Recorder | None:
+    """A recorder around a router, a batch scheduler or an autoscaler; None if it is none of them."""
+    return Recorder(policy) if not isinstance(policy, type) and _methods_of(policy) else None
+
+
+def _methods_of(policy: Any) -> list[str]:
+    return [name for name in ("route", "plan", "target") if callable(getattr(policy, name, None))]
+
+
+def recording(log: bytes) -> Recording:
+    """What a recorder has noted; nothing at all for empty bytes.
+
+    Raises ValueError if it is not a log.
+    """
+    if not log:
+        log = b"[0, 0, 0, 0]\n"
+    head, _, body = log.partition(b"\n")
+    try:
+        calls, sent, plans, targets = (int(number) for number in json.loads(head))
+        sizes = np.array([4 * calls, 4 * sent, 4 * sent, 8 * plans, 8 * targets])
+        if (sizes < 0).any() or sizes.sum() != len(body):
+            raise ValueError
+        cuts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+        columns = [body[begin:end] for begin, end in pairwise(cuts)]
+        counts, requests, replicas = (np.frombuffer(column, np.int32) for column in columns[:3])
+        planned, targeted = (np.frombuffer(column, np.int64) for column in columns[3:])
+        if (counts < 0).any() or int(counts.sum(dtype=np.int64)) != sent or not _are_plans(planned):
+            raise ValueError
+    except (ValueError, TypeError):
+        raise ValueError(f"{log[:40]!r}... is not a log of decisions (sim.recording)") from None
+    return Recording(counts, requests, replicas, planned, targeted)
+
+
+def _are_plans(plans: NDArray[np.int64]) -> bool:
+    """Whether the numbers are whole plans."""
+    at, numbers = 0, plans.tolist()
+    try:
+        while at < len(numbers):
+            for width, least in ((1, 0), (2, 0), (1, -1)):
+                count = numbers[at]
+                if count < least:
+                    return False
+                at += 1 + width * max(0, count)
+    except IndexError:
+        return False
+    return at == len(numbers)

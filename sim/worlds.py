@@ -1,0 +1,181 @@
+"""Other worlds to run a policy in, so that one that knows too much gives itself away.
+
+Within `varied` every run of a cluster serves another draw of its workload: the same requests at the same
+moments, dealt out anew, a little later. A policy that decides by what it may see is as good there as before;
+one that knows the workload by heart, or draws it again from the seed, is not.
+
+Within `future_changed` every run serves a workload that is the same up to a recorded decision, in all that
+a policy may see, and another one afterwards: requests not yet finished turn out longer, and what arrives
+later comes at other moments with other lengths. A policy that sees no future decides the same up to there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.recording import Recorder, Recording, recording
+from sim.workloads import Workload
+
+if TYPE_CHECKING:
+    from sim.cluster import Cluster
+
+__all__ = ["future_changed", "varied"]
+
+_SHIFT = 10.0
+"""Seconds by which a varied workload begins later at most: enough that no moment is what it was, and little
+beside the hours of a diurnal load."""
+
+
+@dataclass(frozen=True)
+class _Change:
+    """The decision after which the future is another one."""
+
+    logs: Sequence[tuple[Recorder, bytes]]
+    call: int
+    key: int
+
+
+_VARIATION: ContextVar[int | None] = ContextVar("variation", default=None)
+_CHANGE: ContextVar[_Change | None] = ContextVar("change", default=None)
+
+
+@contextmanager
+def varied(key: int) -> Iterator[None]:
+    """Run every workload in another draw, decided by `key`."""
+    token = _VARIATION.set(key)
+    try:
+        yield
+    finally:
+        _VARIATION.reset(token)
+
+
+@contextmanager
+def future_changed(logs: Sequence[tuple[Recorder, bytes]], call: int, key: int) -> Iterator[None]:
+    """Run every workload with another future from a decision on, decided by `key`.
+
+    `logs` has the recorders that stand for policies here, each with the log of what its policy has decided
+    before; `call` is the ordinal, from 0, of a call of the first.
+    """
+    token = _CHANGE.set(_Change(logs, call, key))
+    try:
+        yield
+    finally:
+        _CHANGE.reset(token)
+
+
+def workload_here(
+    cluster: Cluster, workload: Workload, policies: Mapping[str, Any], horizon: float | None
+) -> Workload:
+    """The workload as it is in the world that the caller is in."""
+    variation, change = _VARIATION.get(), _CHANGE.get()
+    if variation is not None:
+        workload = _dealt_anew(workload, np.random.default_rng([variation, len(workload)]))
+    if change is None:
+        return workload
+    token = _CHANGE.set(None), _VARIATION.set(None)
+    try:
+        now, finish = _replayed(cluster, workload, policies, horizon, change)
+    finally:
+        _CHANGE.reset(token[0])
+        _VARIATION.reset(token[1])
+    if now is None:
+        return workload
+    rng = np.random.default_rng([change.key, len(workload)])
+    return _other_future(workload, now, finish, _most_tokens(cluster), rng)
+
+
+def _dealt_anew(workload: Workload, rng: np.random.Generator) -> Workload:
+    """The requests in another order, at the same moments a little later.
+
+    Requests of conversations or with common prefixes stay in their order, for what they share depends on it.
+    """
+    columns: dict[str, Any] = {"arrival": workload.arrival + rng.uniform(0, _SHIFT)}
+    if workload.prefixes is None and workload.session is None:
+        order = rng.permutation(len(workload))
+        for name in ("prompt_tokens", "output_tokens", "priority", "ttft_slo", "tpot_slo"):
+            column = getattr(workload, name)
+            columns[name] = None if column is None else column[order]
+    return replace(workload, **columns)
+
+
+def _other_future(
+    workload: Workload,
+    now: float,
+    finish: NDArray[np.float64],
+    most: int,
+    rng: np.random.Generator,
+) -> Workload:
+    """The workload with another future after `now` (seconds), given when each request finished.
+
+    What has arrived and not finished makes more output, as far as it fits (`most` tokens); of what has not
+    arrived the outputs are dealt anew, and the gaps between the arrivals.
+    """
+    arrival, outputs = workload.arrival.copy(), workload.output_tokens.copy()
+    here = np.flatnonzero((arrival <= now) & ~(finish <= now))
+    room = np.maximum(most - workload.prompt_tokens[here] - outputs[here], 0)
+    outputs[here] += np.minimum(rng.integers(1, 2 * int(outputs.mean()) + 2, len(here)), room)
+    later = np.flatnonzero(arrival > now)
+    if len(later):
+        # What is shared is part of what was put out: it must not become shorter.
+        more = rng.integers(1, int(outputs.mean()) + 2, len(later))
+        outputs[later] = (
+            rng.permutation(outputs[later]) if workload.prefixes is None else outputs[later] + more
+        )
+        gaps = np.diff(arrival[later], prepend=max(now, arrival[later[0] - 1] if later[0] else 0.0))
+        arrival[later] = arrival[later[0]] - gaps[0] + np.cumsum(rng.permutation(gaps) + 1e-6)
+    return replace(workload, arrival=arrival, output_tokens=outputs)
+
+
+def _replayed(
+    cluster: Cluster,
+    workload: Workload,
+    policies: Mapping[str, Any],
+    horizon: float | None,
+    change: _Change,
+) -> tuple[float | None, NDArray[np.float64]]:
+    """When the recorded call was, in seconds (None if not in this run), and when each request finished."""
+    call = change.call - change.logs[0][0].calls
+    if call < 0:
+        return None, np.empty(0)
+    clocks = {id(recorder): _Clock(recording(log).after(recorder)) for recorder, log in change.logs}
+    stand_ins = {
+        name: clocks[id(policy)] if id(policy) in clocks else copy.deepcopy(policy)
+        for name, policy in policies.items()
+    }
+    run = cluster.run(workload, **stand_ins, horizon=horizon)
+    moments = clocks[id(change.logs[0][0])].moments
+    return moments[call] if call < len(moments) else None, run.requests["finish"]
+
+
+class _Clock:
+    """A recording as a policy, that notes when it is asked."""
+
+    def __init__(self, recorded: Recording) -> None:
+        self._recorded = recorded
+        self.moments: list[float] = []
+
+    def route(self, queue: Any, replicas: Any, now: float) -> Any:
+        self.moments.append(now)
+        return self._recorded.route(queue, replicas, now)
+
+    def plan(self, engine: Any, now: float) -> Any:
+        self.moments.append(now)
+        return self._recorded.plan(engine, now)
+
+    def target(self, cluster: Any, now: float) -> int:
+        self.moments.append(now)
+        return self._recorded.target(cluster, now)
+
+
+def _most_tokens(cluster: Cluster) -> int:
+    """Tokens of a request that fits every replica alone."""
+    blocks = min(cluster.setting(index, "kv_blocks") for index in range(len(cluster.each) or 1))
+    return int((blocks - cluster.watermark_blocks - 1) * cluster.block_size)
