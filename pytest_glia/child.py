@@ -24,10 +24,15 @@ from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.context import CONTEXT, BaseSource, Context
-from pytest_glia.domains import manager
+from pytest_glia.decisions import World
+from pytest_glia.domains import audits, manager
+from pytest_glia.hookspecs import Audit
 from pytest_glia.replication import Metrics, die_with
 
 ENVIRONMENT = "PYTEST_GLIA_CHILD"
+
+# Of this many replications the future is changed in an audit, each time so often.
+_PROBES = {"probed": 3, "changes": 3}
 
 
 class ComposedTree:
@@ -97,15 +102,17 @@ class Evaluations:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._audits: tuple[Audit, ...] = ()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         if session.testsfailed:
             return None
         items = {item.nodeid: item for item in session.items}
+        hooks, _ = manager(session.config)
+        self._audits = audits(hooks.hook)
         if any("testbed" in item.fixturenames for item in session.items):  # type: ignore[attr-defined]
             # Once here, so that no fork has to load or compile the domain again.
-            hooks, _ = manager(session.config)
             hooks.hook.glia_testbed(name=session.config.getoption("glia_testbed"))
         gc.freeze()
         self._channel.send(ready=sorted(items))
@@ -140,6 +147,8 @@ class Evaluations:
             workers=job["workers"],
             samples=RemoteStore(self._channel),
             harness=job["harness"],
+            audits=self._audits,
+            world=job["world"] and World(bytes.fromhex(job["world"]), **_PROBES),
             private=(self._channel.fileno(),),
             denied=None if job["judging"] else frozenset(),
         )

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import pytest
 
+from pytest_glia.decisions import World
+from pytest_glia.hookspecs import Audit
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics
 
@@ -80,6 +82,8 @@ class Context:
         workers: Replications at once.
         samples: What was already paid for.
         harness: Stands for everything but candidate and seed that decides a replication's outcome.
+        audits: Of the domains at hand: how candidates' decisions are recorded.
+        world: Another world than the seeds' to run in, in an audit.
         private: File descriptors that no candidate may inherit.
         denied: None in a run that judges. Otherwise comparisons are recorded but assumed to hold, so that
             one run shows all that a spec asks; those with the ordinals in ``denied`` are assumed not to,
@@ -95,6 +99,8 @@ class Context:
     workers: int
     samples: SampleStore
     harness: str
+    audits: tuple[Audit, ...] = ()
+    world: World | None = None
     private: tuple[int, ...] = ()
     denied: frozenset[int] | None = None
 

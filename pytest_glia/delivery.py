@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+import math
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from pytest_glia.search import Search
 
 
+# A design of which more than this share of the gain is lost in other draws of its worlds knew them.
+_LOST = 0.25
+
+
 class Delivery:
     """What becomes of a designer's proposal. Call `confirm`, then `deliver`."""
 
@@ -34,6 +40,7 @@ class Delivery:
         self._blob = "+".join(search.repository.blob(text) for text in self._winner.values())
         self._seeds = seeds.sealed(secret, self._blob, search.settings.replications)
         self._confirmed: Evaluation | None = None
+        self._refused: str | None = None
         self.passed = False
 
     def confirm(self, before: list[pytest.TestReport]) -> list[pytest.TestReport]:
@@ -47,8 +54,12 @@ class Delivery:
         account = search.account
         account.held_simulations, account.held_seconds = 0, 0.0
         search.write("")
-        search.write(f"Confirming on {len(self._seeds)} seeds that no search has seen:")
         try:
+            self._refused = self._audit()
+            if self._refused:
+                search.write(f"The audit refuses it: {self._refused}")
+                return before
+            search.write(f"Confirming on {len(self._seeds)} seeds that no search has seen:")
             reports = search.evaluator.judge(self._winner, self._seeds)
             failed = {report.nodeid for report in reports if report.failed}
             # A spec that failed may have stopped before its last comparison.
@@ -67,6 +78,11 @@ class Delivery:
     def deliver(self) -> list[str]:
         """Commit winner and note as the base plus one commit; returns what to tell the user."""
         search = self._search
+        if self._refused:
+            return [
+                f"{search.name}: the audit refused the best candidate, so there is no best branch: "
+                f"{self._refused}"
+            ]
         if not self._improved:
             return [f"{search.name}: no better candidate than the present one was found: no best branch"]
         # First without ablations: whatever happens during those, the confirmed winner is there.
@@ -79,6 +95,29 @@ class Delivery:
             f"  how it works: git show {self._branch}:{note}",
             f"  to take it:   git merge {self._branch}",
         ]
+
+    def _audit(self) -> str | None:
+        """Why the winner is not to be believed; None if nothing speaks against it.
+
+        It runs again in other draws of the development seeds' worlds, which nobody knew, and some of its
+        decisions are asked for again where only what comes after them is another.
+        """
+        search, found = self._search, self._proposal.evaluation
+        search.write("Audit: other draws of the same worlds, and other futures")
+        key = hmac.new(self._secret, f"glia audit {self._blob}".encode(), "sha256").digest()
+        there = search.evaluator.look(self._winner, found.seeds, world=key)
+        for nodeid, message in there.errors.items():
+            if nodeid not in found.errors:
+                return message
+        confidence = search.settings.confidence
+        gain = -self._lab.aim.change(found, self._lab.start, confidence).mean
+        lost = self._lab.aim.change(there, found, confidence)
+        if math.isfinite(gain) and lost.low > _LOST * gain:
+            return (
+                "its gain is not there in other draws of the same worlds: it knows those of its seeds "
+                f"(loss {lost} against what it was; its gain was {gain:.3f})"
+            )
+        return None
 
     def _note_path(self, candidate: Candidate) -> str:
         """Beside the candidate; a file of the user's that stands there already is left alone."""

@@ -9,7 +9,7 @@ import pluggy
 import pytest
 
 from pytest_glia import hookspecs
-from pytest_glia.hookspecs import Mechanism
+from pytest_glia.hookspecs import Audit, Mechanism
 from pytest_glia.misuse import Misuse
 
 _MECHANISM = ("name", "claim", "predicts", "numbers", "defaults", "called_for", "apply")
@@ -41,6 +41,20 @@ def manager(config: pytest.Config) -> tuple[pluggy.PluginManager, list[str]]:
     except pluggy.PluginValidationError as error:
         raise pytest.UsageError(f"glia: {error}") from None
     return hooks, problems
+
+
+_AUDIT = ("name", "record", "recording", "varied", "future_changed")
+
+
+def audits(hooks: Any) -> tuple[Audit, ...]:
+    """How the domains record what their candidates decide; raises `Misuse` for one that is not complete."""
+    found = tuple(hooks.glia_audits())
+    for audit in found:
+        missing = [name for name in _AUDIT if not hasattr(audit, name)]
+        if missing:
+            name = getattr(audit, "name", type(audit).__name__)
+            raise Misuse(f"the audit {name!r} has no {missing[0]!r}: it needs {', '.join(_AUDIT)}")
+    return found
 
 
 def mechanisms(hooks: Any, path: str, entry: str, source: str) -> list[Mechanism]:

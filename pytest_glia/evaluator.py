@@ -100,14 +100,18 @@ class Evaluator:
         """The reports of all tests for a candidate that follows the base commit; raises as `look` does."""
         return self._run(_Job(sources, seeds, self._bases, charged=True, judging=True))
 
-    def look(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> Evaluation:
+    def look(
+        self, sources: Mapping[str, bytes], seeds: Sequence[int], world: bytes | None = None
+    ) -> Evaluation:
         """All that the tests ask of a candidate and what they measured: every comparison is assumed to hold.
+
+        With the key of another ``world`` an audit: there, and with the future of some replications changed.
 
         Raises:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
             EvaluatorFailed: the child ended.
         """
-        reports = self._run(_Job(sources, seeds, self._bases, charged=True, judging=False))
+        reports = self._run(_Job(sources, seeds, self._bases, charged=True, judging=False, world=world))
         return Evaluation.of(sources, tuple(seeds), reports)
 
     @cached_property
@@ -275,6 +279,7 @@ class Evaluator:
             "seeds": list(job.seeds),
             "nodeids": self._nodeids,
             "judging": job.judging,
+            "world": job.world and job.world.hex(),
             "harness": self._harness,
             "confidence": self._settings.confidence,
             "timeout": self.timeout,
@@ -315,6 +320,7 @@ class _Job:
 
     ``base`` is what ``against="base"`` means, by path. ``charged`` counts the candidate's replications
     against the budget. ``judging`` runs the tests as they are; otherwise comparisons are assumed to hold.
+    ``world`` is the key of another world than the seeds' own, for an audit.
     """
 
     sources: Mapping[str, bytes]
@@ -322,6 +328,7 @@ class _Job:
     base: Mapping[str, BaseSource]
     charged: bool
     judging: bool
+    world: bytes | None = None
 
 
 def _harness(tree: str, testbed: str, arguments: list[str]) -> str:

@@ -11,7 +11,8 @@ import random
 import textwrap
 import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,9 +22,10 @@ from numpy import random as numpy_random
 
 from pytest_glia.candidate import Candidate, load, make
 from pytest_glia.context import Context
+from pytest_glia.decisions import Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
-from pytest_glia.replication import Failure, Metrics, ReplicationError, run_all
+from pytest_glia.replication import Metrics, Replication, ReplicationError, run_all
 from pytest_glia.statistics import mean_interval
 
 # A failing spec shows the user's lines, not these.
@@ -38,8 +40,9 @@ class _Arm:
 
     name: str
     key: str
-    objects: Callable[[int], Mapping[str | None, Any]]
+    objects: Callable[[int], Objects]
     is_candidate: bool
+    trusted: bool
     files: frozenset[str] = frozenset()
 
 
@@ -150,7 +153,7 @@ class Glia:
         return self._source_arm("the candidate", sources, is_candidate=True)
 
     def _source_arm(self, name: str, sources: Mapping[str, bytes], *, is_candidate: bool) -> _Arm:
-        def objects(seed: int) -> Mapping[str | None, Any]:
+        def objects(seed: int) -> Objects:
             return {
                 each.role: make(load(each, sources[each.path], self._context.root), seed)
                 for each in self._candidates
@@ -158,7 +161,7 @@ class Glia:
 
         parts = [f"{each.path}:{each.entry}:{each.role}".encode() for each in self._candidates]
         files = frozenset(str(self._context.root / each.path) for each in self._candidates)
-        return _Arm(name, _digest(*parts, *sources.values()), objects, is_candidate, files)
+        return _Arm(name, _digest(*parts, *sources.values()), objects, is_candidate, False, files)
 
     def _baseline_arm(self, against: Any) -> _Arm:
         if isinstance(against, str):
@@ -189,37 +192,82 @@ class Glia:
             key,
             lambda seed: {role: make(entry, seed) for role, entry in entries.items()},
             is_candidate=False,
+            trusted=True,
         )
 
     def _run(self, replicate: Replicate, arms: Sequence[_Arm]) -> list[list[Metrics]]:
         """The metrics of every arm with every seed, from the store or by running them."""
         self._measured.calls += 1
         seeds = self._context.seeds
+        world = self._world(replicate)
+        harness = self._context.harness if world is None else f"{self._context.harness}; {world}"
         patched = "monkeypatch" in self._item.fixturenames  # type: ignore[attr-defined]
         function = (None if patched else _content_key(replicate)) or self._call_key()
         places = [(arm, seed) for seed in seeds for arm in arms]
         keys = {
-            (arm.key, seed): _digest(self._context.harness, self._sharing(), function, arm.key, str(seed))
+            (arm.key, seed): _digest(harness, self._sharing(), function, arm.key, str(seed))
             for arm, seed in places
         }
         known: dict[str, Metrics] = {}
         for arm in arms:
             wanted = [keys[arm.key, seed] for seed in seeds]
+            if world is not None and arm.is_candidate:
+                wanted += [f"{key} {n}" for key in wanted[: world.probed] for n in range(world.changes)]
             known |= self._context.samples.find(wanted, simulations=arm.is_candidate)
         missing = [(arm, seed) for arm, seed in places if keys[arm.key, seed] not in known]
         outcomes = run_all(
-            [_replication(replicate, arm, seed) for arm, seed in missing],
+            [self._replication(replicate, arm, seed, world) for arm, seed in missing],
             workers=self._context.workers,
             timeout=self._context.timeout,
             private=self._context.private,
         )
         for index, outcome in outcomes:
             arm, seed = missing[index]
-            if isinstance(outcome, Failure):
-                self._fail(f"{arm.name}, seed {seed}:\n{outcome}")
+            if not isinstance(outcome, dict):
+                self._fail(f"{arm.name}, seed {seed}:\n{outcome!s}")
             known[keys[arm.key, seed]] = outcome
             self._context.samples.add(keys[arm.key, seed], outcome)
         return [[known[keys[arm.key, seed]] for seed in seeds] for arm in arms]
+
+    def _world(self, replicate: Replicate) -> World | None:
+        """The world to run in: the seeds' own, for a replication that asks for no domain's decisions."""
+        world = self._context.world
+        if world is None:
+            return None
+        seed = self._context.seeds[0]
+        recorded = self._recorded(replicate, self._candidate_arm(), seed, None)
+        ask = Replication(recorded.asked, quiet=True)
+        [(_, asked)] = run_all([ask], workers=1, timeout=self._context.timeout, private=self._context.private)
+        return world if isinstance(asked, dict) and any(asked.values()) else None
+
+    def _replication(self, replicate: Replicate, arm: _Arm, seed: int, world: World | None) -> Replication:
+        """What runs for one arm and seed: of candidate code nothing but its decisions is taken."""
+        recorded = self._recorded(replicate, arm, seed, world)
+        if arm.trusted:
+            return Replication(lambda: recorded.run(recorded.objects()))
+        if world is None or not arm.is_candidate or seed not in self._context.seeds[: world.probed]:
+            return recorded.replication()
+        return recorded.replication(lambda bundle: recorded.probe(bundle, world, seed))
+
+    def _recorded(self, replicate: Replicate, arm: _Arm, seed: int, world: World | None) -> Recorded:
+        audits = self._context.audits
+
+        def run(objects: Objects) -> Metrics:
+            # Forks start from one state of the global generators: else they would all draw the same.
+            random.seed(seed)
+            numpy_random.seed(seed)
+            with _told(arm.files), in_world(audits, world, seed):
+                if set(objects) == {None}:
+                    return _metrics(replicate(objects[None], seed))
+                return _metrics(replicate(seed=seed, **{str(role): each for role, each in objects.items()}))
+
+        def objects() -> Objects:
+            random.seed(seed)
+            numpy_random.seed(seed)
+            with _told(arm.files):
+                return arm.objects(seed)
+
+        return Recorded(audits, tuple(each.role for each in self._candidates), objects, run)
 
     def _sharing(self) -> str:
         """Tests share the runs of one replication function only if nothing else could differ.
@@ -234,25 +282,18 @@ class Glia:
         return f"{self._item.nodeid} call {self._measured.calls}".encode()
 
 
-def _replication(replicate: Replicate, arm: _Arm, seed: int) -> Callable[[], Metrics]:
-    def run() -> Metrics:
-        # Forks start from one state of the global generators: without this they would all draw the same.
-        random.seed(seed)
-        numpy_random.seed(seed)
-        try:
-            objects = arm.objects(seed)
-            if set(objects) == {None}:
-                return _metrics(replicate(objects[None], seed))
-            return _metrics(replicate(seed=seed, **{str(role): each for role, each in objects.items()}))
-        except ReplicationError:
-            raise
-        except Exception as error:
-            raise ReplicationError(_told(error, arm.files)) from error
-
-    return run
+@contextmanager
+def _told(files: frozenset[str]) -> Iterator[None]:
+    """Make of whatever a replication raises the sentence for its user."""
+    try:
+        yield
+    except ReplicationError:
+        raise
+    except Exception as error:
+        raise ReplicationError(_sentence(error, files)) from error
 
 
-def _told(error: BaseException, files: frozenset[str]) -> str:
+def _sentence(error: BaseException, files: frozenset[str]) -> str:
     """An error of a replication with the lines of the candidate in it, or else of what was called last."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:

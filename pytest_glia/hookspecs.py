@@ -8,6 +8,7 @@ never needs to import this package.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
@@ -52,6 +53,87 @@ class Mechanism(Protocol):
     def apply(self, source: str, numbers: Mapping[str, float]) -> str | None:
         """The candidate's source with the idea worked in; None if it has no place for it."""
         ...
+
+
+class Recorder(Protocol):
+    """Takes the place of a candidate's object in a replication and notes what it decides.
+
+    Attributes:
+        policy: What the replication gets instead of the object.
+    """
+
+    @property
+    def policy(self) -> Any: ...
+
+    def log(self) -> bytes:
+        """What was decided so far, call by call."""
+        ...
+
+
+class Recording(Protocol):
+    """Recorded decisions, and an object that gives them again.
+
+    Attributes:
+        policy: What a replication gets in place of the candidate's object.
+        calls: How many calls were recorded.
+        asked: How many decisions were asked of `policy` so far.
+    """
+
+    @property
+    def policy(self) -> Any: ...
+    @property
+    def calls(self) -> int: ...
+    @property
+    def asked(self) -> int: ...
+
+    def differs(self, other: bytes, until: int) -> int | None:
+        """The first call before `until` (from 0) in which another log decides otherwise, or None."""
+        ...
+
+
+class Audit(Protocol):
+    """What a domain knows of its candidates' decisions, so that they need not be believed anything else.
+
+    Attributes:
+        name: Of the domain.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def record(self, candidate: Any) -> Recorder | None:
+        """A recorder around a candidate's object; None if it is none of the domain's."""
+        ...
+
+    def recording(self, log: bytes) -> Recording:
+        """What a recorder has noted; of empty bytes one that has nothing and raises when it is asked.
+
+        Raises ValueError if it is not a log: it comes from a process that is not trusted.
+        """
+        ...
+
+    def varied(self, key: int) -> AbstractContextManager[None]:
+        """A context in which replications of the domain meet another draw of their world than the seed's."""
+        ...
+
+    def future_changed(
+        self, logs: Sequence[tuple[Recorder, bytes]], call: int, key: int
+    ) -> AbstractContextManager[None]:
+        """A context in which a replication's world is the same up to a call, in all that a candidate may see.
+
+        After it, it is another one. `logs` has the recorders of this replication with what was recorded
+        before; `call` is the ordinal, from 0, of a call of the first.
+        """
+        ...
+
+
+@hookspec
+def glia_audits() -> Audit:  # type: ignore[empty-body]
+    """How the domain records and replays what its candidates decide.
+
+    With it the metrics of a replication always come from replaying its decisions in a process that has never
+    loaded the candidate, and a search audits a design before it confirms it.
+    """
 
 
 @hookspec

@@ -10,6 +10,7 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.candidate import read
 from pytest_glia.context import BaseSource, Context, MemoryStore
+from pytest_glia.domains import audits, manager
 from pytest_glia.settings import Settings
 
 # A failing spec shows the user's lines, not these.
@@ -30,6 +31,7 @@ def plain_context(config: pytest.Config) -> Context:
         workers=settings.workers,
         samples=MemoryStore(),
         harness="this session",
+        audits=audits(manager(config)[0].hook),
     )
 
 

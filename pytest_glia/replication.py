@@ -18,9 +18,12 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Metrics = dict[str, float]
+
+# An answer of more bytes than this is none: it would only fill the memory of whoever reads it.
+_LARGEST = 1 << 28
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -41,24 +44,44 @@ class ReplicationError(Exception):
     """Raised inside a replication for a failure whose message is already a sentence for the user."""
 
 
+@dataclass(frozen=True)
+class Replication:
+    """What one fork does.
+
+    Attributes:
+        run: Its work: metrics, or raw bytes, come back.
+        quiet: Whether what it prints is thrown away.
+        then: Makes of its answer (not of a failure) what counts instead: an outcome, or a replication to
+            run next.
+    """
+
+    run: Callable[[], Metrics | bytes]
+    quiet: bool = False
+    then: Callable[[Metrics | bytes], Replication | Metrics | Failure] | None = None
+
+
+Outcome = Metrics | bytes | Failure
+
+
 @dataclass
 class _Running:
     index: int
+    replication: Replication
     pid: int
     deadline: float
-    answer: bytes = b""
+    answer: bytearray = field(default_factory=bytearray)
 
     def complete(self) -> bool:
         return len(self.answer) >= 8 + int.from_bytes(self.answer[:8], "big") if self.answer[8:] else False
 
 
 def run_all(
-    replications: Sequence[Callable[[], Metrics]],
+    replications: Sequence[Replication],
     *,
     workers: int,
     timeout: float,
     private: Sequence[int] = (),
-) -> Iterator[tuple[int, Metrics | Failure]]:
+) -> Iterator[tuple[int, Outcome]]:
     """Run each replication in a fork; yields its index and outcome as soon as it is known.
 
     At most `workers` run at once. One that has not answered after `timeout` seconds is killed with
@@ -73,19 +96,30 @@ def run_all(
             while waiting and len(running) < workers:
                 index, replication = waiting.pop()
                 descriptor, pid = _fork(replication, [*private, *running])
-                running[descriptor] = _Running(index, pid, time.monotonic() + timeout)
+                running[descriptor] = _Running(index, replication, pid, time.monotonic() + timeout)
                 selector.register(descriptor, selectors.EVENT_READ)
             next_deadline = min(run.deadline for run in running.values())
             for key, _ in selector.select(max(0.0, next_deadline - time.monotonic())):
                 run = running[key.fd]
-                part = os.read(key.fd, 1 << 16)
+                part = os.read(key.fd, 1 << 20)
                 run.answer += part
+                if len(run.answer) > _LARGEST:
+                    part, run.answer = b"", bytearray()
                 # What a replication has started may hold the pipe open: the length says when it is all.
                 if part and not run.complete():
                     continue
                 selector.unregister(key.fd)
                 del running[key.fd]
-                yield run.index, _outcome(run.answer, _reap(key.fd, run.pid))
+                outcome = _outcome(bytes(run.answer), _reap(key.fd, run.pid))
+                following = run.replication.then
+                if following is None or isinstance(outcome, Failure):
+                    yield run.index, outcome
+                    continue
+                after = following(outcome)
+                if isinstance(after, Replication):
+                    waiting.append((run.index, after))
+                else:
+                    yield run.index, after
             for descriptor, run in list(running.items()):
                 if time.monotonic() >= run.deadline:
                     selector.unregister(descriptor)
@@ -104,7 +138,7 @@ def run_all(
         selector.close()
 
 
-def _fork(replication: Callable[[], Metrics], private: Sequence[int]) -> tuple[int, int]:
+def _fork(replication: Replication, private: Sequence[int]) -> tuple[int, int]:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -127,7 +161,12 @@ def _fork(replication: Callable[[], Metrics], private: Sequence[int]) -> tuple[i
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
         die_with(parent)
-        answer = _answer(replication)
+        if replication.quiet:
+            # Whatever captures the output of the host process has replaced these objects.
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+            os.dup2(sys.stdout.fileno(), 1)
+            os.dup2(sys.stdout.fileno(), 2)
+        answer = _answer(replication.run)
         with os.fdopen(writer, "wb") as stream:
             stream.write(len(answer).to_bytes(8, "big") + answer)
         status = 0
@@ -148,9 +187,11 @@ def die_with(parent: int) -> None:
             os._exit(1)
 
 
-def _answer(replication: Callable[[], Metrics]) -> bytes:
+def _answer(run: Callable[[], Metrics | bytes]) -> bytes:
+    """JSON, or raw bytes behind a zero; never a pickle, which could do anything where it is read."""
     try:
-        return json.dumps({"metrics": replication()}).encode()
+        found = run()
+        return b"\0" + found if isinstance(found, bytes) else json.dumps({"metrics": found}).encode()
     except ReplicationError as error:
         return json.dumps({"failure": str(error)}).encode()
     except BaseException as error:
@@ -177,13 +218,15 @@ def _reap(descriptor: int, pid: int) -> int:
     return status
 
 
-def _outcome(answer: bytes, status: int) -> Metrics | Failure:
+def _outcome(answer: bytes, status: int) -> Outcome:
+    if answer[8:9] == b"\0" and len(answer) == 8 + int.from_bytes(answer[:8], "big"):
+        return answer[9:]
     try:
         data = json.loads(answer[8:])
         if "metrics" in data:
             return {str(name): float(value) for name, value in data["metrics"].items()}
         return Failure(str(data["failure"]), str(data.get("details", "")))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Failure(f"the replication's process ended ({_ending(status)}) without a result")
 
 

@@ -1,4 +1,4 @@
-"""What the simulator gives to pytest-glia, without importing it: its testbed, and ideas for routers."""
+"""What the simulator gives to pytest-glia, without importing it: its testbed, its audit, and ideas for routers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pluggy
 
 from sim.mechanisms import Mechanism, routing_mechanisms
 from sim.mechanisms.source import RouterSource
+from sim.recording import record, recording
+from sim.worlds import future_changed, varied
 
 hookimpl = pluggy.HookimplMarker("glia")
 
@@ -17,6 +19,22 @@ hookimpl = pluggy.HookimplMarker("glia")
 def glia_mechanisms(path: str, entry: str, source: str) -> Sequence[Mechanism]:
     """The routing mechanisms, if the candidate is a class with a method route(self, queue, replicas, now)."""
     return routing_mechanisms(entry) if RouterSource.of(source, entry) else []
+
+
+class _Audit:
+    """Routers, batch schedulers and autoscalers are recorded, replayed, and met with other worlds."""
+
+    name = "sim"
+    record = staticmethod(record)
+    recording = staticmethod(recording)
+    varied = staticmethod(varied)
+    future_changed = staticmethod(future_changed)
+
+
+@hookimpl
+def glia_audits() -> _Audit:
+    """Decisions by the call; see `sim.recording` and `sim.worlds`."""
+    return _Audit()
 
 
 @hookimpl

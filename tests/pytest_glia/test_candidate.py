@@ -14,7 +14,7 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.candidate import Candidate, fault, load, make, read
 from pytest_glia.misuse import Misuse
-from pytest_glia.replication import Failure, ReplicationError, run_all
+from pytest_glia.replication import Failure, Replication, ReplicationError, run_all
 
 
 class Item:
@@ -219,7 +219,7 @@ def test_traceback_shows_the_text_that_ran(tmp_path: Path) -> None:
         load(Candidate("policy.py", "entry"), b"def entry():\n    raise KeyError  # the text\n", tmp_path)()
         return {}
 
-    [(_, failed)] = run_all([run], workers=1, timeout=30)
+    [(_, failed)] = run_all([Replication(run)], workers=1, timeout=30)
     assert isinstance(failed, Failure)
     assert "raise KeyError  # the text" in failed.details
 

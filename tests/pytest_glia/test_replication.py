@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_glia.replication import Failure, Metrics, ReplicationError, run_all
+from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError, run_all
 
 
 def outcomes(
-    *replications: Callable[[], Metrics], workers: int = 2, timeout: float = 30.0
-) -> list[Metrics | Failure]:
-    found = dict(run_all(replications, workers=workers, timeout=timeout))
+    *replications: Callable[[], Metrics | bytes], workers: int = 2, timeout: float = 30.0
+) -> list[Outcome]:
+    found = dict(run_all([Replication(run) for run in replications], workers=workers, timeout=timeout))
     return [found[index] for index in range(len(replications))]
 
 
@@ -221,7 +221,7 @@ def test_leaving_early_kills_what_runs(tmp_path: Path) -> None:
             pass
         return {"value": 1}
 
-    answers = run_all([first, hang], workers=2, timeout=30.0)
+    answers = run_all([Replication(first), Replication(hang)], workers=2, timeout=30.0)
     assert next(answers) == (0, {"value": 1})
     answers.close()  # type: ignore[attr-defined]
     assert gone(int((tmp_path / "pid").read_text()))
@@ -242,3 +242,37 @@ def test_no_descriptor_is_left_open() -> None:
 def test_no_replications_no_outcomes() -> None:
     """An empty job is done at once."""
     assert outcomes() == []
+
+
+def test_bytes_arrive_as_they_are() -> None:
+    """Raw answers of any length and content come back; they are never taken for metrics."""
+    answers = [b"", b'{"metrics": {"value": 1}}', bytes(range(256)) * 5000]
+    assert outcomes(*(lambda answer=answer: answer for answer in answers)) == answers
+
+
+def test_one_replication_may_follow_another(capfd: pytest.CaptureFixture[str]) -> None:
+    """What comes next is made of the answer, runs in its own fork, and counts instead; a failure ends it."""
+
+    def second(answer: object) -> Replication | Metrics:
+        if answer == b"skip":
+            return {"skipped": 1.0}
+
+        def run() -> Metrics:
+            print("not to be seen")
+            return {"first": float(len(str(answer))), "process": float(os.getpid())}
+
+        return Replication(run, quiet=True)
+
+    def fail() -> Metrics:
+        raise ReplicationError("no")
+
+    first = {"process": float(os.getpid())}
+    chained = [Replication(run, then=second) for run in (lambda: b"skip", lambda: first, fail)]
+    found = dict(run_all(chained, workers=2, timeout=30))
+    assert found[0] == {"skipped": 1.0}
+    assert found[2] == Failure("no")
+    last = found[1]
+    assert isinstance(last, dict)
+    assert last["first"] == len(str(first))
+    assert last["process"] != os.getpid()
+    assert "not to be seen" not in capfd.readouterr().out

@@ -1,0 +1,202 @@
+"""What a candidate decides, taken out of its process: recorded there, replayed where it has never been.
+
+A replication of a candidate whose objects a domain can record gives back nothing but its decisions. The
+metrics are those of a second run, in another process, in which those decisions take the candidate's place.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+from pytest_glia.hookspecs import Audit, Recorder, Recording
+from pytest_glia.replication import Failure, Metrics, Replication, ReplicationError
+
+Objects = Mapping[str | None, Any]
+"""What stands for each role."""
+
+Run = Callable[[Objects], Metrics]
+"""One replication, given the objects."""
+
+Next = Replication | Metrics | Failure
+"""What counts, or what is to be run to know it."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Another world than the seed's to run replications in, for an audit.
+
+    Attributes:
+        key: Decides it; nobody knew it when the candidate was written.
+        probed: Replications (the first ones) of which the future is changed, besides.
+        changes: How often, each time from another call on.
+    """
+
+    key: bytes
+    probed: int
+    changes: int
+
+    def number(self, *parts: object) -> int:
+        """A 64-bit number that the key decides for these parts."""
+        text = " ".join(map(str, parts)).encode()
+        return int.from_bytes(hmac.new(self.key, text, "sha256").digest()[:8], "big")
+
+
+@contextmanager
+def in_world(audits: Sequence[Audit], world: World | None, seed: int) -> Iterator[None]:
+    """The context of a replication with a seed, in that world."""
+    with ExitStack() as stack:
+        for audit in audits if world else ():
+            assert world is not None
+            stack.enter_context(audit.varied(world.number("world", seed)))
+        yield
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How one replication of a candidate is recorded and replayed.
+
+    Attributes:
+        audits: Of the domains at hand.
+        roles: Of the candidates, in order.
+        objects: Makes their objects; only ever called in a fork.
+        run: The replication.
+    """
+
+    audits: tuple[Audit, ...]
+    roles: tuple[str | None, ...]
+    objects: Callable[[], Objects]
+    run: Run
+
+    def replication(
+        self, then: Callable[[bytes], Replication | Metrics | Failure] | None = None
+    ) -> Replication:
+        """Run the candidate and take its decisions; the outcome is what `then` makes of their bundle.
+
+        By default that is the metrics of their replay. A candidate of no domain gives its metrics itself,
+        if the replication asks for no decision that a domain could have recorded.
+        """
+        return Replication(self._record, then=partial(self._after, then or self.replay))
+
+    def replay(self, bundle: bytes) -> Replication | Failure:
+        """The replication with these decisions."""
+        try:
+            recordings = self._recordings(bundle)
+        except ValueError as error:
+            return Failure(f"the candidate's decisions cannot be read: {error}")
+        return Replication(partial(self._replay, recordings), quiet=True)
+
+    def probe(self, bundle: bytes, world: World, seed: int) -> Next:
+        """Run the candidate again with other futures, then replay what it decided at first.
+
+        A `Failure` if it decides otherwise before it could know of the change.
+        """
+        try:
+            audit, logs = self._unbundled(bundle)
+            first = audit.recording(logs[0])
+        except ValueError as error:
+            return Failure(f"the candidate's decisions cannot be read: {error}")
+
+        def change(ordinal: int) -> Next:
+            if ordinal == world.changes or not first.calls:
+                return self.replay(bundle)
+            call = world.number("call", seed, ordinal) % first.calls
+            key = world.number("future", seed, ordinal)
+
+            def compare(answer: Metrics | bytes) -> Next:
+                try:
+                    other = self._unbundled(answer if isinstance(answer, bytes) else b"")[1][0]
+                    parted = first.differs(other, call + 1)
+                except ValueError as error:
+                    return Failure(f"the candidate's decisions cannot be read: {error}")
+                if parted is None:
+                    return change(ordinal + 1)
+                return Failure(
+                    f"the candidate sees the future: its decision {parted + 1} is another one where only "
+                    f"what comes after decision {call + 1} was changed"
+                )
+
+            return Replication(partial(self._record, (logs, call, key)), then=compare)
+
+        return change(0)
+
+    def _record(self, change: tuple[Sequence[bytes], int, int] | None = None) -> Metrics | bytes:
+        objects = self.objects()
+        for audit in self.audits:
+            recorders = {role: audit.record(each) for role, each in objects.items()}
+            made = [recorders[role] for role in self.roles]
+            known = [each for each in made if each is not None]
+            if len(known) < len(made):
+                continue
+            with ExitStack() as stack:
+                if change:
+                    logs, call, key = change
+                    pairs = list(zip(known, logs, strict=True))
+                    stack.enter_context(audit.future_changed(pairs, call, key))
+                self.run({role: each.policy for role, each in zip(self.roles, known, strict=True)})
+            return _bundled(audit, known)
+        return self.run(objects)
+
+    def _after(self, then: Callable[[bytes], Next], answer: Metrics | bytes) -> Next:
+        if isinstance(answer, bytes):
+            return then(answer)
+        metrics = answer
+
+        # What a candidate reports itself counts only where no domain could have recorded it.
+        def judge(asked: Metrics | bytes) -> Next:
+            if isinstance(asked, dict) and not any(asked.values()):
+                return metrics
+            return Failure(
+                "the candidate is nothing whose decisions can be recorded, but the replication asks it for "
+                "such: make it a plain class with the methods that its layer has"
+            )
+
+        return Replication(self.asked, quiet=True, then=judge) if self.audits else metrics
+
+    def asked(self) -> Metrics:
+        """By domain, how many decisions the replication asks of objects that have none."""
+        asked = {}
+        for audit in self.audits:
+            stand_ins = {role: audit.recording(b"") for role in self.roles}
+            with suppress(Exception):
+                self.run({role: each.policy for role, each in stand_ins.items()})
+            asked[audit.name] = float(sum(each.asked for each in stand_ins.values()))
+        return asked
+
+    def _recordings(self, bundle: bytes) -> dict[str | None, Recording]:
+        audit, logs = self._unbundled(bundle)
+        return {role: audit.recording(log) for role, log in zip(self.roles, logs, strict=True)}
+
+    def _unbundled(self, bundle: bytes) -> tuple[Audit, list[bytes]]:
+        """The domain, and a log for each role; raises ValueError for anything else."""
+        head, _, body = bundle.partition(b"\n")
+        try:
+            name, lengths = json.loads(head)
+            [audit] = [each for each in self.audits if each.name == name]
+            if len(lengths) != len(self.roles) or sum(lengths) != len(body) or min(lengths) < 0:
+                raise ValueError
+            ends = list(accumulate(lengths))
+            return audit, [body[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+        except (ValueError, TypeError, RecursionError):
+            raise ValueError(f"{bundle[:40]!r} is not what a recorder wrote") from None
+
+    def _replay(self, recordings: Mapping[str | None, Recording]) -> Metrics:
+        try:
+            return self.run({role: each.policy for role, each in recordings.items()})
+        except ReplicationError as error:
+            raise ReplicationError(
+                f"The candidate's decisions cannot be replayed without it: {error}\n"
+                "(A replication may take from the candidate nothing but its decisions.)"
+            ) from error
+
+
+def _bundled(audit: Audit, recorders: Sequence[Recorder]) -> bytes:
+    logs = [each.log() for each in recorders]
+    head = json.dumps([audit.name, [len(log) for log in logs]]).encode()
+    return head + b"\n" + b"".join(logs)
