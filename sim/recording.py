@@ -152,11 +152,8 @@ class Recording:
         self.routed = self.planned = self.scaled = 0
         """Calls of route, plan and target so far."""
         self._at = 0
-
-    @property
-    def asked(self) -> int:
-        """Decisions asked for so far."""
-        return self.routed + self.planned + self.scaled
+        self.asked = 0
+        """Decisions asked for so far, recorded or not."""
 
     @property
     def calls(self) -> int:
@@ -233,6 +230,7 @@ class Recording:
             at += 1 + max(0, int(self._plans[at]))
 
     def _next(self, method: str, call: int, recorded: int, now: float) -> None:
+        self.asked += 1
         if call >= recorded:
             raise NotRecorded(f"{method} was asked for a decision at {now:.3f} s that was not recorded")
 

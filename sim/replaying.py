@@ -123,6 +123,7 @@ def replay(state: State, recording: Recording, dispatch: Dispatch) -> tuple[int,
     )
     calls, longest, queued = told.tolist()
     recording.routed += calls
+    recording.asked += calls + (answer == _TOO_FEW)
     now = float(state.clock[NOW])
     if answer == _TOO_FEW:
         raise NotRecorded(f"route was asked for a decision at {now:.3f} s that was not recorded")

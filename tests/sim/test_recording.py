@@ -153,3 +153,11 @@ def test_where_two_recordings_part() -> None:
     assert recording(one).differs(other, 2) is None
     assert recording(one).differs(forged([[(0, 0)]]), 3) == 1
     assert recording(one).calls == 3
+
+
+def test_one_without_decisions_says_that_it_was_asked() -> None:
+    """What stands in for any policy counts the decision that it could not give."""
+    nothing = recording(b"")
+    with pytest.raises(NotRecorded, match="not recorded"):
+        Cluster(replicas=1).run(workloads.sharegpt_bursty(rate=2.0, duration=5, seed=0), nothing.policy)
+    assert nothing.asked == 1
