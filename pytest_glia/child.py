@@ -31,9 +31,6 @@ from pytest_glia.replication import Metrics, die_with
 
 ENVIRONMENT = "PYTEST_GLIA_CHILD"
 
-# Of this many replications the future is changed in an audit, each time so often.
-_PROBES = {"probed": 3, "changes": 3}
-
 
 class ComposedTree:
     """An import finder that takes modules of the user's checkout from the composed tree instead.
@@ -148,7 +145,8 @@ class Evaluations:
             samples=RemoteStore(self._channel),
             harness=job["harness"],
             audits=self._audits,
-            world=job["world"] and World(bytes.fromhex(job["world"]), **_PROBES),
+            world=job["world"] and World(bytes.fromhex(job["world"])),
+            asks=job["asks"],
             private=(self._channel.fileno(),),
             denied=None if job["judging"] else frozenset(),
         )

@@ -28,19 +28,19 @@ Next = Replication | Metrics | Failure
 """What counts, or what is to be run to know it."""
 
 
+PROBED, CHANGES = 3, 3
+"""In an audit the future of so many replications is changed, so often each, from another call on."""
+
+
 @dataclass(frozen=True)
 class World:
     """Another world than the seed's to run replications in, for an audit.
 
     Attributes:
         key: Decides it; nobody knew it when the candidate was written.
-        probed: Replications (the first ones) of which the future is changed, besides.
-        changes: How often, each time from another call on.
     """
 
     key: bytes
-    probed: int
-    changes: int
 
     def number(self, *parts: object) -> int:
         """A 64-bit number that the key decides for these parts."""
@@ -104,7 +104,7 @@ class Recorded:
             return Failure(f"the candidate's decisions cannot be read: {error}")
 
         def change(ordinal: int) -> Next:
-            if ordinal == world.changes or not first.calls:
+            if ordinal == CHANGES or not first.calls:
                 return self.replay(bundle)
             call = world.number("call", seed, ordinal) % first.calls
             key = world.number("future", seed, ordinal)

@@ -22,7 +22,7 @@ from numpy import random as numpy_random
 
 from pytest_glia.candidate import Candidate, load, make
 from pytest_glia.context import Context
-from pytest_glia.decisions import Objects, Recorded, World, in_world
+from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics, Replication, ReplicationError, run_all
@@ -48,11 +48,12 @@ class _Arm:
 
 @dataclass
 class Measured:
-    """What a test has compared, and why it could not be evaluated, if so."""
+    """What a test has compared, why it could not be evaluated, and whether a domain records its decisions."""
 
     checks: list[Check] = field(default_factory=list)
     broken: str | None = None
     calls: int = 0
+    recordable: bool = False
 
     def untouched(self) -> str | None:
         """A sentence if the test has ended before it measured anything."""
@@ -208,11 +209,17 @@ class Glia:
             (arm.key, seed): _digest(harness, self._sharing(), function, arm.key, str(seed))
             for arm, seed in places
         }
+        probed = {keys[arm.key, seed] for arm, seed in places if arm.is_candidate and seed in seeds[:PROBED]}
+
+        def probes(key: str) -> list[str]:
+            """Keys of the runs that probe a replication: they are paid for, too."""
+            return [f"{key} {n}" for n in range(CHANGES)] if world is not None and key in probed else []
+
         known: dict[str, Metrics] = {}
         for arm in arms:
             wanted = [keys[arm.key, seed] for seed in seeds]
-            if world is not None and arm.is_candidate:
-                wanted += [f"{key} {n}" for key in wanted[: world.probed] for n in range(world.changes)]
+            if arm.is_candidate:
+                wanted += [probe for key in wanted for probe in probes(key)]
             known |= self._context.samples.find(wanted, simulations=arm.is_candidate)
         missing = [(arm, seed) for arm, seed in places if keys[arm.key, seed] not in known]
         outcomes = run_all(
@@ -227,25 +234,29 @@ class Glia:
                 self._fail(f"{arm.name}, seed {seed}:\n{outcome!s}")
             known[keys[arm.key, seed]] = outcome
             self._context.samples.add(keys[arm.key, seed], outcome)
+            for probe in probes(keys[arm.key, seed]):
+                self._context.samples.add(probe, {})
         return [[known[keys[arm.key, seed]] for seed in seeds] for arm in arms]
 
     def _world(self, replicate: Replicate) -> World | None:
         """The world to run in: the seeds' own, for a replication that asks for no domain's decisions."""
         world = self._context.world
-        if world is None:
+        if world is None and not self._context.asks:
             return None
         seed = self._context.seeds[0]
         recorded = self._recorded(replicate, self._candidate_arm(), seed, None)
         ask = Replication(recorded.asked, quiet=True)
         [(_, asked)] = run_all([ask], workers=1, timeout=self._context.timeout, private=self._context.private)
-        return world if isinstance(asked, dict) and any(asked.values()) else None
+        recordable = isinstance(asked, dict) and any(asked.values())
+        self._measured.recordable |= recordable
+        return world if recordable else None
 
     def _replication(self, replicate: Replicate, arm: _Arm, seed: int, world: World | None) -> Replication:
         """What runs for one arm and seed: of candidate code nothing but its decisions is taken."""
         recorded = self._recorded(replicate, arm, seed, world)
         if arm.trusted:
             return Replication(lambda: recorded.run(recorded.objects()))
-        if world is None or not arm.is_candidate or seed not in self._context.seeds[: world.probed]:
+        if world is None or not arm.is_candidate or seed not in self._context.seeds[:PROBED]:
             return recorded.replication()
         return recorded.replication(lambda bundle: recorded.probe(bundle, world, seed))
 

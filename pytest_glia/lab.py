@@ -12,6 +12,7 @@ from typing import Literal
 from pytest_glia import seeds
 from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate, fault
+from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator, EvaluatorFailed
 from pytest_glia.hookspecs import Mechanism
@@ -83,6 +84,7 @@ class Lab:
         branch: str,
         run: str,
         failing: Sequence[str],
+        audited: bool,
         sources: Mapping[str, bytes],
         write: Callable[[str], None],
     ) -> None:
@@ -99,6 +101,7 @@ class Lab:
         self._branch = branch
         self._run = run
         self._write = write
+        self._audited = audited
         self._seeds = seeds.known("development", settings.replications)
         self._look = max(2, math.ceil(settings.replications * 0.3))
         self.start = self._evaluate(sources, self._seeds)
@@ -123,7 +126,7 @@ class Lab:
         return self._try(sources, hypothesis, against, (self._look, len(self._seeds)))
 
     def hold(self, ablations: int) -> None:
-        """Set aside what the end of the run will cost: a confirmation and that many ablations.
+        """Set aside what the end of the run will cost: audit, confirmation and that many ablations.
 
         Ablations get no more than a quarter of the simulations.
         """
@@ -131,8 +134,9 @@ class Lab:
         if ablations * self._evaluation_simulations > quarter:
             ablations = int(quarter // self._evaluation_simulations)
         pace = self._evaluator.seconds / max(1, self._evaluator.runs)
-        runs = self._evaluation_runs + ablations * self._evaluation_simulations
-        self.account.held_simulations = (1 + ablations) * self._evaluation_simulations
+        audit = self._evaluation_simulations + PROBED * CHANGES if self._audited else 0
+        runs = (1 + self._audited) * self._evaluation_runs + ablations * self._evaluation_simulations
+        self.account.held_simulations = (1 + ablations) * self._evaluation_simulations + audit
         self.account.held_seconds = _MARGIN * pace * runs
 
     def best(self) -> Evaluation:

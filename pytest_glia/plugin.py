@@ -124,6 +124,7 @@ def pytest_runtest_makereport(
     item.user_properties.extend(("glia", f"{c.what()}: {c.describe()}") for c in measured.checks)
     report = yield
     report.glia = [check.as_json() for check in measured.checks]  # type: ignore[attr-defined]
+    report.glia_recordable = measured.recordable  # type: ignore[attr-defined]
     report.glia_broken = measured.broken or measured.untouched()  # type: ignore[attr-defined]
     return report
 

@@ -10,6 +10,7 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.budget import Account, BudgetExhausted
 from pytest_glia.candidate import Candidate, fault
+from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Designer, Proposal
 from pytest_glia.designers.offline import OfflineDesigner
@@ -113,7 +114,7 @@ class Search:
         self.write("")
         lab = None
         try:
-            lab = self._lab(failing, f"{prefix}/1")
+            lab = self._lab(failing, f"{prefix}/1", _recordable(before))
             pace = self.evaluator.seconds / max(1, self.evaluator.runs) * self.settings.workers
             self.evaluator.timeout = min(self.settings.timeout, max(_PATIENCE, _SLOWER * pace))
             delivery = Delivery(self, lab, self._design(lab), secret, prefix)
@@ -155,7 +156,7 @@ class Search:
             self.write(f"      The search ended because {error}.")
             return Proposal(lab.best(), remark=f"The search ended because {error}.")
 
-    def _lab(self, failing: Sequence[str], branch: str) -> Lab:
+    def _lab(self, failing: Sequence[str], branch: str, audited: bool) -> Lab:
         ideas: dict[str, list[Mechanism]] = {path: [] for path in self._paths}
         for each in self.candidates:
             source = self.sources[each.path].decode("utf-8", "replace")
@@ -172,6 +173,7 @@ class Search:
             branch=branch,
             run=self.run_id,
             failing=failing,
+            audited=audited,
             sources=self.sources,
             write=self.write,
         )
@@ -192,6 +194,8 @@ class Search:
                     f"start from; correct and commit that first. {broken}"
                 )
         least = 2 * len(self.evaluator.needed_simulations)
+        if _recordable(before):
+            least += len(self.evaluator.needed_simulations) + PROBED * CHANGES
         if self.settings.budget.simulations < least:
             raise Misuse(
                 f"the budget of {self.settings.budget} is too small: to look at the present candidate and to "
@@ -269,6 +273,11 @@ class Search:
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             terminal.write_sep("=", text)
+
+
+def _recordable(reports: Sequence[pytest.TestReport]) -> bool:
+    """Whether a domain records what the specs ask of the candidate, so that an audit has something to see."""
+    return any(getattr(report, "glia_recordable", False) for report in reports)
 
 
 def _too_small(error: BudgetExhausted, event: str) -> str:
