@@ -146,7 +146,6 @@ class Evaluations:
             harness=job["harness"],
             audits=self._audits,
             world=job["world"] and World(bytes.fromhex(job["world"])),
-            asks=job["asks"],
             private=(self._channel.fileno(),),
             denied=None if job["judging"] else frozenset(),
         )

@@ -84,7 +84,6 @@ class Context:
         harness: Stands for everything but candidate and seed that decides a replication's outcome.
         audits: Of the domains at hand: how candidates' decisions are recorded.
         world: Another world than the seeds' to run in, in an audit.
-        asks: Whether to find out if a domain can record what the tests ask of the candidate.
         private: File descriptors that no candidate may inherit.
         denied: None in a run that judges. Otherwise comparisons are recorded but assumed to hold, so that
             one run shows all that a spec asks; those with the ordinals in ``denied`` are assumed not to,
@@ -102,7 +101,6 @@ class Context:
     harness: str
     audits: tuple[Audit, ...] = ()
     world: World | None = None
-    asks: bool = False
     private: tuple[int, ...] = ()
     denied: frozenset[int] | None = None
 

@@ -79,8 +79,7 @@ class Recorded:
     ) -> Replication:
         """Run the candidate and take its decisions; the outcome is what `then` makes of their bundle.
 
-        By default that is the metrics of their replay. A candidate of no domain gives its metrics itself,
-        if the replication asks for no decision that a domain could have recorded.
+        By default that is the metrics of their replay.
         """
         return Replication(self._record, then=partial(self._after, then or self.replay))
 
@@ -126,11 +125,10 @@ class Recorded:
 
         return change(0)
 
-    def _record(self, change: tuple[Sequence[bytes], int, int] | None = None) -> Metrics | bytes:
+    def _record(self, change: tuple[Sequence[bytes], int, int] | None = None) -> bytes:
         objects = self.objects()
         for audit in self.audits:
-            recorders = {role: audit.record(each) for role, each in objects.items()}
-            made = [recorders[role] for role in self.roles]
+            made = [audit.record(objects[role]) for role in self.roles]
             known = [each for each in made if each is not None]
             if len(known) < len(made):
                 continue
@@ -141,23 +139,14 @@ class Recorded:
                     stack.enter_context(audit.future_changed(pairs, call, key))
                 self.run({role: each.policy for role, each in zip(self.roles, known, strict=True)})
             return _bundled(audit, known)
-        return self.run(objects)
+        raise ReplicationError(
+            "the replication asks the candidate for decisions, but it is nothing that could make them: give "
+            "its class the methods of its layer"
+        )
 
     def _after(self, then: Callable[[bytes], Next], answer: Metrics | bytes) -> Next:
-        if isinstance(answer, bytes):
-            return then(answer)
-        metrics = answer
-
-        # What a candidate reports itself counts only where no domain could have recorded it.
-        def judge(asked: Metrics | bytes) -> Next:
-            if isinstance(asked, dict) and not any(asked.values()):
-                return metrics
-            return Failure(
-                "the candidate is nothing whose decisions can be recorded, but the replication asks it for "
-                "such: make it a plain class with the methods that its layer has"
-            )
-
-        return Replication(self.asked, quiet=True, then=judge) if self.audits else metrics
+        # Only decisions count, whatever else the candidate's process says.
+        return then(answer) if isinstance(answer, bytes) else Failure("the candidate forged its metrics")
 
     def asked(self) -> Metrics:
         """By domain, how many decisions the replication asks of objects that have none."""

@@ -279,7 +279,6 @@ class Evaluator:
             "seeds": list(job.seeds),
             "nodeids": self._nodeids,
             "judging": job.judging,
-            "asks": not job.charged,
             "world": job.world and job.world.hex(),
             "harness": self._harness,
             "confidence": self._settings.confidence,

@@ -200,10 +200,11 @@ class Glia:
         """The metrics of every arm with every seed, from the store or by running them."""
         self._measured.calls += 1
         seeds = self._context.seeds
-        world = self._world(replicate)
-        harness = self._context.harness if world is None else f"{self._context.harness}; {world}"
         patched = "monkeypatch" in self._item.fixturenames  # type: ignore[attr-defined]
         function = (None if patched else _content_key(replicate)) or self._call_key()
+        recordable = self._is_recordable(replicate, function)
+        world = self._context.world if recordable else None
+        harness = self._context.harness if world is None else f"{self._context.harness}; {world}"
         places = [(arm, seed) for seed in seeds for arm in arms]
         keys = {
             (arm.key, seed): _digest(harness, self._sharing(), function, arm.key, str(seed))
@@ -223,7 +224,7 @@ class Glia:
             known |= self._context.samples.find(wanted, simulations=arm.is_candidate)
         missing = [(arm, seed) for arm, seed in places if keys[arm.key, seed] not in known]
         outcomes = run_all(
-            [self._replication(replicate, arm, seed, world) for arm, seed in missing],
+            [self._replication(replicate, arm, seed, world, recordable) for arm, seed in missing],
             workers=self._context.workers,
             timeout=self._context.timeout,
             private=self._context.private,
@@ -238,23 +239,37 @@ class Glia:
                 self._context.samples.add(probe, {})
         return [[known[keys[arm.key, seed]] for seed in seeds] for arm in arms]
 
-    def _world(self, replicate: Replicate) -> World | None:
-        """The world to run in: the seeds' own, for a replication that asks for no domain's decisions."""
-        world = self._context.world
-        if world is None and not self._context.asks:
-            return None
-        seed = self._context.seeds[0]
-        recorded = self._recorded(replicate, self._candidate_arm(), seed, None)
-        ask = Replication(recorded.asked, quiet=True)
-        [(_, asked)] = run_all([ask], workers=1, timeout=self._context.timeout, private=self._context.private)
-        recordable = isinstance(asked, dict) and any(asked.values())
-        self._measured.recordable |= recordable
-        return world if recordable else None
+    def _is_recordable(self, replicate: Replicate, function: bytes) -> bool:
+        """Whether the replication asks its candidate for decisions that a domain can record and replay.
 
-    def _replication(self, replicate: Replicate, arm: _Arm, seed: int, world: World | None) -> Replication:
+        A trusted run of it with objects that can decide nothing tells, once for each function.
+        """
+        if not self._context.audits:
+            return False
+        key = _digest(self._context.harness, self._sharing(), function, "asks for decisions")
+        known = self._context.samples.find([key], simulations=False)
+        if key not in known:
+            recorded = self._recorded(replicate, self._candidate_arm(), self._context.seeds[0], None)
+            [(_, asked)] = run_all(
+                [Replication(recorded.asked, quiet=True)],
+                workers=1,
+                timeout=self._context.timeout,
+                private=self._context.private,
+            )
+            if not isinstance(asked, dict):
+                self._fail(f"it cannot be told what the replication asks of a candidate:\n{asked!s}")
+            known[key] = asked
+            self._context.samples.add(key, asked)
+        recordable = any(known[key].values())
+        self._measured.recordable |= recordable
+        return recordable
+
+    def _replication(
+        self, replicate: Replicate, arm: _Arm, seed: int, world: World | None, recordable: bool
+    ) -> Replication:
         """What runs for one arm and seed: of candidate code nothing but its decisions is taken."""
         recorded = self._recorded(replicate, arm, seed, world)
-        if arm.trusted:
+        if arm.trusted or not recordable:
             return Replication(lambda: recorded.run(recorded.objects()))
         if world is None or not arm.is_candidate or seed not in self._context.seeds[:PROBED]:
             return recorded.replication()
