@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.baselines import Pairs, Queue, Replicas, Uniform
 from sim.policies import ReplicaView, RequestView
-from sim.workloads import Workload
+from sim.workloads import ClosedWorkload, Workload
 
 __all__ = [
     "FunSearchExample",
@@ -153,7 +153,7 @@ class OracleLeastWork:
     not a proof: the optimum can be better.
     """
 
-    def __init__(self, workload: Workload, full: float = 0.98) -> None:
+    def __init__(self, workload: Workload | ClosedWorkload, full: float = 0.98) -> None:
         self._tokens: list[int] = (workload.prompt_tokens + workload.output_tokens).tolist()
         output = workload.output_tokens
         self._work: list[float] = (output * (workload.prompt_tokens + output / 2)).tolist()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+
 from sim.complaints import complaint, defined_at
 from sim.fleet import Fleet
 from sim.kernel import ARRIVAL, COMPLETION, LIVELOCK, PLAN, REFUSED, TIMED, policy_events
@@ -9,6 +13,7 @@ from sim.planning import Planner
 from sim.policies import PolicyError, Router
 from sim.routing import Dispatch, memory
 from sim.state import BARREN, HELD, NOW, PERIOD, State
+from sim.workloads import Clients
 
 
 def converse(
@@ -17,8 +22,11 @@ def converse(
     dispatch: Dispatch,
     planner: Planner | None = None,
     fleet: Fleet | None = None,
+    clients: Clients | None = None,
 ) -> tuple[int, int]:
     """Run the cluster to its end; return how often `route` was called and the longest queue that it left.
+
+    `clients` are the users of a closed loop; the workload's arrivals are then found as the run goes on.
 
     Raises PolicyError if the router raises, gives something other than pairs of a queued request and a
     replica, or leaves requests in the queue when nothing can happen any more.
@@ -33,7 +41,8 @@ def converse(
     requests, stale = len(state.arrival), clock[PERIOD] > 0
     calls = arrived = longest = waiting = 0
     now = 0.0
-    for event in policy_events(state):
+    events = policy_events(state) if clients is None else _closed_loop(state, dispatch, clients)
+    for event in events:
         now = clock[NOW]
         if event == PLAN:
             assert planner is not None
@@ -100,6 +109,29 @@ def converse(
             f"{next(iter(queue.values()))!r}{defined_at(router, 'route')}"
         )
     return calls, longest
+
+
+def _closed_loop(state: State, dispatch: Dispatch, clients: Clients) -> Iterator[int]:
+    """The kernel's events; after each, the users whose requests have left it send their next ones.
+
+    The kernel reads the next arrival when it is asked to go on, so it is written just before.
+    """
+    state.arrival[:] = np.inf
+    arrival, clock, finished = memory(state.arrival), memory(state.clock), memory(state.completed)
+    events, completed = policy_events(state), 0
+    while True:
+        while clients.finished < completed + dispatch.rejected:
+            clients.finish(clock[NOW])
+        if clients.arrived < len(arrival):
+            arrival[clients.arrived] = clients.due
+        event = next(events, None)
+        if event is None:
+            return
+        yield event
+        if event == ARRIVAL:
+            clients.arrive()
+        elif event == COMPLETION:
+            completed += finished[0]
 
 
 def _name(policy: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.scheduling import EngineRequest, EngineView, Plan
-from sim.workloads import Workload
+from sim.workloads import ClosedWorkload, Workload
 
 __all__ = ["FirstComeFirstServed", "OracleShortestRemaining", "Sarathi", "ShortestPromptFirst"]
 
@@ -30,7 +30,7 @@ class OracleShortestRemaining:
     shortest remaining processing time with preemption, where what is evicted must be computed again.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload | ClosedWorkload) -> None:
         self._tokens = (workload.prompt_tokens + workload.output_tokens).tolist()
 
     def _left(self, request: EngineRequest) -> int:

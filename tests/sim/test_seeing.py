@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sim import Workload
+from sim import Cluster, Replica, Workload
 from sim.__main__ import main
+from sim.baselines import RoundRobin
 from sim.intervals import paired_difference, paired_ratio, t_quantile
+from sim.page import page
+from sim.workloads import sharegpt_bursty
 
 GOOD = '''"""Sends each request to the replica with the fewest."""
 
@@ -87,6 +90,34 @@ def test_run_prints_and_draws(candidate: Path, capsys: pytest.CaptureFixture[str
         assert title in text
     assert text.count("replica 3") > 1
     assert not list(candidate.parent.glob("__pycache__"))
+
+
+def test_what_is_not_measured_is_said(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line of the reports and of the pages: the profile, and its parts by what they rest on."""
+    marks = "roofline: head, decode, prefill; assumed: sampler, mixed, straggler, cpu"
+    line = f"costs of a10 with llama-3-8b ({marks})"
+    assert main(["run", "--router", "llq", *SMALL, "--html", "run.html"]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+    assert main(["compare", "llq", "rr", *SMALL, "--seeds", "2", "--html", "c.html"]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+    for path in ("run.html", "c.html"):
+        assert f"<p>{line}</p>" in drawn(Path(path))
+    large = ["--gpu", "h100", "--model", "llama-3-70b", "--tensor-parallel", "4"]
+    assert main(["run", "--router", "llq", *SMALL, *large]) == 0
+    assert "4 x h100 (4 GPUs each) with llama-3-70b" in (out := capsys.readouterr().out)
+    assert "costs of h100 x 4 with llama-3-70b (roofline: elementwise, sampler; assumed: mixed" in out
+
+
+def test_the_use_of_a_cache_is_that_of_its_own_blocks() -> None:
+    """Where replicas differ, a small cache that is full is drawn full and a large one is not."""
+    caches = (Replica(kv_blocks=250), Replica(kv_blocks=8000))
+    run = Cluster(replicas=2, each=caches).run(sharegpt_bursty(6.0, 60, seed=1), RoundRobin())
+    used, shown = run.series["blocks_used"].max(axis=0), page("title", [], {"RoundRobin": run})
+    assert run.replicas["kv_blocks"].tolist() == [250, 8000]
+    for replica, kv_blocks in enumerate((250, 8000)):
+        most = used[replica] / kv_blocks * 100
+        assert re.search(rf"replica {replica}: mean [\d.]+, at most {most:.3g} %", shown)
+    assert used[0] / 250 > 0.9 > 0.3 > used[1] / 8000
 
 
 def test_run_is_of_its_seed(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
