@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sim.complaints import complaint, defined_at
+from sim.complaints import cause, complaint, defined_at
 from sim.fleet import Fleet
 from sim.kernel import ARRIVAL, COMPLETION, LIVELOCK, PLAN, REFUSED, TIMED, policy_events
 from sim.planning import Planner
@@ -54,8 +54,8 @@ def converse(
         if event == LIVELOCK:
             raise PolicyError(
                 f"livelock at {now:.3f} s: replica {turn[0]} has worked {BARREN} steps without computing a "
-                "new token, because requests are evicted before they get as far as they were"
-                + ("" if planner is None else planner.where)
+                "new token, because requests are evicted before they get as far as they were",
+                place=None if planner is None else planner.where,
             )
         method = "route"
         try:
@@ -90,7 +90,7 @@ def converse(
             dispatch.send(route(tuple(queue.values()), dispatch.replicas, now), now)
         except Exception as error:
             call = f"{_name(router)}.{method}, call {calls} at {now:.3f} s with {waiting} requests queued"
-            raise PolicyError(complaint(router, method, call, error)) from error
+            raise complaint(router, method, call, error) from cause(error)
         if len(queue) > longest:
             longest = len(queue)
         if stale:
@@ -106,7 +106,8 @@ def converse(
         raise PolicyError(
             f"{_name(router)} held {len(queue)} requests for ever: after call {calls} at {now:.3f} s there "
             "is no arrival and no completion left to call it again, and the global queue still starts with "
-            f"{next(iter(queue.values()))!r}{defined_at(router, 'route')}"
+            f"{next(iter(queue.values()))!r}",
+            place=defined_at(router, "route"),
         )
     return calls, longest
 

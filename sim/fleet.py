@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.complaints import complaint
+from sim.complaints import Refused, cause, complaint, defined_at, shown
 from sim.policies import PolicyError
 from sim.routing import Dispatch, memory
 from sim.scaling import Autoscaler, Autoscaling, ClusterView, Failure
@@ -185,16 +185,19 @@ class Fleet:
         try:
             target: Any = autoscaler.target(self._view(), now)
             if isinstance(target, bool) or not isinstance(target, int | np.integer) or target < 0:
-                raise ValueError(f"it returned {target!r} where a whole number of replicas is expected")
+                raise Refused(
+                    f"the autoscaler returned {shown(target)} where a whole number of replicas is expected"
+                )
         except Exception as error:
-            raise PolicyError(complaint(autoscaler, "target", call, error)) from error
+            raise complaint(autoscaler, "target", call, error) from cause(error)
         arrival = self._state.arrival
         coming = self.arrived < len(arrival) and arrival[self.arrived] < math.inf
         if self._idle_calls > PATIENCE and not self._pending and not coming:
             raise PolicyError(
                 f"livelock at {now:.3f} s: for {PATIENCE} calls of {type(autoscaler).__name__}.target "
                 f"nothing else has happened, and {len(self._dispatch.queue)} requests wait in the "
-                "global queue"
+                "global queue",
+                place=defined_at(autoscaler, "target"),
             )
         target = min(max(int(target), scaling.min_replicas), scaling.max_replicas)
         more = target - len(self._with(ACTIVE, STARTING, DOWN))

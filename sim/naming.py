@@ -18,12 +18,13 @@ from typing import Any
 from sim import baselines
 from sim import workloads as w
 from sim.cluster import Cluster
-from sim.policies import PolicyError, Router
+from sim.complaints import complaint
+from sim.policies import Place, PolicyError, Router
 from sim.results import Run
 from sim.streams import POLICY, stream
 from sim.workloads import ClosedWorkload, Workload
 
-__all__ = ["CLOSED", "WORKLOADS", "NamedRouter", "RouterFailed", "router", "workload"]
+__all__ = ["CLOSED", "WORKLOADS", "NamedRouter", "router", "workload"]
 
 Generator = Callable[[float, float, int], Workload]
 
@@ -88,32 +89,16 @@ class NamedRouter:
         try:
             return self.make(rng=stream(seed, POLICY)) if wanted else self.make()
         except Exception as error:
-            raise RouterFailed(error, self.path) from error
+            raise complaint(self.make, "__init__", f"making {self.name}", error) from error
 
     def serve(self, cluster: Cluster, workload: Workload | ClosedWorkload, seed: int) -> Run:
-        """A run of a new one; RouterFailed if it breaks its protocol or raises."""
-        made = self.new(seed)
-        try:
-            return cluster.run(workload, router=made)
-        except PolicyError as error:
-            code = getattr(getattr(made, "route", None), "__code__", None)
-            raise RouterFailed(error, self.path, getattr(code, "co_firstlineno", None)) from error
-
-
-class RouterFailed(Exception):
-    """A router's file, its constructor or a call of it raised; `sim.faults` tells where.
-
-    `line` is that of its method `route`, for an error that none of its lines raised.
-    """
-
-    def __init__(self, error: Exception, path: Path | None, line: int | None = None) -> None:
-        super().__init__(str(error))
-        self.error, self.path, self.line = error, path, line
+        """A run of a new one; PolicyError if its constructor raises, or `Cluster.run` says so."""
+        return cluster.run(workload, router=self.new(seed))
 
 
 def router(text: str) -> NamedRouter:
-    """The router of this name or file; ValueError or FileNotFoundError if there is none, RouterFailed if its
-    file raises."""
+    """The router of this name or file; ValueError or FileNotFoundError if there is none, PolicyError if its
+    file raises or has no router."""
     known = {name.lower(): getattr(baselines, name) for name in baselines.__all__}
     known = {name: found for name, found in known.items() if callable(getattr(found, "route", None))}
     lowered = text.lower()
@@ -131,7 +116,7 @@ def router(text: str) -> NamedRouter:
     try:
         module = _loaded(path)
     except Exception as error:
-        raise RouterFailed(error, path) from error
+        raise complaint(None, "", f"loading {path}", error) from error
     return NamedRouter(text, path, _entry(path, module, entry))
 
 
@@ -157,9 +142,10 @@ def _entry(path: Path, module: Mapping[str, Any], entry: str) -> Callable[..., R
     if wanted in classes and (entry or wanted == "Router" or len(classes) == 1):
         return classes[wanted]
     has = f"has {', '.join(classes)}" if classes else "has none"
-    raise ValueError(
-        f"{path} {has}; expected a class {wanted if entry or not classes else 'Router'} with a method route"
-        f"(queue, replicas, now), or name one as {path}:CLASS"
+    raise PolicyError(
+        f"the file {has}; expected a class {wanted if entry or not classes else 'Router'} with a method route"
+        "(queue, replicas, now), or name one as FILE.py:CLASS",
+        place=Place(str(path), 1, ""),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,13 +13,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sim import Cluster, Replica, Workload
+from sim import Cluster, Failure, Replica, Workload
 from sim.__main__ import main
 from sim.baselines import RoundRobin
 from sim.intervals import paired_difference, paired_ratio, t_quantile
 from sim.page import page
 from sim.workloads import sharegpt_bursty
 
+ROOT = Path(__file__).parents[2]
 GOOD = '''"""Sends each request to the replica with the fewest."""
 
 
@@ -185,9 +189,31 @@ def test_compare_prints_paired_intervals_and_draws(
         (
             "yield request, best",
             "yield best",
-            ["candidates/router.py:8 in route", "Router.route, call 1 at", "a pair"],
+            ["candidates/router.py:8 in route", "Router.route, call 1 at", "the router gave", "a pair"],
         ),
         ("for request in queue:", "for request in ():", ["candidates/router.py:8 in route", "for ever"]),
+        ("yield request, best", "yield 'junk' * 999, best", ["candidates/router.py:8 in route", "'junkjunk"]),
+        (
+            "yield request, best",
+            "yield request, 3",
+            ["candidates/router.py:8 in route", "to 3, which is not"],
+        ),
+        (
+            "yield request, best",
+            "yield 'junk ' * 99",
+            ["candidates/router.py:8 in route", "the router gave 'j"],
+        ),
+        (
+            "        for request in queue:",
+            "        for request in sum(queue, 'a' * 500) and queue:",
+            ["candidates/router.py:9 in route", "TypeError: "],
+        ),
+        ("def route", "def rout", ["candidates/router.py:1", "the file has none; expected a class Router"]),
+        (
+            "(self, rng)",
+            "(self, rgn)",
+            ["candidates/router.py:5 in __init__", "missing 1 required"],
+        ),
         (
             "in queue:",
             "in queue:\n            replicas[0].waiting = 0",
@@ -208,15 +234,88 @@ def test_a_fault_is_told_by_file_and_line(
         assert text in " ".join(line.strip() for line in lines), lines
 
 
+DYING = """class Router:
+    def route(self, queue, replicas, now):
+        self.first = getattr(self, "first", replicas[0])
+        return [(request, self.first) for request in queue]
+"""
+
+
+def test_a_dead_replica_is_told_by_file_and_line(
+    candidate: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A router that goes on sending to a replica that failed."""
+    candidate.write_text(DYING)
+    failing = Cluster(failures=(Failure(0, at=2.0),))
+    monkeypatch.setattr("sim.showing.cluster_of", lambda options: failing)
+    assert main(["run", "--router", "candidates/router.py", *SMALL]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "candidates/router.py:2 in route"
+    assert max(map(len, lines)) <= 80
+    assert "takes no requests now" in " ".join(lines)
+
+
+def test_another_class_than_the_files_is_named(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With those that there are."""
+    assert main(["run", "--router", "candidates/router.py:Other"]) == 1
+    text = " ".join(capsys.readouterr().err.split())
+    assert text.startswith("candidates/router.py:1 ")
+    assert "the file has Router; expected a class Other with a method route(queue, replicas, now)" in text
+
+
+FAILING = """from sim import Autoscaling, Cluster, workloads
+from sim.baselines import RoundRobin
+from policy import Policy
+
+CLUSTER = Cluster(engine="vllm", autoscaling=Autoscaling(interval=1.0))
+WORKLOAD = workloads.sharegpt_bursty(4.0, 20, seed=1)
+
+
+def test_it():
+    CLUSTER.run(WORKLOAD, {arguments})
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("route(self, queue, replicas, now)", "Policy()"),
+        ("plan(self, engine, now)", "RoundRobin(), Policy()"),
+        ("target(self, cluster, now)", "RoundRobin(), autoscaler=Policy()"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("body", "reason", "line"),
+    [
+        ("return nothing", "NameError: name 'nothing' is not defined", 3),
+        ("return 3.5", "returned 3.5 where", 2),
+    ],
+)
+def test_a_failing_spec_shows_the_policys_line(
+    tmp_path: Path, method: str, arguments: str, body: str, reason: str, line: int
+) -> None:
+    """pytest's output at 80 columns has file and line of router, scheduler or autoscaler, and the reason."""
+    (tmp_path / "policy.py").write_text(f"class Policy:\n    def {method}:\n        {body}\n")
+    (tmp_path / "test_it.py").write_text(FAILING.format(arguments=arguments))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_it.py"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+    )
+    told = [row.removeprefix("E").strip() for row in done.stdout.splitlines() if row.startswith("E  ")]
+    assert all(len(row) <= 76 for row in told)
+    assert f"sim.policies.PolicyError: policy.py:{line}: " in (text := " ".join(told))
+    assert reason in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "--router", "best"], "no router is called 'best'; expected a file"),
         (["run", "--router", "nowhere.py"], "the router's file is not there: 'nowhere.py'"),
-        (
-            ["run", "--router", "candidates/router.py:Other"],
-            "has Router; expected a class Other with a method",
-        ),
         (
             ["run", "--router", "llq", "--workload", "chat"],
             "no workload is called 'chat'; expected a file or",
@@ -243,7 +342,9 @@ def test_a_wrong_argument_is_named(
 ) -> None:
     """In one sentence, with what would be right."""
     assert main(arguments) == 1
-    assert message in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert message in " ".join(line.strip() for line in lines)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 7, 19, 100, 1000])

@@ -170,7 +170,7 @@ def tables(draw: st.DrawFn) -> Workload:
     return Workload.from_arrays(
         arrival=np.cumsum(column(st.floats(0, 1e6))),
         prompt_tokens=prompts,
-        output_tokens=column(st.integers(4, 2**40)),
+        output_tokens=column(st.integers(4, 2**31 - 1)),
         priority=column(st.integers(-(2**62), 2**62)) if draw(st.booleans()) else None,
         session=column(st.integers(-1, 2**62)) if draw(st.booleans()) else None,
         prefixes=Prefixes.from_rows(column(names), 2) if draw(st.booleans()) else None,
