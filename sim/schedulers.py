@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sim.scheduling import EngineRequest, EngineView, Plan
+from sim.settings import check
 from sim.workloads import ClosedWorkload, Workload
 
 __all__ = ["FirstComeFirstServed", "OracleShortestRemaining", "Sarathi", "ShortestPromptFirst"]
@@ -61,6 +62,7 @@ class Sarathi:
     that an admission leaves free."""
 
     def __init__(self, watermark: float = 0.01) -> None:
+        check("watermark", watermark, 0, 0.5, "as a fraction of the blocks", whole=False)
         self._watermark = watermark
 
     def plan(self, engine: EngineView, now: float) -> Plan:

@@ -132,6 +132,7 @@ class ClosedLoop:
     def __post_init__(self) -> None:
         fields.whole(self, 1, "user", users=self.users)
         fields.whole(self, self.users, "requests (one for each user)", requests=self.requests)
+        fields.drawn(self, "draw", "lengths, as sim.workloads.SHAREGPT", lengths=self.lengths)
         fields.number(self, 0.0, np.inf, "seconds", think=self.think, spread=self.spread)
 
     def workload(self, seed: int) -> ClosedWorkload:
