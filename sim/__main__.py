@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sim import comparing, showing
-from sim.complaints import explain, wrapped
+from sim.complaints import explain
 from sim.policies import PolicyError
 
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(explain(error)), file=sys.stderr)
         return 1
     except (OSError, ImportError, ValueError) as error:
-        print("\n".join(wrapped(f"python -m sim {options.command}: {error}")), file=sys.stderr)
+        print(f"python -m sim {options.command}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sim.policies import Place, PolicyError
 
-__all__ = ["Refused", "cause", "complaint", "defined_at", "explain", "shown", "wrapped"]
+__all__ = ["Refused", "cause", "complaint", "defined_at", "explain", "shown"]
 
 _WIDTH = 80
 _LONGEST = 120
@@ -72,12 +72,12 @@ def explain(error: PolicyError) -> Iterator[str]:
         source = linecache.getline(file, line).strip()
         if source:
             yield "    " + textwrap.shorten(source, _WIDTH - 4, placeholder=" ...")
-    yield from wrapped(error.reason)
+    yield from _wrapped(error.reason)
     if error.call:
-        yield from wrapped(error.call)
+        yield from _wrapped(error.call)
 
 
-def wrapped(text: str) -> list[str]:
+def _wrapped(text: str) -> list[str]:
     """Lines of at most 80 columns, the later ones indented."""
     return textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 

@@ -342,9 +342,7 @@ def test_a_wrong_argument_is_named(
 ) -> None:
     """In one sentence, with what would be right."""
     assert main(arguments) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert message in " ".join(line.strip() for line in lines)
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 7, 19, 100, 1000])
