@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sim import comparing, showing
-from sim.faults import explain
-from sim.naming import RouterFailed
+from sim.complaints import explain
+from sim.policies import PolicyError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,8 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for line in _lines(options):
             print(line, flush=True)
-    except RouterFailed as failed:
-        print("\n".join(explain(failed.error, failed.path, failed.line)), file=sys.stderr)
+    except PolicyError as error:
+        print("\n".join(explain(error)), file=sys.stderr)
         return 1
     except (OSError, ImportError, ValueError) as error:
         print(f"python -m sim {options.command}: {error}", file=sys.stderr)

@@ -11,9 +11,10 @@ from collections.abc import Container
 
 import numpy as np
 
-from sim.baselines import Pairs, Queue, Replicas, Uniform
+from sim.baselines import Pairs, Queue, Replicas, Uniform, generator
 from sim.policies import ReplicaView, RequestView
-from sim.workloads import Workload
+from sim.settings import check
+from sim.workloads import ClosedWorkload, Workload
 
 __all__ = [
     "FunSearchExample",
@@ -29,7 +30,7 @@ class PowerOfTwo:
     are those of seed 0."""
 
     def __init__(self, rng: Uniform | None = None) -> None:
-        self._rng = np.random.default_rng(0) if rng is None else rng
+        self._rng = generator(rng)
 
     def route(self, queue: Queue, replicas: Replicas, now: float) -> Pairs:
         for request in queue:
@@ -46,6 +47,9 @@ class ShortestExpectedWait:
     """
 
     def __init__(self, decode_cost: float = 1.0, start: float = 256.0, alpha: float = 0.02) -> None:
+        check("decode_cost", decode_cost, 0, 1e6, "prefilled tokens per decoded one", whole=False)
+        check("start", start, 0, 1e9, "output tokens", whole=False)
+        check("alpha", alpha, 0, 1, "as the weight of the latest answer", whole=False)
         self._decode_cost, self._answer, self._alpha = decode_cost, start, alpha
 
     def completed(self, request: RequestView, now: float) -> None:
@@ -71,6 +75,9 @@ class PrefixAffinity:
     """
 
     def __init__(self, load_weight: float = 0.05, balance: int = 32, capacity: int = 20_000) -> None:
+        check("load_weight", load_weight, 0, 1e6, "blocks to compute per block of load", whole=False)
+        check("balance", balance, 0, 10**9, "requests", whole=True)
+        check("capacity", capacity, 0, 10**9, "blocks per replica", whole=True)
         self._load_weight, self._balance, self._capacity = load_weight, balance, capacity
         self._sent: dict[int, OrderedDict[int, None]] = {}
 
@@ -153,7 +160,8 @@ class OracleLeastWork:
     not a proof: the optimum can be better.
     """
 
-    def __init__(self, workload: Workload, full: float = 0.98) -> None:
+    def __init__(self, workload: Workload | ClosedWorkload, full: float = 0.98) -> None:
+        check("full", full, 0.01, 1, "as a fraction of the blocks", whole=False)
         self._tokens: list[int] = (workload.prompt_tokens + workload.output_tokens).tolist()
         output = workload.output_tokens
         self._work: list[float] = (output * (workload.prompt_tokens + output / 2)).tolist()

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from sim.policies import ReplicaView, RequestView
+from sim.settings import check
 
 __all__ = [
     "Expert",
@@ -34,11 +35,18 @@ class Uniform(Protocol):
     def random(self) -> float: ...
 
 
+def generator(rng: Uniform | None) -> Uniform:
+    """The source of randomness given, or one of seed 0; ValueError if it has no method `random`."""
+    if rng is not None and not callable(getattr(rng, "random", None)):
+        raise ValueError(f"rng={rng!r}; expected a generator, as numpy.random.default_rng(1)")
+    return np.random.default_rng(0) if rng is None else rng
+
+
 class Random:
     """A replica drawn uniformly at random, at once. Without `rng` the draws are those of seed 0."""
 
     def __init__(self, rng: Uniform | None = None) -> None:
-        self._rng = np.random.default_rng(0) if rng is None else rng
+        self._rng = generator(rng)
 
     def route(self, queue: Queue, replicas: Replicas, now: float) -> Pairs:
         for request in queue:
@@ -85,7 +93,7 @@ class Expert:
     full = 2100 / 2240
 
     def __init__(self, rng: Uniform | None = None) -> None:
-        self._rng = np.random.default_rng(0) if rng is None else rng
+        self._rng = generator(rng)
 
     def route(self, queue: Queue, replicas: Replicas, now: float) -> Pairs:
         committed = {
@@ -118,6 +126,8 @@ class HeadRoomAdmission:
     """
 
     def __init__(self, reserve: float = 0.6, safety: float = 0.03) -> None:
+        check("reserve", reserve, 0, 1000, "times the prompt", whole=False)
+        check("safety", safety, 0, 1, "as a fraction of the blocks", whole=False)
         self._growth = 1 + reserve
         self._safety = safety
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from sim.results import Run, collect
 from sim.scaling import Autoscaler, Autoscaling, Failure
 from sim.scheduling import BatchScheduler
 from sim.settings import check
-from sim.workloads import Workload
+from sim.workloads import ClosedWorkload, Workload
 from sim.worlds import workload_here
 
 _Table = NDArray[np.float64]
@@ -25,6 +27,7 @@ __all__ = ["Cluster", "Replica", "warm_up"]
 
 _RANGES: dict[str, tuple[float, float, str]] = {
     "replicas": (1, 10_000, "replicas"),
+    "tensor_parallel": (1, 1024, "GPUs per replica"),
     "kv_blocks": (2, 10**9, "blocks per replica"),
     "block_size": (1, 65_536, "tokens per block"),
     "max_num_seqs": (1, 65_536, "requests per batch"),
@@ -34,6 +37,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "step_overhead": (0.0, 10.0, "seconds per step"),
     "staleness": (0.0, 3600.0, "seconds between two publications"),
 }
+_KIND = ("gpu", "model", "tensor_parallel", "time_scale")
+"""What the costs of a step hang on."""
 _CHOICES = {"engine": ("sarathi", "vllm"), "scheduling_policy": ("fcfs", "priority")}
 
 
@@ -43,6 +48,7 @@ class Replica:
 
     gpu: str | None = None
     model: str | None = None
+    tensor_parallel: int | None = None
     kv_blocks: int | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
@@ -58,8 +64,10 @@ class Cluster:
 
     replicas: int = 4
     gpu: str = "a10"
-    """With `model`, names a cost profile of `sim.costs`."""
+    """With `model` and `tensor_parallel`, names a cost profile of `sim.costs`."""
     model: str = "llama-3-8b"
+    tensor_parallel: int = 1
+    """GPUs of each replica, over which the model's layers are split; a replica costs so many."""
     kv_blocks: int = 2240
     """KV blocks of each replica; vLLM keeps one of them for itself."""
     block_size: int = 16
@@ -119,14 +127,17 @@ class Cluster:
             raise ValueError(
                 f"each has {len(self.each)} entries; expected one per replica, {self.size} in all"
             )
+        if not isinstance(self.failures, tuple):
+            raise ValueError(f"failures={self.failures!r}; expected a tuple of sim.Failure")
         for failure in self.failures:
             if not isinstance(failure, Failure) or failure.replica >= self.size:
                 raise ValueError(
                     f"failures holds {failure!r}; expected sim.Failure(replica=..., at=...) of a replica "
                     f"from 0 to {self.size - 1}"
                 )
-        for index in range(len(self.each) or 1):
-            costs.profile(self.setting(index, "gpu"), self.setting(index, "model"))
+        costs.profile(self.gpu, self.model, self.tensor_parallel)
+        for index in range(len(self.each)):
+            self._profile(index)
 
     @property
     def watermark_blocks(self) -> int:
@@ -145,7 +156,7 @@ class Cluster:
 
     def run(
         self,
-        workload: Workload,
+        workload: Workload | ClosedWorkload,
         router: Router,
         scheduler: BatchScheduler | None = None,
         autoscaler: Autoscaler | None = None,
@@ -155,6 +166,9 @@ class Cluster:
         """Run the workload to its end, or to the horizon (seconds), under a router (see `sim.policies`), a
         batch scheduler (`sim.scheduling`) in place of the engine's own rule, and an autoscaler
         (`sim.scaling`).
+
+        The requests of a closed loop arrive as others finish; one that was rejected has finished, too. Those
+        that did not arrive before the horizon are not in the run.
 
         Requests too long for a replica's KV cache are rejected and counted: at once if they fit nowhere, else
         by the replica that they are sent to. Raises PolicyError, showing the call, if a policy breaks its
@@ -173,8 +187,15 @@ class Cluster:
                 f"a batch scheduler with engine={self.engine!r}; expected engine='vllm', whose blocks are "
                 "taken as tokens are scheduled (sim.schedulers.Sarathi is Sarathi's rule there)"
             )
+        clients = None
+        if not isinstance(workload, Workload | ClosedWorkload):
+            raise ValueError(
+                f"workload={workload!r:.40}; expected sim.Workload, or what ClosedLoop.workload(seed) gives"
+            )
         policies = {"router": router, "scheduler": scheduler, "autoscaler": autoscaler}
         workload = workload_here(self, workload, policies, horizon)
+        if isinstance(workload, ClosedWorkload):
+            clients, workload = workload.clients(), workload.requests
         limits, tables = self._limits()
         limits[:, PLANNED] = scheduler is not None
         if horizon is not None:
@@ -213,23 +234,28 @@ class Cluster:
             )
         elif self.size > self.replicas:
             dispatch.accept(range(self.replicas))
-        calls, longest = converse(state, router, dispatch, planner, fleet)
-        alone = costs.profile(self.gpu, self.model).alone(
+        calls, longest = converse(state, router, dispatch, planner, fleet, clients)
+        profile = costs.profile(self.gpu, self.model, self.tensor_parallel)
+        alone = profile.alone(
             workload.prompt_tokens, workload.output_tokens, self.max_num_batched_tokens, self.time_scale
         )
-        if self.step_overhead:
-            steps = -(-workload.prompt_tokens // self.max_num_batched_tokens) + workload.output_tokens - 1
-            alone = alone + steps * self.step_overhead
+        steps = -(-workload.prompt_tokens // self.max_num_batched_tokens) + workload.output_tokens - 1
+        alone += steps * (self.step_overhead + (profile.cpu if self.engine == "sarathi" else 0.0))
         begin, end = float(state.arrival[0]) if len(workload) else 0.0, float(state.clock[NOW])
+        paid = (
+            [end - begin] * self.replicas + [0.0] * (self.size - self.replicas)
+            if fleet is None
+            else fleet.paid(begin, end)
+        )
         return collect(
             state,
             alone=alone,
             slo=(workload.ttft_slo, workload.tpot_slo),
+            gpus=[self.setting(index, "tensor_parallel") for index in range(self.size)],
+            paid=paid,
+            marks=self.marks,
             counts={
                 "replicas": self.replicas,
-                "replica_time": self.replicas * (end - begin)
-                if fleet is None
-                else fleet.replica_time(begin, end),
                 "router_calls": calls,
                 "scheduler_calls": 0 if planner is None else planner.calls,
                 "autoscaler_calls": 0 if fleet is None else fleet.calls,
@@ -243,6 +269,15 @@ class Cluster:
         """Replicas at most."""
         return max(self.replicas, 0 if self.autoscaling is None else self.autoscaling.max_replicas)
 
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """By name of each cost profile in use, what of it is not measured (`sim.costs.Profile.marks`)."""
+        used = [self._profile(index) for index in range(len(self.each) or 1)]
+        return {profile.name: profile.marks() for profile in used}
+
+    def _profile(self, replica: int) -> costs.Profile:
+        return costs.profile(*(self.setting(replica, name) for name in ("gpu", "model", "tensor_parallel")))
+
     def _watermark_of(self, kv_blocks: int) -> int:
         fraction = self.watermark
         if fraction is None:
@@ -251,7 +286,7 @@ class Cluster:
 
     def tables(self, replica: int) -> costs.Tables:
         """What a step costs on that replica; vLLM's CPU work runs beside the GPU's."""
-        profile = costs.profile(self.setting(replica, "gpu"), self.setting(replica, "model"))
+        profile = self._profile(replica)
         vllm = self.engine == "vllm"
         tokens, requests = (
             max(self.setting(other, name) for other in range(len(self.each) or 1))
@@ -268,11 +303,11 @@ class Cluster:
 
         vllm = self.engine == "vllm"
         limits = np.zeros((self.size, layout.LIMITS), np.int64)
-        profiles: dict[tuple[str, str, float], int] = {}
+        profiles: dict[tuple[Any, ...], int] = {}
         tables: list[costs.Tables] = []
         for index, row in enumerate(limits):
             kv_blocks = self.setting(index, "kv_blocks")
-            kind = tuple(self.setting(index, name) for name in ("gpu", "model", "time_scale"))
+            kind = tuple(self.setting(index, name) for name in _KIND)
             row[layout.KV_BLOCKS] = kv_blocks - 1 if vllm else kv_blocks
             row[layout.BLOCK_SIZE] = self.block_size
             row[layout.MAX_NUM_SEQS] = self.setting(index, "max_num_seqs")
@@ -293,6 +328,8 @@ class Cluster:
 def _check_fields(settings: Cluster | Replica) -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
+        if field.name in ("gpu", "model") and not isinstance(value, str | NoneType):
+            raise ValueError(f"{field.name}={value!r}; expected a name (`python -m sim profiles` lists them)")
         if field.name in _RANGES and not (value is None and "None" in str(field.type)):
             low, high, unit = _RANGES[field.name]
             check(field.name, value, low, high, unit, whole=str(field.type).startswith("int"))

@@ -1,12 +1,21 @@
-"""What a user reads when a policy fails: the call, what was wrong, and file and line of the policy."""
+"""What a user reads when a policy fails: file and line of the policy, what was wrong, and the call."""
 
 from __future__ import annotations
 
+import linecache
 import os
 import sysconfig
+import textwrap
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
+from sim.policies import Place, PolicyError
+
+__all__ = ["Refused", "cause", "complaint", "defined_at", "explain", "shown"]
+
+_WIDTH = 80
+_LONGEST = 120
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _POLICIES = tuple(
     _PACKAGE + name for name in ("baselines.py", "schedulers.py", "autoscalers.py", "balancing.py")
@@ -14,24 +23,64 @@ _POLICIES = tuple(
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 
 
-def complaint(policy: object, method: str, call: str, error: Exception) -> str:
-    """One sentence on a call of a policy's method that raised, or whose result this package refused with a
-    ValueError."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_library(frame.filename)]
-    if own:
-        where = own[-1]
-        return f"{call}: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-    if all(frame.filename.startswith(_PACKAGE) for frame in frames):  # this package refused what it gave
-        return f"{call}: {error}{defined_at(policy, method)}"
-    return f"{call}: {type(error).__name__}: {error} ({frames[-1].filename}, line {frames[-1].lineno})"
+class Refused(ValueError):
+    """What a policy gave is not what its protocol says."""
 
 
-def defined_at(policy: object, method: str) -> str:
-    """Where a policy's method is written, in brackets; nothing if it is not written in Python."""
+def cause(error: BaseException) -> BaseException | None:
+    """What a `complaint` is raised from: nothing where its text says it all."""
+    return None if isinstance(error, Refused) else error
+
+
+def complaint(policy: object, method: str, call: str, error: BaseException) -> PolicyError:
+    """The error for a call of a policy's method that raised, or whose result was refused; also for a policy's
+    file that does not load (`policy` is None then)."""
+    place = defined_at(policy, method)
+    if isinstance(error, Refused):
+        return PolicyError(str(error), call, place)
+    message = str(error)
+    if isinstance(error, SyntaxError) and error.filename:
+        place, message = Place(error.filename, error.lineno or 1, ""), error.msg
+    else:
+        own = [each for each in traceback.extract_tb(error.__traceback__) if not _is_library(each.filename)]
+        if own:
+            function = "" if own[-1].name == "<module>" else own[-1].name
+            place = Place(own[-1].filename, own[-1].lineno or 1, function)
+    return PolicyError(f"{type(error).__name__}: {message}", call, place)
+
+
+def defined_at(policy: object, method: str) -> Place | None:
+    """Where a policy's method is written; None if it is not written in Python."""
     written = getattr(policy, "__wrapped__", policy)
     code: Any = getattr(getattr(written, method, None), "__code__", None)
-    return f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+    return Place(code.co_filename, code.co_firstlineno, method) if code else None
+
+
+def shown(value: object) -> str:
+    """What a policy gave, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+
+
+def explain(error: PolicyError) -> Iterator[str]:
+    """Lines on what went wrong, none longer than 80 columns unless a path is.
+
+    File and line stand on a line of their own, so that an editor or terminal can follow them.
+    """
+    if error.place is not None:
+        file, line, function = error.place
+        yield f"{error.place}" + (f" in {function}" if function else "")
+        source = linecache.getline(file, line).strip()
+        if source:
+            yield "    " + textwrap.shorten(source, _WIDTH - 4, placeholder=" ...")
+    yield from _wrapped(error.reason)
+    if error.call:
+        yield from _wrapped(error.call)
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines of at most 80 columns, the later ones indented."""
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def named(policy: object) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from sim.complaints import complaint, defined_at, named
+from collections.abc import Iterator
+
+import numpy as np
+
+from sim.complaints import cause, complaint, defined_at, named
 from sim.fleet import Fleet
 from sim.kernel import ARRIVAL, COMPLETION, LIVELOCK, PLAN, REFUSED, TIMED, policy_events
 from sim.planning import Planner
@@ -11,6 +15,7 @@ from sim.recording import Recording
 from sim.replaying import replay
 from sim.routing import Dispatch, memory
 from sim.state import BARREN, HELD, NOW, PERIOD, State
+from sim.workloads import Clients
 
 
 def converse(
@@ -19,13 +24,17 @@ def converse(
     dispatch: Dispatch,
     planner: Planner | None = None,
     fleet: Fleet | None = None,
+    clients: Clients | None = None,
 ) -> tuple[int, int]:
     """Run the cluster to its end; return how often `route` was called and the longest queue that it left.
+
+    `clients` are the users of a closed loop; the workload's arrivals are then found as the run goes on.
 
     Raises PolicyError if the router raises, gives something other than pairs of a queued request and a
     replica, or leaves requests in the queue when nothing can happen any more.
     """
-    if isinstance(router, Recording) and planner is None and fleet is None and not dispatch.by_priority:
+    simple = planner is None and fleet is None and clients is None and not dispatch.by_priority
+    if isinstance(router, Recording) and simple:
         return replay(state, router, dispatch)
     route = getattr(router, "route", None)
     if not callable(route) or isinstance(router, type):
@@ -37,7 +46,8 @@ def converse(
     requests, stale = len(state.arrival), clock[PERIOD] > 0
     calls = arrived = longest = waiting = 0
     now = 0.0
-    for event in policy_events(state):
+    events = policy_events(state) if clients is None else _closed_loop(state, dispatch, clients)
+    for event in events:
         now = clock[NOW]
         if event == PLAN:
             assert planner is not None
@@ -49,8 +59,8 @@ def converse(
         if event == LIVELOCK:
             raise PolicyError(
                 f"livelock at {now:.3f} s: replica {turn[0]} has worked {BARREN} steps without computing a "
-                "new token, because requests are evicted before they get as far as they were"
-                + ("" if planner is None else planner.where)
+                "new token, because requests are evicted before they get as far as they were",
+                place=None if planner is None else planner.where,
             )
         method = "route"
         try:
@@ -85,7 +95,7 @@ def converse(
             dispatch.send(route(tuple(queue.values()), dispatch.replicas, now), now)
         except Exception as error:
             call = f"{named(router)}.{method}, call {calls} at {now:.3f} s with {waiting} requests queued"
-            raise PolicyError(complaint(router, method, call, error)) from error
+            raise complaint(router, method, call, error) from cause(error)
         if len(queue) > longest:
             longest = len(queue)
         if stale:
@@ -101,6 +111,30 @@ def converse(
         raise PolicyError(
             f"{named(router)} held {len(queue)} requests for ever: after call {calls} at {now:.3f} s there "
             "is no arrival and no completion left to call it again, and the global queue still starts with "
-            f"{next(iter(queue.values()))!r}{defined_at(router, 'route')}"
+            f"{next(iter(queue.values()))!r}",
+            place=defined_at(router, "route"),
         )
     return calls, longest
+
+
+def _closed_loop(state: State, dispatch: Dispatch, clients: Clients) -> Iterator[int]:
+    """The kernel's events; after each, the users whose requests have left it send their next ones.
+
+    The kernel reads the next arrival when it is asked to go on, so it is written just before.
+    """
+    state.arrival[:] = np.inf
+    arrival, clock, finished = memory(state.arrival), memory(state.clock), memory(state.completed)
+    events, completed = policy_events(state), 0
+    while True:
+        while clients.finished < completed + dispatch.rejected:
+            clients.finish(clock[NOW])
+        if clients.arrived < len(arrival):
+            arrival[clients.arrived] = clients.due
+        event = next(events, None)
+        if event is None:
+            return
+        yield event
+        if event == ARRIVAL:
+            clients.arrive()
+        elif event == COMPLETION:
+            completed += finished[0]

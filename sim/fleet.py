@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.complaints import complaint, named
+from sim.complaints import Refused, cause, complaint, defined_at, named, shown
 from sim.policies import PolicyError
 from sim.routing import Dispatch, memory
 from sim.scaling import Autoscaler, Autoscaling, ClusterView, Failure
@@ -59,7 +59,7 @@ class Fleet:
         size = len(state.gauges)
         self._status = [ACTIVE] * replicas + [OFF] * (size - replicas)
         self._paid_from: list[float] = [0.0] * replicas + [math.inf] * (size - replicas)
-        self._paid: list[tuple[float, float]] = []
+        self._paid: list[tuple[int, float, float]] = []
         self._starts = [0] * size
         self._scaling, self._autoscaler = autoscaling, autoscaler
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
@@ -101,10 +101,13 @@ class Fleet:
             for index in self._with(DRAINING):
                 self._stop_if_empty(index, now)
 
-    def replica_time(self, begin: float, end: float) -> float:
-        """Replica-seconds paid for between two moments."""
-        running = [(since, end) for since in self._paid_from if since < end]
-        return sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in (*self._paid, *running))
+    def paid(self, begin: float, end: float) -> list[float]:
+        """Seconds for which each replica is paid between two moments."""
+        seconds = [0.0] * len(self._status)
+        running = [(index, since, end) for index, since in enumerate(self._paid_from) if since < end]
+        for index, start, stop in (*self._paid, *running):
+            seconds[index] += max(0.0, min(stop, end) - max(start, begin))
+        return seconds
 
     def _at(self, moment: float, action: Callable[[float], None]) -> None:
         self._count += 1
@@ -182,14 +185,19 @@ class Fleet:
         try:
             target: Any = autoscaler.target(self._view(), now)
             if isinstance(target, bool) or not isinstance(target, int | np.integer) or target < 0:
-                raise ValueError(f"it returned {target!r} where a whole number of replicas is expected")
+                raise Refused(
+                    f"the autoscaler returned {shown(target)} where a whole number of replicas is expected"
+                )
         except Exception as error:
-            raise PolicyError(complaint(autoscaler, "target", call, error)) from error
-        if self._idle_calls > PATIENCE and not self._pending:
+            raise complaint(autoscaler, "target", call, error) from cause(error)
+        arrival = self._state.arrival
+        coming = self.arrived < len(arrival) and arrival[self.arrived] < math.inf
+        if self._idle_calls > PATIENCE and not self._pending and not coming:
             raise PolicyError(
                 f"livelock at {now:.3f} s: for {PATIENCE} calls of {named(autoscaler)}.target "
                 f"nothing else has happened, and {len(self._dispatch.queue)} requests wait in the "
-                "global queue"
+                "global queue",
+                place=defined_at(autoscaler, "target"),
             )
         target = min(max(int(target), scaling.min_replicas), scaling.max_replicas)
         more = target - len(self._with(ACTIVE, STARTING, DOWN))
@@ -256,5 +264,5 @@ class Fleet:
             self.draining = DRAINING in self._status
 
     def _end_payment(self, index: int, now: float) -> None:
-        self._paid.append((self._paid_from[index], now))
+        self._paid.append((index, self._paid_from[index], now))
         self._paid_from[index] = math.inf

@@ -1,4 +1,4 @@
-"""What the simulator gives to pytest-glia, without importing it: its testbed, its audit, and ideas for routers."""
+"""What the simulator gives to pytest-glia, without importing it: testbed, audit, and ideas for routers."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ duration: first arrival to last completion, or to the end of the run if a reques
 throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions
 per request. restarted_fraction: share of requests evicted at least once. unfinished_fraction: share of
 requests that did not finish, rejected_fraction of them those that no cache could hold. requeued: requests
-that failed replicas lost, counted each time. gpu_hours: time that replicas existed within the duration,
-starting, draining and down included. slo_attainment: share of requests that finished within their own SLO, if
-they had one. prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
+that failed replicas lost, counted each time. replica_hours: time that replicas existed within the duration,
+starting, draining and down included; gpu_hours: the same, each replica times its GPUs. slo_attainment: share
+of requests that finished within their own SLO, if they had one. prefix_hit_share: share of the tokens of
+admitted requests that were found in the prefix cache.
 
 Where the response time goes, as shares of its sum over requests, adding up to 1: router_wait_share in the
 global queue; replica_wait_share in a replica's queue before the first admission; recompute_share from an
@@ -65,7 +66,8 @@ def measure(
     metrics["restarted_fraction"] = _ratio((requests["restarts"] > 0).sum(), count)
     metrics["unfinished_fraction"] = _ratio((~finished).sum(), count)
     metrics["rejected_fraction"] = _ratio(requests["rejected"].sum(), count)
-    metrics["gpu_hours"] = totals["replica_time"] / 3600
+    metrics["replica_hours"] = totals["replica_time"] / 3600
+    metrics["gpu_hours"] = totals["gpu_time"] / 3600
     metrics["slo_attainment"] = _ratio((finished & _kept(requests)).sum(), count)
     metrics["requeued"] = totals["requeued"]
 

@@ -1,7 +1,8 @@
 """Routers and workloads by name or file, as the command line gives them; what is wrong with one is said.
 
 A router is a name in `sim.baselines` or a file, `candidates/router.py` or `candidates/router.py:Router`; a
-workload a name of `WORKLOADS` or a file that `sim.workloads.load` reads.
+workload a name of `WORKLOADS`, a closed loop as `sharegpt_closed:users=64,think=5`, or a file that
+`sim.workloads.load` reads.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any
 from sim import baselines
 from sim import workloads as w
 from sim.cluster import Cluster
-from sim.policies import PolicyError, Router
+from sim.complaints import complaint
+from sim.policies import Place, PolicyError, Router
 from sim.results import Run
 from sim.streams import POLICY, stream
-from sim.workloads import Workload
+from sim.workloads import ClosedWorkload, Workload
 
-__all__ = ["WORKLOADS", "NamedRouter", "RouterFailed", "router", "workload"]
+__all__ = ["CLOSED", "WORKLOADS", "NamedRouter", "router", "workload"]
 
 Generator = Callable[[float, float, int], Workload]
 
@@ -52,6 +54,15 @@ WORKLOADS: Mapping[str, Generator] = {
 """By name: from requests/s on average, seconds, and a seed. Of `sharegpt_sessions` a quarter as many sessions
 start in that time; their later turns go on after it."""
 
+CLOSED = "sharegpt_closed"
+_LOOP: Mapping[str, tuple[Callable[[str], float], float]] = {
+    "users": (int, 64),
+    "requests": (int, 2000),
+    "think": (float, 0.0),
+    "spread": (float, 0.0),
+}
+"""The settings of a closed loop (see `sim.workloads.ClosedLoop`) and what they are unless given."""
+
 _SHORT = {
     "rr": "RoundRobin",
     "llq": "LeastLoadedQueue",
@@ -78,32 +89,16 @@ class NamedRouter:
         try:
             return self.make(rng=stream(seed, POLICY)) if wanted else self.make()
         except Exception as error:
-            raise RouterFailed(error, self.path) from error
+            raise complaint(self.make, "__init__", f"making {self.name}", error) from error
 
-    def serve(self, cluster: Cluster, workload: Workload, seed: int) -> Run:
-        """A run of a new one; RouterFailed if it breaks its protocol or raises."""
-        made = self.new(seed)
-        try:
-            return cluster.run(workload, router=made)
-        except PolicyError as error:
-            code = getattr(getattr(made, "route", None), "__code__", None)
-            raise RouterFailed(error, self.path, getattr(code, "co_firstlineno", None)) from error
-
-
-class RouterFailed(Exception):
-    """A router's file, its constructor or a call of it raised; `sim.faults` tells where.
-
-    `line` is that of its method `route`, for an error that none of its lines raised.
-    """
-
-    def __init__(self, error: Exception, path: Path | None, line: int | None = None) -> None:
-        super().__init__(str(error))
-        self.error, self.path, self.line = error, path, line
+    def serve(self, cluster: Cluster, workload: Workload | ClosedWorkload, seed: int) -> Run:
+        """A run of a new one; PolicyError if its constructor raises, or `Cluster.run` says so."""
+        return cluster.run(workload, router=self.new(seed))
 
 
 def router(text: str) -> NamedRouter:
-    """The router of this name or file; ValueError or FileNotFoundError if there is none, RouterFailed if its
-    file raises."""
+    """The router of this name or file; ValueError or FileNotFoundError if there is none, PolicyError if its
+    file raises or has no router."""
     known = {name.lower(): getattr(baselines, name) for name in baselines.__all__}
     known = {name: found for name, found in known.items() if callable(getattr(found, "route", None))}
     lowered = text.lower()
@@ -121,7 +116,7 @@ def router(text: str) -> NamedRouter:
     try:
         module = _loaded(path)
     except Exception as error:
-        raise RouterFailed(error, path) from error
+        raise complaint(None, "", f"loading {path}", error) from error
     return NamedRouter(text, path, _entry(path, module, entry))
 
 
@@ -147,22 +142,50 @@ def _entry(path: Path, module: Mapping[str, Any], entry: str) -> Callable[..., R
     if wanted in classes and (entry or wanted == "Router" or len(classes) == 1):
         return classes[wanted]
     has = f"has {', '.join(classes)}" if classes else "has none"
-    raise ValueError(
-        f"{path} {has}; expected a class {wanted if entry or not classes else 'Router'} with a method route"
-        f"(queue, replicas, now), or name one as {path}:CLASS"
+    raise PolicyError(
+        f"the file {has}; expected a class {wanted if entry or not classes else 'Router'} with a method route"
+        "(queue, replicas, now), or name one as FILE.py:CLASS",
+        place=Place(str(path), 1, ""),
     )
 
 
-def workload(text: str, rate: float | None, duration: float | None, seed: int | None) -> Workload:
+def workload(
+    text: str, rate: float | None, duration: float | None, seed: int | None
+) -> Workload | ClosedWorkload:
     """The workload of this name or file.
 
-    A name: `rate` requests/s (8 without) for `duration` seconds (1,000 without). A file: as it was recorded;
-    at another rate, cut to a duration, or with a seed resampled (see `sim.workloads.resample`).
+    A name: `rate` requests/s (8 without) for `duration` seconds (1,000 without); a closed loop has neither. A
+    file: as it was recorded; at another rate, cut to a duration, or with a seed resampled (see
+    `sim.workloads.resample`).
     """
+    name, _, loop = text.partition(":")
+    if name == CLOSED:
+        if rate is not None or duration is not None:
+            raise ValueError(
+                f"rate={rate!r} and duration={duration!r} with {text}, whose users come when they have their "
+                "replies; leave them out and give users, think and requests"
+            )
+        return _closed(loop).workload(0 if seed is None else seed)
     found = _workload(text, rate, duration, seed)
     if not len(found):
         raise ValueError(f"{text} with rate={rate}, duration={duration} and seed={seed} has no request in it")
     return found
+
+
+def _closed(text: str) -> w.ClosedLoop:
+    """The closed loop of `users=64,think=5`, in ShareGPT's lengths."""
+    settings = {name: value for name, (_, value) in _LOOP.items()}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        try:
+            settings[name] = _LOOP[name][0](value)
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"{part!r} in {CLOSED}:{text}; expected NAME=NUMBER with a name of {', '.join(_LOOP)} "
+                "(users and requests in whole numbers, the others in seconds)"
+            ) from None
+    loop: dict[str, Any] = settings
+    return w.ClosedLoop(lengths=w.SHAREGPT, **loop)
 
 
 def _workload(text: str, rate: float | None, duration: float | None, seed: int | None) -> Workload:
@@ -172,7 +195,9 @@ def _workload(text: str, rate: float | None, duration: float | None, seed: int |
     if not Path(text).is_file():
         if Path(text).suffix:
             raise FileNotFoundError(f"the workload's file is not there: {text!r}")
-        raise ValueError(f"no workload is called {text!r}; expected a file or one of {', '.join(WORKLOADS)}")
+        raise ValueError(
+            f"no workload is called {text!r}; expected a file or one of {', '.join((*WORKLOADS, CLOSED))}"
+        )
     recorded = w.load(text)
     if rate is not None:
         recorded = w.at_rate(recorded, rate)

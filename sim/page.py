@@ -133,13 +133,13 @@ def _cdfs(seconds: Mapping[str, Floats], unit: str) -> str:
 def _over_time(run: Run, fill: str) -> list[str]:
     series, requests = run.series, run.requests
     time = series["time"]
-    blocks = run.totals["kv_blocks"]
     waiting = series["waiting"].astype(float)
+    kv_use = series["blocks_used"] / run.replicas["kv_blocks"] * 100
     cards = [
         _card(
             "KV cache in use",
-            "Of each replica; the line is the largest value of each step",
-            strips(time, series["blocks_used"] / blocks * 100, top=100, unit="%", title="KV use", fill=fill),
+            "Of each replica's own blocks; the line is the largest value of each step",
+            strips(time, kv_use, top=100, unit="%", title="KV use", fill=fill),
         ),
         _card(
             "Waiting at each replica",

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from sim.complaints import complaint, defined_at, named
-from sim.policies import PolicyError, RequestView
+from sim.complaints import Refused, cause, complaint, defined_at, named, shown
+from sim.policies import Place, PolicyError, RequestView
 from sim.routing import memory
 from sim.scheduling import BatchScheduler, EngineRequest, EngineView, WaitingQueue
 from sim.state import (
@@ -111,36 +111,38 @@ class Planner:
             try:
                 admit, evict, tokens = plan.admit, plan.evict, plan.tokens
             except AttributeError:
-                raise ValueError(
-                    f"it returned {plan!r} where a Plan is expected: an object with admit, evict and tokens"
+                raise Refused(
+                    f"the scheduler returned {shown(plan)} where a Plan is expected: an object with admit, "
+                    "evict and tokens"
                 ) from None
             entries, seats = self._entries, self._seats[replica]
             evictions = admissions = counts = 0
             if evict:
-                evictions = self._write("evict", evict, ENTRIES, seats)
+                evictions = self._write("evict", _iterated("evict", evict), ENTRIES, seats)
             if admit is not None:
                 # No more can be admitted; but what has tokens in the plan must be found in it.
                 most = seats if tokens else seats - self._gauges[replica][RUNNING_COUNT] + evictions
-                admissions = self._write("admit", islice(admit, most), ENTRIES + evictions, most)
+                first = islice(_iterated("admit", admit), most)
+                admissions = self._write("admit", first, ENTRIES + evictions, most)
             else:
                 admissions = -1
             if tokens:
                 counts = self._write_counts(tokens, ENTRIES + evictions + max(admissions, 0), seats)
             entries[EVICTIONS], entries[ADMISSIONS], entries[COUNTS] = evictions, admissions, counts
         except Exception as error:
-            raise PolicyError(complaint(self._scheduler, "plan", self._call(replica, now), error)) from error
+            raise complaint(self._scheduler, "plan", self._call(replica, now), error) from cause(error)
 
     def _write(self, name: str, requests: Iterable[Any], at: int, most: int) -> int:
         """Write the ids of at most so many requests; return how many there were."""
         entries, count = self._entries, 0
         for request in requests:
             if count == most:
-                raise ValueError(f"its plan's {name} has more than {most} requests, of which no more can run")
+                raise Refused(f"the plan's {name} has more than {most} requests, of which no more can run")
             try:
                 entries[at + count] = request.id
             except (AttributeError, TypeError, ValueError):
-                raise ValueError(
-                    f"its plan's {name} holds {request!r} where a request of engine.running or "
+                raise Refused(
+                    f"the plan's {name} holds {shown(request)} where a request of engine.running or "
                     "engine.waiting is expected"
                 ) from None
             count += 1
@@ -149,16 +151,21 @@ class Planner:
     def _write_counts(self, tokens: Any, at: int, most: int) -> int:
         """Write pairs of request and tokens; return how many there were."""
         entries, count = self._entries, 0
+        if not isinstance(tokens, Mapping):
+            raise Refused(
+                f"the plan's tokens is {shown(tokens)} where a mapping of requests to whole numbers is "
+                "expected"
+            )
         for request, number in tokens.items():
             if count == 2 * most:
-                raise ValueError(f"its plan's tokens has more than {2 * most} requests")
+                raise Refused(f"the plan's tokens has more than {2 * most} requests")
             try:
                 entries[at + 2 * count] = request.id
                 entries[at + 2 * count + 1] = number
             except (AttributeError, TypeError, ValueError):
-                raise ValueError(
-                    f"its plan's tokens holds {request!r}: {number!r} where a request and a whole number of "
-                    "tokens is expected"
+                raise Refused(
+                    f"the plan's tokens holds {shown(request)}: {shown(number)} where a request and a whole "
+                    "number of tokens is expected"
                 ) from None
             count += 1
         return count
@@ -168,31 +175,40 @@ class Planner:
         why, request, number = self._entries[:3].tolist()
         view = self.requests[request] if request in self._views else f"request {request}"
         reason = {
-            NOT_RUNNING: f"its plan evicts {view}, which is not running on this replica",
-            NOT_WAITING: f"its plan admits {view}, which is not waiting on this replica",
-            NOT_PLANNED: f"its plan gives tokens to {view}, which is neither running nor admitted here",
-            TWICE: f"its plan names {view} twice",
-            TOO_MANY_TOKENS: f"its plan gives {view} {number} tokens, which are not between 0 (1 for "
+            NOT_RUNNING: f"the plan evicts {view}, which is not running on this replica",
+            NOT_WAITING: f"the plan admits {view}, which is not waiting on this replica",
+            NOT_PLANNED: f"the plan gives tokens to {view}, which is neither running nor admitted here",
+            TWICE: f"the plan names {view} twice",
+            TOO_MANY_TOKENS: f"the plan gives {view} {number} tokens, which are not between 0 (1 for "
             "an admission) and its tokens_to_compute",
-            OVER_BUDGET: f"its plan has {number} tokens where the budget of a step "
+            OVER_BUDGET: f"the plan has {number} tokens where the budget of a step "
             f"is {self._budgets[replica]}",
         }[why]
-        return PolicyError(f"{self._call(replica, now)}: {reason}{defined_at(self._scheduler, 'plan')}")
+        return PolicyError(reason, self._call(replica, now), self.where)
 
     @property
-    def where(self) -> str:
-        """Where the scheduler's `plan` is written, in brackets."""
+    def where(self) -> Place | None:
+        """Where the scheduler's `plan` is written."""
         return defined_at(self._scheduler, "plan")
 
     def left(self, requests: int, now: float) -> PolicyError:
         """The error for requests that no step will ever serve."""
         return PolicyError(
             f"{named(self._scheduler)} left {requests} requests at their replicas for ever: after "
-            f"call {self.calls} at {now:.3f} s its plans are empty and nothing is left to happen"
-            f"{defined_at(self._scheduler, 'plan')}"
+            f"call {self.calls} at {now:.3f} s its plans are empty and nothing is left to happen",
+            place=self.where,
         )
 
     def _call(self, replica: int, now: float) -> str:
         return (
             f"{named(self._scheduler)}.plan, call {self.calls} at {now:.3f} s with {self._engines[replica]!r}"
         )
+
+
+def _iterated(name: str, requests: Iterable[Any]) -> Iterable[Any]:
+    try:
+        return iter(requests)
+    except TypeError:
+        raise Refused(
+            f"the plan's {name} is {shown(requests)} where an iterable of requests is expected"
+        ) from None

@@ -23,14 +23,50 @@ seconds, tokens and blocks.
 
 from __future__ import annotations
 
+import os
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
-__all__ = ["PolicyError", "ReplicaView", "RequestView", "Router"]
+__all__ = ["Place", "PolicyError", "ReplicaView", "RequestView", "Router"]
+
+
+class Place(NamedTuple):
+    """A line of a policy."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        """`file:line`, as editors and terminals follow it; relative to the current folder if shorter."""
+        try:
+            relative = os.path.relpath(self.file)
+        except (OSError, ValueError):  # no current folder, or another drive
+            relative = self.file
+        return f"{min(relative, self.file, key=len)}:{self.line}"
 
 
 class PolicyError(Exception):
-    """A policy broke its protocol or raised; the message shows the call and what was wrong."""
+    """A policy broke its protocol or raised: what was wrong, in which call, and where the policy says so.
+
+    The text starts with file and line, and is wrapped for a traceback of 80 columns.
+    """
+
+    def __init__(self, reason: str, call: str = "", place: Place | None = None) -> None:
+        super().__init__(reason, call, place)
+        self.reason, self.call, self.place = reason, call, place
+
+    def __str__(self) -> str:
+        where = "" if self.place is None else f"{self.place}: "
+        lines = [where + self.reason, *([f"in {self.call}"] if self.call else [])]
+        # pytest puts "E   " before a line, and the name of the class before the first one.
+        name = " " * len("sim.policies.PolicyError: ")
+        text = [
+            textwrap.fill(line, 76, initial_indent="" if number else name, break_on_hyphens=False)
+            for number, line in enumerate(lines)
+        ]
+        return "\n".join(text).removeprefix(name)
 
 
 class Router(Protocol):

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sim.settings import check
+
 __all__ = ["Prefixes"]
+
+MOST = 1_000_000
+"""Tokens per block at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +31,23 @@ class Prefixes:
     block_size: int
     """Tokens per hashed block."""
 
+    def __post_init__(self) -> None:
+        check("block_size", self.block_size, 1, MOST, "tokens per block", whole=True)
+        for name in ("starts", "hashes"):
+            column = np.asarray(getattr(self, name))
+            if column.ndim != 1 or (column.dtype.kind not in "iu" and column.size):
+                raise ValueError(f"{name}={column!r:.60}; expected one column of whole numbers")
+        starts = np.asarray(self.starts)
+        if not len(starts) or starts[0] != 0 or starts[-1] != len(self.hashes) or (np.diff(starts) < 0).any():
+            raise ValueError(
+                f"starts={starts!r:.60}; expected numbers that do not fall, from 0 to the number of hashes, "
+                f"{len(self.hashes)}"
+            )
+
     @classmethod
     def from_rows(cls, rows: list[ArrayLike], block_size: int) -> Prefixes:
         """One row of hashes (whole numbers) a request; ValueError if a row or the block size is not that."""
-        if isinstance(block_size, bool) or not isinstance(block_size, int | np.integer) or block_size < 1:
-            raise ValueError(
-                f"block_size={block_size!r}; expected a whole number of at least 1 token per block"
-            )
+        check("block_size", block_size, 1, MOST, "tokens per block", whole=True)
         columns = [np.asarray(row if np.size(row) else np.zeros(0, np.int64)) for row in rows]
         for number, column in enumerate(columns):
             if column.ndim != 1 or column.dtype.kind not in "iu":
@@ -51,12 +66,21 @@ class Prefixes:
         what it has in common with the conversation so far and to come: prompt and output of a turn that is
         continued, the system prompt of one that is not.
         """
+        check("block_size", block_size, 1, MOST, "tokens per block", whole=True)
         sessions, lengths = np.asarray(session), np.asarray(tokens)
         if sessions.shape != lengths.shape or sessions.ndim != 1:
             raise ValueError(
                 f"session has the shape {sessions.shape} and tokens {lengths.shape}; expected one of "
                 "each per request"
             )
+        for name, column, least in (("session", sessions, -1), ("tokens", lengths, 0)):
+            bad = (column < least) if column.dtype.kind in "iu" else np.ones(len(column), bool)
+            if bad.any():
+                row = int(np.argmax(bad))
+                raise ValueError(
+                    f"{name} of row {row} is {column[row].item()!r}; expected a whole number of at least "
+                    f"{least}"
+                )
         reach = int(lengths.max(initial=0)) // block_size + 1
         rows: list[ArrayLike] = [
             int(one) * reach + np.arange(int(many) // block_size if one >= 0 else 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,13 +36,19 @@ class Run:
     tpot_slo (NaN for none)."""
     series: Mapping[str, NDArray[Any]]
     """time[k], and [k, replica]: running, waiting (requests), blocks_used."""
+    replicas: Mapping[str, NDArray[Any]]
+    """Columns, one entry a replica: kv_blocks (that requests can have), gpus, paid (seconds, of those from
+    the first arrival to the end, for which it existed: starting, draining and down included)."""
     totals: Mapping[str, float]
     """What is counted during the run rather than per request: replicas (at the start), replica_time
-    (replica-seconds paid for), kv_blocks (mean of the replicas), end (seconds), router_calls,
+    (replica-seconds paid for), gpu_time (the same, each replica times its GPUs), end (seconds), router_calls,
     scheduler_calls, autoscaler_calls, requeued (requests that failures put back), queue_max (requests left in
     the global queue), busy_time, batch_full_time (replica-seconds), steps, prefill_tokens, decode_tokens,
     looked_up_tokens and hit_tokens (of the prefix cache), kv_use_mean, kv_use_p99 (fractions of the blocks,
     weighted by the time of steps)."""
+    marks: Mapping[str, str]
+    """By name of each cost profile in use, what of it is not measured but from a data sheet or assumed; empty
+    if all is measured (`sim.costs.Profile.marks`)."""
 
     @cached_property
     def metrics(self) -> Mapping[str, float]:
@@ -76,13 +82,15 @@ class Run:
         return pd.DataFrame(dict(self.requests))
 
     def to_parquet(self, path: str | Path) -> None:
-        """Write the run, losing nothing: the requests as the table, series and totals in its metadata."""
+        """Write the run, losing nothing: the requests as the table, all else in its metadata."""
         import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
         import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
 
         rest = {
             "totals": dict(self.totals),
+            "marks": dict(self.marks),
             "series": {name: _encode(array) for name, array in self.series.items()},
+            "replicas": {name: _encode(array) for name, array in self.replicas.items()},
         }
         table = pa.table(dict(self.requests), metadata={_KEY: json.dumps(rest).encode()})
         pq.write_table(table, path)
@@ -100,7 +108,9 @@ class Run:
         return cls(
             requests={name: table[name].to_numpy() for name in table.column_names},
             series={name: _decode(text) for name, text in rest["series"].items()},
+            replicas={name: _decode(text) for name, text in rest["replicas"].items()},
             totals=rest["totals"],
+            marks=rest["marks"],
         )
 
 
@@ -122,9 +132,13 @@ def collect(
     *,
     alone: NDArray[np.float64],
     slo: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None],
+    gpus: Sequence[int],
+    paid: Sequence[float],
+    marks: Mapping[str, str],
     counts: Mapping[str, float],
 ) -> Run:
-    """The run that left this state behind; `slo` of each request for TTFT and TPOT, `counts` for `totals`."""
+    """The run that left this state behind; `slo` of each request for TTFT and TPOT, `gpus` and seconds `paid`
+    of each replica, `counts` for `totals`."""
     times, work = state.times, state.work
     end = float(state.clock[layout.NOW])
     recompute = times[:, layout.RECOMPUTE] + np.where(
@@ -158,9 +172,15 @@ def collect(
     }
     mean, p99 = _kv_use(state.kv_use)
     tally = state.tally
+    replicas = {
+        "kv_blocks": state.limits[:, layout.KV_BLOCKS],
+        "gpus": np.array(gpus, np.int64),
+        "paid": np.array(paid, np.float64),
+    }
     totals = {
         **{name: float(value) for name, value in counts.items()},
-        "kv_blocks": float(state.limits[:, layout.KV_BLOCKS].mean()),
+        "replica_time": float(replicas["paid"].sum()),
+        "gpu_time": float((replicas["paid"] * replicas["gpus"]).sum()),
         "end": end,
         "busy_time": float(tally[layout.BUSY_TIME]),
         "batch_full_time": float(tally[layout.FULL_TIME]),
@@ -175,7 +195,9 @@ def collect(
     return Run(
         requests={name: np.ascontiguousarray(column[:arrived]) for name, column in requests.items()},
         series={name: np.ascontiguousarray(column) for name, column in series.items()},
+        replicas={name: np.ascontiguousarray(column) for name, column in replicas.items()},
         totals=totals,
+        marks=marks,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, cast
 
 from numpy.typing import NDArray
 
+from sim.complaints import Refused, shown
 from sim.policies import ReplicaView, RequestView
 from sim.state import (
     BEHIND,
@@ -174,13 +175,14 @@ class Dispatch:
     def send(self, pairs: Iterable[tuple[RequestView, ReplicaView]], now: float) -> None:
         """Let each pair take effect as it is taken from the iterable: the request joins the replica's queue.
 
-        Raises ValueError on anything that is not a queued request with a replica of this cluster.
+        Raises Refused on anything that is not a queued request with a replica of this cluster.
         """
         try:
             taken = iter(pairs)
         except TypeError:
-            raise ValueError(
-                f"it returned {pairs!r} where an iterable of pairs (request, replica) is expected"
+            raise Refused(
+                f"the router returned {shown(pairs)} where an iterable of pairs (request, replica) is "
+                "expected"
             ) from None
         for pair in taken:
             try:
@@ -234,21 +236,21 @@ class Dispatch:
     def _refuse(self, pair: object) -> NoReturn:
         """Say what is wrong with a pair."""
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
-            raise ValueError(f"it gave {pair!r} where a pair (request, replica) is expected")
+            raise Refused(f"the router gave {shown(pair)} where a pair (request, replica) is expected")
         request, replica = pair
         if not isinstance(request, RequestView):
-            raise ValueError(f"the pair {pair!r} does not start with a request of `queue`")
+            raise Refused(f"the pair {shown(pair)} does not start with a request of `queue`")
         if self.queue.get(request.id) is not request:
             why = "it has finished" if request.state == "finished" else f"it is {request.state}: sent before"
-            raise ValueError(
-                f"it sent {request!r}, which is not in the queue ({why}); send each request once"
+            raise Refused(
+                f"the router sent {request!r}, which is not in the queue ({why}); send each request once"
             )
         if any(replica is known for known in self.all_replicas):
-            raise ValueError(
-                f"it sent request {request.id} to {replica!r}, which takes no requests now (down, draining "
-                "or stopped); choose among the `replicas` of the call"
+            raise Refused(
+                f"the router sent request {request.id} to {replica!r}, which takes no requests now (down, "
+                "draining or stopped); choose among the `replicas` of the call"
             )
-        raise ValueError(
-            f"it sent request {request.id} to {replica!r}, which is not one of the "
+        raise Refused(
+            f"the router sent request {request.id} to {shown(replica)}, which is not one of the "
             f"{len(self.replicas)} objects in `replicas`"
         )

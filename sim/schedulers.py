@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sim.scheduling import EngineRequest, EngineView, Plan
-from sim.workloads import Workload
+from sim.settings import check
+from sim.workloads import ClosedWorkload, Workload
 
 __all__ = ["FirstComeFirstServed", "OracleShortestRemaining", "Sarathi", "ShortestPromptFirst"]
 
@@ -30,7 +31,7 @@ class OracleShortestRemaining:
     shortest remaining processing time with preemption, where what is evicted must be computed again.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload | ClosedWorkload) -> None:
         self._tokens = (workload.prompt_tokens + workload.output_tokens).tolist()
 
     def _left(self, request: EngineRequest) -> int:
@@ -61,6 +62,7 @@ class Sarathi:
     that an admission leaves free."""
 
     def __init__(self, watermark: float = 0.01) -> None:
+        check("watermark", watermark, 0, 0.5, "as a fraction of the blocks", whole=False)
         self._watermark = watermark
 
     def plan(self, engine: EngineView, now: float) -> Plan:

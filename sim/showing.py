@@ -11,7 +11,7 @@ from typing import Any
 from sim import naming
 from sim.cluster import Cluster
 from sim.results import Run
-from sim.workloads import Workload
+from sim.workloads import ClosedWorkload, Workload
 
 __all__ = [
     "add_cluster_arguments",
@@ -32,7 +32,9 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
         "--workload",
         default="sharegpt_bursty",
         metavar="NAME_OR_FILE",
-        help=f"{', '.join(naming.WORKLOADS)}; or a trace: CSV, JSONL or Parquet (default %(default)s)",
+        help=f"{', '.join(naming.WORKLOADS)}; a closed loop, "
+        f"{naming.CLOSED}[:users=64,requests=2000,think=0,spread=0]; or a trace: CSV, JSONL or Parquet "
+        "(default %(default)s)",
     )
     parser.add_argument("--rate", type=float, help="requests/s (8 without; a trace: as recorded)")
     parser.add_argument("--duration", type=float, help="seconds of arrivals (1,000 without; a trace: all)")
@@ -59,15 +61,24 @@ def cluster_of(options: argparse.Namespace) -> Cluster:
     return Cluster(**settings)
 
 
-def titles(cluster: Cluster, workload: Workload, name: str) -> list[str]:
-    """What was run, in two sentences."""
-    figures = workload.describe()
+def titles(cluster: Cluster, workload: Workload | ClosedWorkload, name: str) -> list[str]:
+    """What was run, in two sentences, and what of the costs is not measured."""
+    of = workload.describe()
+    lengths = (
+        f"{of['mean_prompt_tokens']:,.0f} prompt and {of['mean_output_tokens']:,.0f} output tokens on average"
+    )
+    came = (
+        f"of {len(workload.starts):,} users, who think {of['mean_think']:.3g} s on average"
+        if isinstance(workload, ClosedWorkload)
+        else f"in {of['duration']:,.1f} s ({of['rate']:.3g}/s, gaps' CV {of['gap_cv']:.1f})"
+    )
+    marks = ", ".join(f"{profile} ({marks or 'all measured'})" for profile, marks in cluster.marks.items())
+    gpus = f" ({cluster.tensor_parallel} GPUs each)" if cluster.tensor_parallel > 1 else ""
     return [
-        f"{cluster.replicas} x {cluster.gpu} with {cluster.model}, {cluster.kv_blocks:,} KV blocks of "
+        f"{cluster.replicas} x {cluster.gpu}{gpus} with {cluster.model}, {cluster.kv_blocks:,} KV blocks of "
         f"{cluster.block_size} tokens each",
-        f"{name}: {len(workload):,} requests in {figures['duration']:,.1f} s ({figures['rate']:.3g}/s, gaps' "
-        f"CV {figures['gap_cv']:.1f}); {figures['mean_prompt_tokens']:,.0f} prompt and "
-        f"{figures['mean_output_tokens']:,.0f} output tokens on average",
+        f"{name}: {len(workload):,} requests {came}; {lengths}",
+        f"costs of {marks}",
     ]
 
 
@@ -78,7 +89,7 @@ def report(options: argparse.Namespace) -> Iterator[str]:
     run = router.serve(cluster, workload, 0 if options.seed is None else options.seed)
     lead = titles(cluster, workload, options.workload)
     yield f"{router.name} on {lead[0]}"
-    yield lead[1]
+    yield from lead[1:]
     yield ""
     yield from figures(run)
     if options.html is not None:
@@ -95,6 +106,8 @@ def description(options: argparse.Namespace) -> Iterator[str]:
     workload = naming.workload(options.workload, options.rate, options.duration, options.seed)
     yield str(workload.describe())
     if options.svg is not None:
+        if isinstance(workload, ClosedWorkload):
+            raise ValueError(f"{options.workload} has no arrivals to draw before a run; leave --svg out")
         workload.plot(options.svg)
         yield f"drawn in {options.svg}"
 

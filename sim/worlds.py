@@ -19,15 +19,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.recording import Recorder, Recording, recording
-from sim.workloads import Workload
+from sim.workloads import ClosedWorkload, Workload
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
+    from sim.results import Run
 
 __all__ = ["future_changed", "varied"]
+
+AnyWorkload = Workload | ClosedWorkload
 
 _SHIFT = 10.0
 """Seconds by which a varied workload begins later at most: enough that no moment is what it was, and little
@@ -72,34 +74,40 @@ def future_changed(logs: Sequence[tuple[Recorder, bytes]], call: int, key: int) 
 
 
 def workload_here(
-    cluster: Cluster, workload: Workload, policies: Mapping[str, Any], horizon: float | None
-) -> Workload:
+    cluster: Cluster, workload: AnyWorkload, policies: Mapping[str, Any], horizon: float | None
+) -> AnyWorkload:
     """The workload as it is in the world that the caller is in."""
     variation, change = _VARIATION.get(), _CHANGE.get()
     if variation is not None:
         workload = _dealt_anew(workload, np.random.default_rng([variation, len(workload)]))
     if change is None:
         return workload
-    token = _CHANGE.set(None), _VARIATION.set(None)
+    call = change.call - change.logs[0][0].calls
+    if call < 0:
+        return workload
+    tokens = _CHANGE.set(None), _VARIATION.set(None)
     try:
-        now, finish = _replayed(cluster, workload, policies, horizon, change)
+        moments, run = _replayed(cluster, workload, policies, horizon, change)
     finally:
-        _CHANGE.reset(token[0])
-        _VARIATION.reset(token[1])
-    if now is None:
+        _CHANGE.reset(tokens[0])
+        _VARIATION.reset(tokens[1])
+    if call >= len(moments):
         return workload
     rng = np.random.default_rng([change.key, len(workload)])
-    return _other_future(workload, now, finish, _most_tokens(cluster), rng)
+    return _other_future(workload, moments[call], run, _most_tokens(cluster), rng)
 
 
-def _dealt_anew(workload: Workload, rng: np.random.Generator) -> Workload:
+def _dealt_anew(workload: AnyWorkload, rng: np.random.Generator) -> AnyWorkload:
     """The requests in another order, at the same moments a little later.
 
     Requests of conversations or with common prefixes stay in their order, for what they share depends on it.
     """
-    columns: dict[str, Any] = {"arrival": workload.arrival + rng.uniform(0, _SHIFT)}
+    later, order = rng.uniform(0, _SHIFT), rng.permutation(len(workload))
+    if isinstance(workload, ClosedWorkload):
+        lengths = {name: getattr(workload, name)[order] for name in ("prompt_tokens", "output_tokens")}
+        return replace(workload, starts=workload.starts + later, **lengths)
+    columns: dict[str, Any] = {"arrival": workload.arrival + later}
     if workload.prefixes is None and workload.session is None:
-        order = rng.permutation(len(workload))
         for name in ("prompt_tokens", "output_tokens", "priority", "ttft_slo", "tpot_slo"):
             column = getattr(workload, name)
             columns[name] = None if column is None else column[order]
@@ -107,52 +115,51 @@ def _dealt_anew(workload: Workload, rng: np.random.Generator) -> Workload:
 
 
 def _other_future(
-    workload: Workload,
-    now: float,
-    finish: NDArray[np.float64],
-    most: int,
-    rng: np.random.Generator,
-) -> Workload:
-    """The workload with another future after `now` (seconds), given when each request finished.
+    workload: AnyWorkload, now: float, run: Run, most: int, rng: np.random.Generator
+) -> AnyWorkload:
+    """The workload with another future after `now` (seconds), given how it went in a run.
 
     What has arrived and not finished makes more output, as far as it fits (`most` tokens); of what has not
     arrived the outputs are dealt anew, and the gaps between the arrivals.
     """
-    arrival, outputs = workload.arrival.copy(), workload.output_tokens.copy()
-    here = np.flatnonzero((arrival <= now) & ~(finish <= now))
+    outputs = workload.output_tokens.copy()
+    arrival, finish = (np.full(len(outputs), np.inf) for _ in range(2))
+    arrival[: len(run.requests["arrival"])] = run.requests["arrival"]
+    finish[: len(run.requests["finish"])] = run.requests["finish"]
+    here, later = np.flatnonzero((arrival <= now) & ~(finish <= now)), np.flatnonzero(arrival > now)
     room = np.maximum(most - workload.prompt_tokens[here] - outputs[here], 0)
-    outputs[here] += np.minimum(rng.integers(1, 2 * int(outputs.mean()) + 2, len(here)), room)
-    later = np.flatnonzero(arrival > now)
+    mean = int(outputs.mean())
+    outputs[here] += np.minimum(rng.integers(1, 2 * mean + 2, len(here)), room)
+    if isinstance(workload, ClosedWorkload):
+        outputs[later] = rng.permutation(outputs[later])
+        return replace(workload, output_tokens=outputs)
+    if workload.prefixes is None:
+        outputs[later] = rng.permutation(outputs[later])
+    else:  # what is shared is part of what was put out: it must not become shorter
+        outputs[later] += rng.integers(1, mean + 2, len(later))
+    arrival = workload.arrival.copy()
     if len(later):
-        # What is shared is part of what was put out: it must not become shorter.
-        more = rng.integers(1, int(outputs.mean()) + 2, len(later))
-        outputs[later] = (
-            rng.permutation(outputs[later]) if workload.prefixes is None else outputs[later] + more
-        )
-        gaps = np.diff(arrival[later], prepend=max(now, arrival[later[0] - 1] if later[0] else 0.0))
-        arrival[later] = arrival[later[0]] - gaps[0] + np.cumsum(rng.permutation(gaps) + 1e-6)
+        before = max(now, arrival[later[0] - 1] if later[0] else 0.0)
+        gaps = np.diff(arrival[later], prepend=before)
+        arrival[later] = before + np.cumsum(rng.permutation(gaps) + 1e-6)
     return replace(workload, arrival=arrival, output_tokens=outputs)
 
 
 def _replayed(
     cluster: Cluster,
-    workload: Workload,
+    workload: AnyWorkload,
     policies: Mapping[str, Any],
     horizon: float | None,
     change: _Change,
-) -> tuple[float | None, NDArray[np.float64]]:
-    """When the recorded call was, in seconds (None if not in this run), and when each request finished."""
-    call = change.call - change.logs[0][0].calls
-    if call < 0:
-        return None, np.empty(0)
+) -> tuple[list[float], Run]:
+    """When the calls of the first recorded policy were, in seconds, and the run that was recorded."""
     clocks = {id(recorder): _Clock(recording(log).after(recorder)) for recorder, log in change.logs}
     stand_ins = {
         name: clocks[id(policy)] if id(policy) in clocks else copy.deepcopy(policy)
         for name, policy in policies.items()
     }
     run = cluster.run(workload, **stand_ins, horizon=horizon)
-    moments = clocks[id(change.logs[0][0])].moments
-    return moments[call] if call < len(moments) else None, run.requests["finish"]
+    return clocks[id(change.logs[0][0])].moments, run
 
 
 class _Clock:

@@ -59,4 +59,4 @@ def profile(gpu: str, model: str, tensor_parallel: int = 1) -> Profile:
 
 
 def _named(gpu: str, model: str, gpus: int) -> str:
-    return f"gpu={gpu!r} with model={model!r}" + (f" on {gpus} GPUs" if gpus != 1 else "")
+    return f"gpu={gpu!r} with model={model!r}" + (f" and tensor_parallel={gpus!r}" if gpus != 1 else "")

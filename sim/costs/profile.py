@@ -99,6 +99,12 @@ class Profile:
     source: str = ""
 
     @property
+    def name(self) -> str:
+        """GPU and model, as a reader calls them."""
+        gpus = f" x {self.tensor_parallel}" if self.tensor_parallel > 1 else ""
+        return f"{self.gpu}{gpus} with {self.model}"
+
+    @property
     def head(self) -> float:
         """Seconds of LM head and sampling for one request."""
         return self.head_points[0][1]

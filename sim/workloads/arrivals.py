@@ -86,7 +86,8 @@ class Bursty:
     """Exactly round(rate x duration) arrivals, so that the realised rate is the nominal one."""
 
     def __post_init__(self) -> None:
-        _check_bursty(self.rate, self.duration)
+        _check_rate(self, self.rate, self.duration)
+        fields.flag(self, conditioned=self.conditioned)
 
     def times(self, rng: np.random.Generator) -> Floats:
         return bursty_arrivals(rng, self.rate, self.duration, conditioned=self.conditioned)
@@ -109,6 +110,7 @@ class MMPP:
     """Seconds."""
 
     def __post_init__(self) -> None:
+        fields.numbers(self, rates=self.rates, stays=self.stays)
         if len(self.rates) < 2 or len(self.rates) != len(self.stays):
             raise ValueError(
                 f"MMPP: rates={self.rates!r} and stays={self.stays!r}; expected a rate in requests/s and a "

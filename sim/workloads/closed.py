@@ -1,7 +1,8 @@
 """The closed loop: a fixed number of users, each of whom sends the next request some time after a reply.
 
-Plain data for a testbed to interpret: when a request arrives depends on when others finish, so there is no
-column of arrivals. What a benchmark with a maximal concurrency does (`vllm bench serve --max-concurrency`).
+When a request arrives depends on when others finish, so there is no column of arrivals: `Cluster.run` finds
+them, and another testbed can by the rules of `ClosedWorkload`. What a benchmark with a maximal concurrency
+does (`vllm bench serve --max-concurrency`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.streams import ARRIVALS, OUTPUTS, PROMPTS, THINKING, stream
-from sim.workloads import fields
+from sim.workloads import columns, fields
 from sim.workloads.sources import Lengths
+from sim.workloads.table import Workload
+
+if TYPE_CHECKING:
+    from sim.workloads.describing import Description
 
 __all__ = ["Clients", "ClosedLoop", "ClosedWorkload"]
 
@@ -40,8 +46,36 @@ class ClosedWorkload:
     prompt_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        checked = {
+            "starts": columns.times("starts", self.starts),
+            "prompt_tokens": columns.tokens("prompt_tokens", self.prompt_tokens),
+        }
+        rows = len(checked["prompt_tokens"])
+        checked["output_tokens"] = columns.tokens("output_tokens", self.output_tokens, rows)
+        checked["think"] = columns.durations("think", self.think, rows)
+        for name, column in checked.items():
+            object.__setattr__(self, name, column)
+        if rows and not len(self.starts):
+            raise ValueError(
+                f"starts is empty for {rows} requests; expected the seconds of each user's first"
+            )
+
     def __len__(self) -> int:
         return len(self.prompt_tokens)
+
+    @property
+    def requests(self) -> Workload:
+        """The requests as a table, all at 0 s: when each arrives is known in a run only."""
+        return Workload.from_arrays(
+            arrival=np.zeros(len(self)), prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens
+        )
+
+    def describe(self) -> Description:
+        """Users, think time and quantiles of lengths: a mapping that prints as a table."""
+        from sim.workloads.describing import describe_closed
+
+        return describe_closed(self)
 
     def clients(self) -> Clients:
         """The users of one run."""
@@ -98,17 +132,15 @@ class ClosedLoop:
     def __post_init__(self) -> None:
         fields.whole(self, 1, "user", users=self.users)
         fields.whole(self, self.users, "requests (one for each user)", requests=self.requests)
+        fields.drawn(self, "draw", "lengths, as sim.workloads.SHAREGPT", lengths=self.lengths)
         fields.number(self, 0.0, np.inf, "seconds", think=self.think, spread=self.spread)
 
     def workload(self, seed: int) -> ClosedWorkload:
         """What this seed decides; lengths come from the same streams as in `generate`."""
         prompts, outputs = self.lengths.draw(stream(seed, PROMPTS), stream(seed, OUTPUTS), self.requests)
-        columns = ClosedWorkload(
+        return ClosedWorkload(
             starts=np.sort(stream(seed, ARRIVALS).random(self.users)) * self.spread,
             think=stream(seed, THINKING).exponential(1.0, self.requests) * self.think,
-            prompt_tokens=np.array(prompts),
-            output_tokens=np.array(outputs),
+            prompt_tokens=prompts,
+            output_tokens=outputs,
         )
-        for column in vars(columns).values():
-            column.flags.writeable = False
-        return columns

@@ -13,6 +13,8 @@ logarithms.
 
 sessions, turns (requests per session), both 0 without sessions. shared_fraction: share of the prompt tokens
 that lie in blocks which an earlier request had: the hit rate of an endless prefix cache.
+
+Of a closed loop, whose arrivals only a run knows: requests, users, mean_think (s), and those of the lengths.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.workloads import sharing
+from sim.workloads.closed import ClosedWorkload
 from sim.workloads.table import Workload
 
-__all__ = ["Description", "describe"]
+__all__ = ["Description", "describe", "describe_closed"]
 
 _LEVELS = (1, 10, 50, 90, 99)
 _COLUMNS = ("mean", *(f"p{level}" for level in _LEVELS), "max")
@@ -51,20 +54,28 @@ class Description(Mapping[str, float]):
 
     def __str__(self) -> str:
         of = self._figures
-        lines = [
-            f"{of['requests']:,.0f} requests in {of['duration']:,.1f} s: {of['rate']:.3g}/s, "
-            f"{of['peak_rate']:.3g}/s in the busiest 10 s; gaps' CV {of['gap_cv']:.2f}",
-            f"dispersion of counts: {of['dispersion_1s']:.3g} in 1 s, {of['dispersion_10s']:.3g} in 10 s, "
-            f"{of['dispersion_60s']:.3g} in 60 s (Poisson: 1)",
-            f"{'tokens':10s}" + "".join(f"{name:>9s}" for name in (*_COLUMNS, "per s")),
-        ]
+        if closed := "users" in of:
+            lines = [
+                f"{of['requests']:,.0f} requests of {of['users']:,.0f} users in a closed loop, who think "
+                f"{of['mean_think']:.3g} s on average"
+            ]
+        else:
+            lines = [
+                f"{of['requests']:,.0f} requests in {of['duration']:,.1f} s: {of['rate']:.3g}/s, "
+                f"{of['peak_rate']:.3g}/s in the busiest 10 s; gaps' CV {of['gap_cv']:.2f}",
+                f"dispersion of counts: {of['dispersion_1s']:.3g} in 1 s, "
+                f"{of['dispersion_10s']:.3g} in 10 s, {of['dispersion_60s']:.3g} in 60 s (Poisson: 1)",
+            ]
+        rates = () if closed else ("per s",)
+        lines.append(f"{'tokens':10s}" + "".join(f"{name:>9s}" for name in (*_COLUMNS, *rates)))
         for kind in ("prompt", "output"):
             shown = [of[f"{level}_{kind}_tokens"] for level in _COLUMNS]
-            lines.append(f"{kind:10s}" + "".join(f"{value:9,.0f}" for value in (*shown, of[f"{kind}_rate"])))
+            shown += [] if closed else [of[f"{kind}_rate"]]
+            lines.append(f"{kind:10s}" + "".join(f"{value:9,.0f}" for value in shown))
         lines.append(f"correlation of the logarithms of both lengths: {of['length_correlation']:.2f}")
-        if of["sessions"]:
+        if of.get("sessions"):
             lines.append(f"{of['sessions']:,.0f} sessions of {of['turns']:.2f} turns")
-        if of["shared_fraction"]:
+        if of.get("shared_fraction"):
             lines.append(f"{of['shared_fraction']:.1%} of the prompt tokens seen before, as a prefix")
         return "\n".join(lines)
 
@@ -87,11 +98,7 @@ def describe(workload: Workload) -> Description:
     for kind in ("prompt", "output"):
         tokens = getattr(workload, f"{kind}_tokens")
         figures[f"{kind}_rate"] = float(tokens.sum()) / duration if duration > 0 else 0.0
-        figures[f"mean_{kind}_tokens"] = float(tokens.mean()) if count else 0.0
-        for level in _LEVELS:
-            figures[f"p{level}_{kind}_tokens"] = float(np.percentile(tokens, level)) if count else 0.0
-        figures[f"max_{kind}_tokens"] = float(tokens.max()) if count else 0.0
-    figures["length_correlation"] = _correlation(workload.prompt_tokens, workload.output_tokens)
+    figures |= _lengths(workload)
 
     sessions = np.unique(workload.session[workload.session >= 0]) if workload.session is not None else ()
     inside = int((workload.session >= 0).sum()) if workload.session is not None else 0
@@ -99,6 +106,29 @@ def describe(workload: Workload) -> Description:
     figures["turns"] = inside / len(sessions) if len(sessions) else 0.0
     figures["shared_fraction"] = _shared(workload)
     return Description(figures)
+
+
+def describe_closed(workload: ClosedWorkload) -> Description:
+    """The figures of this closed loop; 0 where there are too few requests for one."""
+    figures = {
+        "requests": float(len(workload)),
+        "users": float(len(workload.starts)),
+        "mean_think": float(workload.think.mean()) if len(workload) else 0.0,
+    }
+    return Description(figures | _lengths(workload))
+
+
+def _lengths(workload: Workload | ClosedWorkload) -> dict[str, float]:
+    """Quantiles of both lengths and their correlation."""
+    count, figures = len(workload), {}
+    for kind in ("prompt", "output"):
+        tokens = getattr(workload, f"{kind}_tokens")
+        figures[f"mean_{kind}_tokens"] = float(tokens.mean()) if count else 0.0
+        for level in _LEVELS:
+            figures[f"p{level}_{kind}_tokens"] = float(np.percentile(tokens, level)) if count else 0.0
+        figures[f"max_{kind}_tokens"] = float(tokens.max()) if count else 0.0
+    figures["length_correlation"] = _correlation(workload.prompt_tokens, workload.output_tokens)
+    return figures
 
 
 def _peak(times: NDArray[np.float64], seconds: float) -> float:

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["number", "positive", "tokens", "whole"]
+__all__ = ["drawn", "flag", "number", "numbers", "positive", "tokens", "whole"]
+
+
+def drawn(owner: object, method: str, what: str, /, **values: object) -> None:
+    """ValueError unless each value is an object with this method."""
+    for name, value in values.items():
+        if not callable(getattr(value, method, None)) or isinstance(value, type):
+            raise ValueError(
+                f"{_at(owner)}{name}={value!r:.60}; expected {what}, an object with a method {method}"
+            )
+
+
+def flag(owner: object, /, **values: bool) -> None:
+    """ValueError unless each value is True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{_at(owner)}{name}={value!r}; expected True or False")
+
+
+def numbers(owner: object, /, **columns: tuple[float, ...]) -> None:
+    """ValueError unless each column is a sequence of numbers."""
+    for name, column in columns.items():
+        if not isinstance(column, Sequence | np.ndarray) or isinstance(column, str):
+            raise ValueError(f"{_at(owner)}{name}={column!r:.60}; expected a tuple of numbers")
+        for row, value in enumerate(column):
+            if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+                raise ValueError(f"{_at(owner)}{name}[{row}]={value!r:.60}; expected a number")
 
 
 def positive(owner: object, unit: str, /, **values: float) -> None:

@@ -57,9 +57,9 @@ def read_csv(path: str | Path) -> Workload:
         for name, text in zip(header, row, strict=True):
             columns[name].append(_parsed(path, line, name, text))
     prefixes = None
-    if hashed:
-        prefixes = Prefixes.from_rows(columns.pop(hashed[0]), int(hashed[0].split("_")[3]))
     try:
+        if hashed:
+            prefixes = Prefixes.from_rows(columns.pop(hashed[0]), int(hashed[0].split("_")[3]))
         return Workload.from_arrays(**columns, prefixes=prefixes)
     except ValueError as error:
         raise TraceError(path, *_placed(error, [line for line, _ in rows])) from error
@@ -121,8 +121,13 @@ def read_parquet(path: str | Path) -> Workload:
     if "hash_ids" in table.column_names:
         lists = table["hash_ids"].combine_chunks()
         size = int((table.schema.metadata or {}).get(_KEY, b"512"))
-        # A slice would start behind 0; `combine_chunks` of a whole column does not.
-        prefixes = Prefixes(np.array(lists.offsets, np.int64), np.array(lists.values, np.int64), size)
+        try:
+            # A slice would start behind 0; `combine_chunks` of a whole column does not.
+            prefixes = Prefixes(np.array(lists.offsets, np.int64), np.array(lists.values, np.int64), size)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise TraceError(
+                path, None, f"hash_ids is no column of lists of whole numbers: {error}"
+            ) from error
     try:
         return Workload.from_arrays(**columns, prefixes=prefixes)
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sim.streams import ARRIVALS, OUTPUTS, PROMPTS, stream
+from sim.workloads import fields
 from sim.workloads.arrivals import Arrivals, Bursty
 from sim.workloads.sources import SHAREGPT, Independent, Lengths, LogNormal, Uniform
 from sim.workloads.table import Workload
@@ -16,6 +17,8 @@ def generate(arrivals: Arrivals, lengths: Lengths, seed: int) -> Workload:
     Arrivals, prompts and outputs come from separate streams of the seed: the k-th request has the same
     lengths under any arrivals, and the same arrivals have any lengths.
     """
+    fields.drawn(None, "times", "arrivals, as sim.workloads.Poisson(8.0, 100)", arrivals=arrivals)
+    fields.drawn(None, "draw", "lengths, as sim.workloads.SHAREGPT", lengths=lengths)
     times = arrivals.times(stream(seed, ARRIVALS))
     prompt_tokens, output_tokens = lengths.draw(stream(seed, PROMPTS), stream(seed, OUTPUTS), len(times))
     return Workload.from_arrays(arrival=times, prompt_tokens=prompt_tokens, output_tokens=output_tokens)

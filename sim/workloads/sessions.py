@@ -51,6 +51,7 @@ class Chat:
     """Mean turns of a session, at least 1."""
 
     def __post_init__(self) -> None:
+        fields.drawn(self, "draw", "lengths, as sim.workloads.SHAREGPT", messages=self.messages)
         fields.number(self, 1.0, np.inf, "turns", turns=self.turns)
 
     def draw(
@@ -87,6 +88,8 @@ class Sessions:
     """Tokens per name in `Workload.prefixes`: a multiple of the engine's block size."""
 
     def __post_init__(self) -> None:
+        fields.drawn(self, "times", "arrivals, as sim.workloads.Poisson(1.0, 600)", starts=self.starts)
+        fields.drawn(self, "draw", "dialogues, as sim.workloads.Chat", dialogues=self.dialogues)
         fields.number(self, 0.0, np.inf, "seconds", think=self.think)
         fields.number(self, 0.0, np.inf, "seconds per token", seconds_per_token=self.seconds_per_token)
         fields.whole(self, 0, "tokens", system_tokens=self.system_tokens)

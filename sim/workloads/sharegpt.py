@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.workloads import fields
 from sim.workloads.sources import Joint
 from sim.workloads.traces import TraceError
 
@@ -49,6 +50,18 @@ class Conversations:
     """Tokens of the reply of each turn."""
     skipped: int = 0
     """Entries of the file in which no message has a reply."""
+
+    def __post_init__(self) -> None:
+        fields.tokens(
+            self, turns=self.turns, prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens
+        )
+        fields.whole(self, 0, "entries", skipped=self.skipped)
+        of_turns, prompts, outputs = int(np.sum(self.turns)), len(self.prompt_tokens), len(self.output_tokens)
+        if not of_turns == prompts == outputs:
+            raise ValueError(
+                f"Conversations: {prompts} prompt_tokens and {outputs} output_tokens; expected {of_turns} of "
+                "each, the sum of turns"
+            )
 
     @property
     def first_turns(self) -> Joint:

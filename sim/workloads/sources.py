@@ -112,6 +112,7 @@ class Quantiles:
 
     def __post_init__(self) -> None:
         fields.tokens(self, tokens=self.tokens)
+        fields.numbers(self, levels=self.levels)
         levels, tokens = np.asarray(self.levels, float), np.asarray(self.tokens)
         if not (
             len(levels) == len(tokens) > 1
@@ -136,6 +137,11 @@ class Independent:
 
     prompt: Column
     output: Column
+
+    def __post_init__(self) -> None:
+        fields.drawn(
+            self, "draw", "a column, as sim.workloads.Fixed(100)", prompt=self.prompt, output=self.output
+        )
 
     def draw(
         self, prompts: np.random.Generator, outputs: np.random.Generator, count: int
@@ -187,6 +193,7 @@ class Clipped:
     """Output tokens at most."""
 
     def __post_init__(self) -> None:
+        fields.drawn(self, "draw", "lengths, as sim.workloads.SHAREGPT", lengths=self.lengths)
         fields.whole(self, 1, "token", prompt=self.prompt, output=self.output)
 
     def draw(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sim.prefixes import Prefixes
-from sim.workloads import sharing
+from sim.workloads import columns, sharing
 
 if TYPE_CHECKING:
     from sim.workloads.describing import Description
@@ -57,37 +57,39 @@ class Workload:
         Raises ValueError naming the first bad row: arrivals must be finite, not negative and not decreasing,
         in seconds; lengths whole numbers of at least one token; all columns equally long.
         """
-        times = np.array(arrival, dtype=np.float64)
-        if times.ndim != 1:
-            raise ValueError(
-                f"arrival has the shape {times.shape}; expected one number of seconds per request"
-            )
-        _check_rows("arrival", times, ~np.isfinite(times), "expected a finite number of seconds")
-        _check_rows("arrival", times, times < 0, "expected at least 0 seconds")
-        earlier = np.concatenate([[False], np.diff(times) < 0])
-        _check_rows("arrival", times, earlier, "which is before the row above it; sort the rows by arrival")
+        given: dict[str, Any] = {
+            "arrival": arrival,
+            "prompt_tokens": prompt_tokens,
+            "output_tokens": output_tokens,
+            "priority": priority,
+            "session": session,
+            "prefixes": prefixes,
+            "ttft_slo": ttft_slo,
+            "tpot_slo": tpot_slo,
+        }
+        return cls(**given)
 
-        def column(name: str, values: ArrayLike, least: int | None) -> NDArray[np.int64]:
-            return _whole_numbers(name, values, len(times), least)
-
-        prompts, outputs = (
-            column("prompt_tokens", prompt_tokens, 1),
-            column("output_tokens", output_tokens, 1),
-        )
-        if prefixes is not None and not isinstance(prefixes, Prefixes):
-            raise ValueError(f"prefixes={prefixes!r}; expected sim.Prefixes, as from Prefixes.from_rows")
-        if prefixes is not None:
-            sharing.check_fit(prefixes, prompts + outputs)
-        return cls(
-            arrival=_frozen(times),
-            prompt_tokens=prompts,
-            output_tokens=outputs,
-            priority=None if priority is None else column("priority", priority, None),
-            session=None if session is None else column("session", session, -1),
-            prefixes=prefixes,
-            ttft_slo=None if ttft_slo is None else _seconds("ttft_slo", ttft_slo, len(times)),
-            tpot_slo=None if tpot_slo is None else _seconds("tpot_slo", tpot_slo, len(times)),
-        )
+    def __post_init__(self) -> None:
+        arrival = columns.times("arrival", self.arrival)
+        rows = len(arrival)
+        checked: dict[str, Any] = {
+            "arrival": arrival,
+            "prompt_tokens": columns.tokens("prompt_tokens", self.prompt_tokens, rows),
+            "output_tokens": columns.tokens("output_tokens", self.output_tokens, rows),
+        }
+        if self.priority is not None:
+            checked["priority"] = columns.whole("priority", self.priority, rows)
+        if self.session is not None:
+            checked["session"] = columns.whole("session", self.session, rows, -1)
+        for name in ("ttft_slo", "tpot_slo"):
+            if getattr(self, name) is not None:
+                checked[name] = columns.bounds(name, getattr(self, name), rows)
+        for name, column in checked.items():
+            object.__setattr__(self, name, column)
+        if self.prefixes is not None and not isinstance(self.prefixes, Prefixes):
+            raise ValueError(f"prefixes={self.prefixes!r}; expected sim.Prefixes, as from Prefixes.from_rows")
+        if self.prefixes is not None:
+            sharing.check_fit(self.prefixes, self.prompt_tokens + self.output_tokens)
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -96,8 +98,8 @@ class Workload:
         """Of a short workload the call that makes it, so that a counterexample can be pasted into a test."""
         if len(self) > _SHOWN:
             return f"<workload of {len(self)} requests in {self.arrival[-1] - self.arrival[0]:.1f} s>"
-        columns = {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
-        called = ", ".join(f"{name}={column.tolist()}" for name, column in columns.items())
+        given = {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
+        called = ", ".join(f"{name}={column.tolist()}" for name, column in given.items())
         shared = "" if self.prefixes is None else f", prefixes={sharing.written(self.prefixes)}"
         return f"Workload.from_arrays({called}{shared})"
 
@@ -146,41 +148,3 @@ class Workload:
 
 COLUMNS = ("arrival", "prompt_tokens", "output_tokens", "priority", "session", "ttft_slo", "tpot_slo")
 """The columns with one number a request; all but the first three may be missing."""
-
-
-def _whole_numbers(name: str, values: ArrayLike, rows: int, least: int | None) -> NDArray[np.int64]:
-    given = np.asarray(values)
-    if given.shape != (rows,):
-        raise ValueError(
-            f"{name} has the shape {given.shape}; expected {rows} entries, as many as arrival has"
-        )
-    if given.dtype.kind not in "iuf" and rows:
-        raise ValueError(f"{name} has the type {given.dtype}; expected whole numbers")
-    if given.dtype.kind == "f":
-        whole = np.isfinite(given) & (given == np.floor(given))
-        _check_rows(name, given, ~whole, "expected a whole number")
-    if least is not None:
-        unit = " token" if name.endswith("tokens") else ""
-        _check_rows(name, given, given < least, f"expected at least {least}{unit}")
-    return _frozen(given.astype(np.int64))
-
-
-def _seconds(name: str, values: ArrayLike, rows: int) -> NDArray[np.float64]:
-    given = np.array(values, dtype=np.float64)
-    if given.shape != (rows,):
-        raise ValueError(
-            f"{name} has the shape {given.shape}; expected {rows} entries, as many as arrival has"
-        )
-    _check_rows(name, given, given <= 0, "expected a positive number of seconds, or NaN for no bound")
-    return _frozen(given)
-
-
-def _check_rows(name: str, values: NDArray[Any], bad: NDArray[np.bool_], expected: str) -> None:
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(f"{name} of row {row} is {values[row].item()!r}; {expected}")
-
-
-def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    array.flags.writeable = False
-    return array

@@ -104,7 +104,7 @@ def load(path: str | Path) -> Workload:
 
 
 def _header(path: Path) -> list[str]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         return [name.strip() for name in next(csv.reader(file), [])]
 
 
@@ -146,6 +146,13 @@ def _read(path: str | Path, formats: tuple[_Format, ...]) -> Workload:
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """The rows of a CSV or JSONL file, each with the number of its line."""
+    try:
+        yield from _parsed(path)
+    except UnicodeDecodeError as error:
+        raise TraceError(path, None, f"it is no text in UTF-8: {error}") from None
+
+
+def _parsed(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         if path.suffix != ".jsonl":
             reader = csv.DictReader(file, skipinitialspace=True)

@@ -87,6 +87,7 @@ class Steps:
 
     def __post_init__(self) -> None:
         fields.positive(self, "seconds", duration=self.duration)
+        fields.numbers(self, rates=self.rates, at=self.at)
         for piece, rate in enumerate(self.rates):
             fields.number(self, 0.0, np.inf, "requests/s", **{f"rates[{piece}]": rate})
         edges = (0.0, *self.at, self.duration)
@@ -110,6 +111,7 @@ class Recorded:
     """Seconds, not decreasing."""
 
     def __post_init__(self) -> None:
+        fields.numbers(self, at=self.at)
         times = np.asarray(self.at, np.float64)
         bad = ~np.isfinite(times) | (times < 0) | (np.diff(times, prepend=-np.inf) < 0)
         if times.ndim != 1 or bad.any():

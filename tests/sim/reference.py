@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from sim import Cluster, Failure, Workload, costs
+from sim.workloads import ClosedWorkload
 
 
 @dataclass(eq=False)
@@ -244,18 +245,19 @@ class Replica:
 
 def simulate(
     cluster: Cluster,
-    workload: Workload,
+    workload: Workload | ClosedWorkload,
     router: Any,
     watch: Callable[[list[Replica]], None] | None = None,
     replica: Callable[[int, Cluster], Replica] | None = None,
 ) -> list[Request]:
     """The workload's requests after the run; `watch` sees the replicas after every event."""
-    requests = make_requests(workload)
+    users = Users(workload) if isinstance(workload, ClosedWorkload) else None
+    requests = make_requests(workload.requests if isinstance(workload, ClosedWorkload) else workload)
     kind = Replica if replica is None else replica
     replicas = [kind(index, cluster) for index in range(cluster.replicas)]
     held: list[Request] = []
     shown = Shown(cluster.staleness, replicas)
-    for now, arrived, finished in events(requests, replicas, cluster, shown):
+    for now, arrived, finished in events(requests, replicas, cluster, shown, users):
         held = sorted([*held, *arrived], key=lambda request: request.id)
         for request in finished:
             if hasattr(router, "completed"):
@@ -292,6 +294,14 @@ def make_requests(workload: Workload) -> list[Request]:
             begin, end = workload.prefixes.starts[request.id : request.id + 2]
             request.hashes = tuple(workload.prefixes.hashes[begin:end].tolist())
     return requests
+
+
+class Users:
+    """Those of a closed loop: when each who is not waiting for a reply sends the next request."""
+
+    def __init__(self, workload: ClosedWorkload) -> None:
+        self.coming: list[float] = workload.starts.tolist()
+        self.think: list[float] = workload.think.tolist()
 
 
 class Shown:
@@ -350,7 +360,11 @@ _GAUGES = ("waiting", "running", "waiting_prompt_tokens", "blocks_used", "preemp
 
 
 def events(
-    requests: list[Request], replicas: list[Replica], cluster: Cluster, shown: Shown
+    requests: list[Request],
+    replicas: list[Replica],
+    cluster: Cluster,
+    shown: Shown,
+    users: Users | None,
 ) -> Iterator[tuple[float, list[Request], list[Request]]]:
     """Each call of the router: the time, who has come into the queue, who has just completed."""
     to_come = list(requests)
@@ -363,8 +377,10 @@ def events(
         if cluster.failures and not to_come and all(r.finish is not None for r in requests):
             return
         timers.sort(key=lambda timer: timer[:2])
+        if users is not None and to_come:
+            to_come[0].arrival = min(users.coming, default=math.inf)
         due = min(
-            [(request.arrival, -2) for request in to_come[:1]]
+            [(request.arrival, -2) for request in to_come[:1] if request.arrival < math.inf]
             + [(timer[0], -1) for timer in timers[:1]]
             + [(shown.due, len(replicas)) for _ in [0] if shown.period and shown.holding and shown.changed]
             + [(replica.step_end, replica.index) for replica in replicas if replica.step_end is not None],
@@ -389,6 +405,8 @@ def events(
             yield now, [], []
         elif index == -2:
             request = to_come.pop(0)
+            if users is not None:
+                users.coming.remove(request.arrival)
             request.state = "queued"
             yield now, [request], []
         elif index == -1:
@@ -409,6 +427,8 @@ def events(
                 yield now, lost, []
         else:
             finished = replicas[index].end(now)
+            if users is not None:
+                users.coming += [now + users.think.pop(0) for _ in finished]
             shown.refresh() if shown.period else None
             if finished:
                 yield now, [], finished

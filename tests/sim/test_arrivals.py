@@ -115,6 +115,14 @@ def test_recorded_arrivals_are_themselves() -> None:
         (lambda: w.Diurnal(1.0, 1.5, 10), r"Diurnal: swing=1.5; expected a number from 0 to 1"),
         (lambda: w.Ramp(1.0, -1.0, 10), r"Ramp: end=-1.0; expected a number of at least 0 requests/s"),
         (lambda: w.Steps((1.0, 2.0), (20.0,), 10), "expected one increasing time in seconds within the"),
+        (lambda: w.Bursty(1.0, 10, conditioned=1), "Bursty: conditioned=1; expected True or False"),  # type: ignore[arg-type]
+        (lambda: w.Bursty(-1.0, 10), "Bursty: rate=-1.0; expected a positive, finite number of requests/s"),
+        (lambda: w.MMPP(5.0, (2.0,), 10), "MMPP: rates=5.0; expected a tuple of numbers"),  # type: ignore[arg-type]
+        (lambda: w.Steps((1.0, 2.0), ("5",), 10), r"Steps: at\[0\]='5'; expected a number"),  # type: ignore[arg-type]
+        (lambda: w.Recorded(3.0), "Recorded: at=3.0; expected a tuple of numbers"),  # type: ignore[arg-type]
+        (lambda: w.Recorded(("x",)), r"Recorded: at\[0\]='x'; expected a number"),  # type: ignore[arg-type]
+        (lambda: w.Diurnal(1.0, 0.5, 10, period=0), "Diurnal: period=0; expected .* number of seconds"),
+        (lambda: w.generate(3, w.SHAREGPT, 1), "arrivals=3; expected arrivals, .* with a method times"),  # type: ignore[arg-type]
         (lambda: w.Recorded((1.0, 0.5)), r"Recorded: at\[1\]=0.5; expected finite seconds"),
     ],
 )

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim import Autoscaling, Cluster, Prefixes, Workload, autoscalers, balancing, workloads
+from sim import Autoscaling, Cluster, Prefixes, Workload, autoscalers, balancing, schedulers, workloads
 from sim.baselines import HeadRoomAdmission, LeastLoadedQueue, Random, RoundRobin
 from sim.scaling import ClusterView
 from tests.sim.test_baselines import decisions, replica, request
+
+CHAT = workloads.sharegpt_bursty(8.0, 1, seed=1)
 
 
 def test_power_of_two_takes_the_better_of_two_draws() -> None:
@@ -182,3 +184,29 @@ def test_a_setting_out_of_range_is_named() -> None:
     """As for the cluster."""
     with pytest.raises(ValueError, match=r"per_replica=0; expected a number .* requests/s"):
         autoscalers.ThroughputThreshold(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Random(rng=3), "rng=3; expected a generator, as numpy.random"),  # type: ignore[arg-type]
+        (lambda: balancing.PowerOfTwo(rng=3), "rng=3; expected a generator"),  # type: ignore[arg-type]
+        (lambda: HeadRoomAdmission(reserve=-1), "reserve=-1; expected a number from 0 .* times the prompt"),
+        (lambda: HeadRoomAdmission(safety=2), "safety=2; expected a number from 0 to 1 as a fraction of the"),
+        (lambda: balancing.ShortestExpectedWait(decode_cost=-1), "decode_cost=-1; expected a number from 0"),
+        (lambda: balancing.ShortestExpectedWait(start=np.nan), "start=nan; expected .* output tokens"),
+        (lambda: balancing.ShortestExpectedWait(alpha=2), "alpha=2; expected a number from 0 to 1"),
+        (lambda: balancing.PrefixAffinity(load_weight=-1), "load_weight=-1; expected a number from 0"),
+        (lambda: balancing.PrefixAffinity(balance=0.5), "balance=0.5; expected a whole number .* requests"),  # type: ignore[arg-type]
+        (lambda: balancing.PrefixAffinity(capacity=-1), "capacity=-1; expected .* blocks per replica"),
+        (
+            lambda: balancing.OracleLeastWork(workloads.sharegpt_bursty(8, 1, 1), full=0),
+            "full=0; expected .* as a fraction of the blocks",
+        ),
+        (lambda: schedulers.Sarathi(watermark=0.9), "watermark=0.9; expected a number from 0 to 0.5"),
+    ],
+)
+def test_a_bad_argument_is_named(make: Any, message: str) -> None:
+    """Value, range and unit."""
+    with pytest.raises(ValueError, match=message):
+        make()

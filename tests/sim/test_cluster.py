@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim import Cluster, Replica, Workload, costs, workloads
+from sim import Autoscaling, Cluster, Failure, Replica, Workload, costs, workloads
 from sim.baselines import RoundRobin
+from tests.sim.test_fleet import Scripted
 
 
 def one(prompt: int, output: int) -> Workload:
@@ -29,6 +30,15 @@ def one(prompt: int, output: int) -> Workload:
         ({"max_num_batched_tokens": "8k"}, "max_num_batched_tokens='8k'; .* tokens per step"),
         ({"watermark": 0.9}, "watermark=0.9; expected a number from 0 to 0.5 as a fraction of the blocks"),
         ({"time_scale": float("nan")}, "time_scale=nan; .* times the profile's GPU time"),
+        ({"tensor_parallel": 0}, "tensor_parallel=0; expected a whole number from 1 .* GPUs per replica"),
+        (
+            {"gpu": "h100", "model": "llama-3-70b", "tensor_parallel": 2},
+            "model='llama-3-70b' and tensor_parallel=2; there is .*'llama-3-70b' and tensor_parallel=4",
+        ),
+        ({"each": (Replica(tensor_parallel=4),) * 4}, "gpu='a10' with .* and tensor_parallel=4; there is"),
+        ({"gpu": 10}, "gpu=10; expected a name"),
+        ({"model": ["llama-3-8b"]}, r"model=\['llama-3-8b'\]; expected a name"),
+        ({"failures": [Failure(0, 1.0)]}, r"failures=\[Failure.*expected a tuple of sim.Failure"),
         ({"gpu": "a11"}, "no cost profile for gpu='a11' with model='llama-3-8b'; there is gpu='a10'"),
     ],
 )
@@ -70,6 +80,38 @@ def test_replicas_may_differ() -> None:
     short = Workload.from_arrays(arrival=[0, 0], prompt_tokens=[200, 200], output_tokens=[5, 5])
     finish = cluster.run(short, RoundRobin()).requests["finish"]
     assert finish[1] == pytest.approx(2 * finish[0])
+
+
+LARGE: dict[str, Any] = {"gpu": "h100", "model": "llama-3-70b", "tensor_parallel": 4}
+
+
+def test_a_tensor_parallel_replica_costs_its_gpus() -> None:
+    """It has the profile of so many GPUs; a replica's time and its GPUs' are both told."""
+    run = Cluster(replicas=2, **LARGE).run(one(500, 20), RoundRobin())
+    profile = costs.profile("h100", "llama-3-70b", 4)
+    expected = profile.alone(np.array([500]), np.array([20]), 8192)[0] + 20 * profile.cpu
+    assert run.requests["alone"][0] == pytest.approx(expected)
+    assert run.metrics["mean_slowdown"] == pytest.approx(1, rel=0.01)
+    duration = run.metrics["duration"]
+    assert run.totals["replica_time"] == pytest.approx(2 * duration)
+    assert run.totals["gpu_time"] == pytest.approx(8 * duration)
+    assert run.metrics["replica_hours"] * 3600 == pytest.approx(2 * duration)
+    assert run.metrics["gpu_hours"] * 3600 == pytest.approx(8 * duration)
+
+
+def test_replicas_of_different_gpus_cost_each_its_own() -> None:
+    """Also where they come and go: GPU time is the sum over replicas of time x GPUs."""
+    scaling = Autoscaling(max_replicas=3, interval=2.0, provisioning_time=1.0, load_time=1.0)
+    each = (Replica(), Replica(**LARGE), Replica(gpu="h100"))
+    cluster = Cluster(replicas=1, each=each, autoscaling=scaling)
+    workload = workloads.sharegpt_bursty(3.0, 60, seed=1)
+    run = cluster.run(workload, RoundRobin(), autoscaler=Scripted(1, 3, 2, 1, 3))
+    paid = run.replicas["paid"]
+    assert run.replicas["gpus"].tolist() == [1, 4, 1]
+    assert 0 < paid[1] < paid[0]
+    assert run.totals["replica_time"] == pytest.approx(paid.sum())
+    assert run.metrics["gpu_hours"] * 3600 == pytest.approx(paid[0] + 4 * paid[1] + paid[2])
+    assert list(run.marks) == ["a10 with llama-3-8b", "h100 x 4 with llama-3-70b", "h100 with llama-3-8b"]
 
 
 def test_no_requests() -> None:

@@ -52,7 +52,9 @@ def test_what_is_shipped() -> None:
 
 def test_an_unknown_profile_says_what_there_is() -> None:
     """The error names what was asked for, everything that exists, and how to make one."""
-    with pytest.raises(ValueError, match=r"gpu='b200' with model='llama-3-8b' on 2 GPUs; there is") as error:
+    with pytest.raises(
+        ValueError, match=r"gpu='b200' with model='llama-3-8b' and tensor_parallel=2; there is"
+    ) as error:
         costs.profile("b200", "llama-3-8b", 2)
     for gpu, model, _ in SHIPPED:
         assert f"gpu={gpu!r} with model={model!r}" in str(error.value)

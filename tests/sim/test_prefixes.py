@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sim import Prefixes
@@ -38,7 +39,26 @@ def test_sessions_share_full_blocks() -> None:
     ("make", "message"),
     [
         (lambda: Prefixes.from_rows([[1.5]], 16), r"the hashes of row 0 are \[1.5\]; expected whole numbers"),
-        (lambda: Prefixes.from_rows([[1]], 0), "block_size=0; expected a whole number of at least 1 token"),
+        (
+            lambda: Prefixes.from_rows([[1]], 0),
+            "block_size=0; expected a whole number from 1 .* tokens per block",
+        ),
+        (lambda: Prefixes.from_sessions([1], [3], 0), "block_size=0; expected a whole number from 1"),
+        (
+            lambda: Prefixes.from_sessions([-2], [3]),
+            "session of row 0 is -2; expected a whole number of at least",
+        ),
+        (
+            lambda: Prefixes.from_sessions([1], [-3]),
+            "tokens of row 0 is -3; expected a whole number of at least 0",
+        ),
+        (lambda: Prefixes.from_sessions([0.5], [3]), "session of row 0 is 0.5; expected a whole number"),
+        (lambda: Prefixes(np.array([0, 2]), np.array([7]), 16), "starts=.*from 0 to the number of hashes, 1"),
+        (
+            lambda: Prefixes(np.array([0, 1]), np.array([0.5]), 16),
+            "hashes=.*expected one column of whole numb",
+        ),
+        (lambda: Prefixes(np.array([0, 1]), np.array([5]), 1.5), "block_size=1.5; expected a whole number"),  # type: ignore[arg-type]
         (lambda: Prefixes.from_sessions([1, 2], [3]), r"session has the shape \(2,\) and tokens \(1,\)"),
     ],
 )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sim import Cluster, Run, Workload, state, workloads
+from sim import Cluster, Run, Workload, costs, state, workloads
 from sim.baselines import HeadRoomAdmission, LeastLoadedQueue, RoundRobin
 
 
@@ -93,16 +93,18 @@ def test_goodput() -> None:
 
 
 def test_parquet_loses_nothing(run: Run, tmp_path: Path) -> None:
-    """Table, series, totals and so every metric come back bit by bit."""
+    """Tables, series, totals, marks and so every metric come back bit by bit."""
     run.to_parquet(tmp_path / "run.parquet")
     back = Run.from_parquet(tmp_path / "run.parquet")
     assert dict(back.totals) == dict(run.totals)
+    assert back.marks == run.marks == {"a10 with llama-3-8b": costs.profile("a10", "llama-3-8b").marks()}
     assert dict(back.metrics) == dict(run.metrics)
-    for ours, theirs in ((run.requests, back.requests), (run.series, back.series)):
+    for name in ("requests", "series", "replicas"):
+        ours, theirs = getattr(run, name), getattr(back, name)
         assert list(ours) == list(theirs)
-        for name in ours:
-            assert ours[name].dtype == theirs[name].dtype
-            assert ours[name].tobytes() == theirs[name].tobytes()
+        for column in ours:
+            assert ours[column].dtype == theirs[column].dtype
+            assert ours[column].tobytes() == theirs[column].tobytes()
 
 
 def test_a_run_pickles(run: Run) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,15 @@ WORKLOAD = Workload.from_arrays(arrival=[0.0, 0.0, 0.5], prompt_tokens=[5, 6, 7]
 def router(route: Callable[..., Any]) -> Any:
     """A router with this method."""
     return type("Mine", (), {"route": staticmethod(route)})()
+
+
+def told(error: PolicyError) -> str:
+    """The text on one line, once it is seen to fit a traceback of 80 columns and to survive pickling."""
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    first, *others = str(error).splitlines()
+    assert len("E   sim.policies.PolicyError: " + first) <= 80 or " " not in first
+    assert all(len("E   " + line) <= 80 for line in others)
+    return " ".join(str(error).split())
 
 
 def twice(queue: Any, replicas: Any, now: float) -> Any:
@@ -49,24 +60,25 @@ def a_finished_one(queue: Any, replicas: Any, now: float) -> Any:
     [
         (
             twice,
-            "Mine.route, call 1 at 0.000 s with 1 requests queued: it sent <request 0.*sent before.*once",
+            "the router sent <request 0.*sent before.*once in Mine.route, call 1 at 0.000 s with 1 r",
         ),
-        (lambda queue, replicas, now: None, "it returned None where an iterable of pairs"),
-        (lambda queue, replicas, now: [None], "it gave None where a pair"),
-        (lambda queue, replicas, now: [(1, 2, 3)], r"it gave \(1, 2, 3\) where a pair"),
+        (lambda queue, replicas, now: None, "the router returned None where an iterable of pairs"),
+        (lambda queue, replicas, now: [None], "the router gave None where a pair"),
+        (lambda queue, replicas, now: [(1, 2, 3)], r"the router gave \(1, 2, 3\) where a pair"),
         (lambda queue, replicas, now: [(queue[0], 0)], "sent request 0 to 0, .* 4 objects in `replicas`"),
         (lambda queue, replicas, now: [(0, replicas[0])], "does not start with a request of `queue`"),
-        (raises, "call 1 .*KeyError: 'my bug' .*test_routing.py, line"),
-        (raises_in_a_generator, "ZeroDivisionError: my late bug .*test_routing.py, line"),
-        (writes, "AttributeError: a view is read-only: ReplicaView.waiting .*test_routing.py, line"),
-        (a_finished_one, "it sent <request 0: .*once"),
+        (raises, r"test_routing.py:\d+: KeyError: 'my bug' in Mine.route, call 1"),
+        (raises_in_a_generator, r"test_routing.py:\d+: ZeroDivisionError: my late bug"),
+        (writes, r"test_routing.py:\d+: AttributeError: a view is read-only: ReplicaView.waiting"),
+        (a_finished_one, "the router sent <request 0: .*once"),
         (lambda queue, replicas, now: [], "Mine held 3 requests for ever: after call 3 at 0.500 s"),
     ],
 )
 def test_a_broken_router_is_told_what_it_did(route: Callable[..., Any], message: str) -> None:
     """Every breach ends in a PolicyError that shows the call, never in a wrong result or a hang."""
-    with pytest.raises(PolicyError, match=message):
+    with pytest.raises(PolicyError) as caught:
         Cluster().run(WORKLOAD, router(route))
+    assert re.search(message, told(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -74,8 +86,10 @@ def test_a_broken_router_is_told_what_it_did(route: Callable[..., Any], message:
 )
 def test_the_line_named_is_the_policys(route: Callable[..., Any], below: int) -> None:
     """The line that raised, or the first of `route` where its result is at fault."""
-    with pytest.raises(PolicyError, match=rf"\({__file__}, line {route.__code__.co_firstlineno + below}\)$"):
+    with pytest.raises(PolicyError) as caught:
         Cluster().run(WORKLOAD, router(route))
+    assert caught.value.place is not None
+    assert caught.value.place[:2] == (__file__, route.__code__.co_firstlineno + below)
 
 
 def test_the_error_of_a_router_is_chained() -> None:
@@ -88,10 +102,9 @@ def test_the_error_of_a_router_is_chained() -> None:
 @pytest.mark.parametrize("thing", [LeastLoadedQueue, object(), None, lambda: None])
 def test_what_is_no_router_is_refused(thing: Any) -> None:
     """A class in place of an object, or anything without `route`, is named."""
-    with pytest.raises(
-        PolicyError, match=r"a router is an object with a method route\(queue, replicas, now\)"
-    ):
+    with pytest.raises(PolicyError) as caught:
         Cluster().run(WORKLOAD, thing)
+    assert "a router is an object with a method route(queue, replicas, now)" in told(caught.value)
 
 
 def test_an_interrupt_is_not_the_policys_fault() -> None:

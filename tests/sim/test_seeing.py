@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,10 +13,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sim import Workload
+from sim import Cluster, Failure, Replica, Workload
 from sim.__main__ import main
+from sim.baselines import RoundRobin
 from sim.intervals import paired_difference, paired_ratio, t_quantile
+from sim.page import page
+from sim.workloads import sharegpt_bursty
 
+ROOT = Path(__file__).parents[2]
 GOOD = '''"""Sends each request to the replica with the fewest."""
 
 
@@ -89,6 +96,34 @@ def test_run_prints_and_draws(candidate: Path, capsys: pytest.CaptureFixture[str
     assert not list(candidate.parent.glob("__pycache__"))
 
 
+def test_what_is_not_measured_is_said(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line of the reports and of the pages: the profile, and its parts by what they rest on."""
+    marks = "roofline: head, decode, prefill; assumed: sampler, mixed, straggler, cpu"
+    line = f"costs of a10 with llama-3-8b ({marks})"
+    assert main(["run", "--router", "llq", *SMALL, "--html", "run.html"]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+    assert main(["compare", "llq", "rr", *SMALL, "--seeds", "2", "--html", "c.html"]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+    for path in ("run.html", "c.html"):
+        assert f"<p>{line}</p>" in drawn(Path(path))
+    large = ["--gpu", "h100", "--model", "llama-3-70b", "--tensor-parallel", "4"]
+    assert main(["run", "--router", "llq", *SMALL, *large]) == 0
+    assert "4 x h100 (4 GPUs each) with llama-3-70b" in (out := capsys.readouterr().out)
+    assert "costs of h100 x 4 with llama-3-70b (roofline: elementwise, sampler; assumed: mixed" in out
+
+
+def test_the_use_of_a_cache_is_that_of_its_own_blocks() -> None:
+    """Where replicas differ, a small cache that is full is drawn full and a large one is not."""
+    caches = (Replica(kv_blocks=250), Replica(kv_blocks=8000))
+    run = Cluster(replicas=2, each=caches).run(sharegpt_bursty(6.0, 60, seed=1), RoundRobin())
+    used, shown = run.series["blocks_used"].max(axis=0), page("title", [], {"RoundRobin": run})
+    assert run.replicas["kv_blocks"].tolist() == [250, 8000]
+    for replica, kv_blocks in enumerate((250, 8000)):
+        most = used[replica] / kv_blocks * 100
+        assert re.search(rf"replica {replica}: mean [\d.]+, at most {most:.3g} %", shown)
+    assert used[0] / 250 > 0.9 > 0.3 > used[1] / 8000
+
+
 def test_run_is_of_its_seed(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same seed prints the same, rng included; another does not."""
     printed = []
@@ -154,9 +189,31 @@ def test_compare_prints_paired_intervals_and_draws(
         (
             "yield request, best",
             "yield best",
-            ["candidates/router.py:8 in route", "Router.route, call 1 at", "a pair"],
+            ["candidates/router.py:8 in route", "Router.route, call 1 at", "the router gave", "a pair"],
         ),
         ("for request in queue:", "for request in ():", ["candidates/router.py:8 in route", "for ever"]),
+        ("yield request, best", "yield 'junk' * 999, best", ["candidates/router.py:8 in route", "'junkjunk"]),
+        (
+            "yield request, best",
+            "yield request, 3",
+            ["candidates/router.py:8 in route", "to 3, which is not"],
+        ),
+        (
+            "yield request, best",
+            "yield 'junk ' * 99",
+            ["candidates/router.py:8 in route", "the router gave 'j"],
+        ),
+        (
+            "        for request in queue:",
+            "        for request in sum(queue, 'a' * 500) and queue:",
+            ["candidates/router.py:9 in route", "TypeError: "],
+        ),
+        ("def route", "def rout", ["candidates/router.py:1", "the file has none; expected a class Router"]),
+        (
+            "(self, rng)",
+            "(self, rgn)",
+            ["candidates/router.py:5 in __init__", "missing 1 required"],
+        ),
         (
             "in queue:",
             "in queue:\n            replicas[0].waiting = 0",
@@ -177,15 +234,88 @@ def test_a_fault_is_told_by_file_and_line(
         assert text in " ".join(line.strip() for line in lines), lines
 
 
+DYING = """class Router:
+    def route(self, queue, replicas, now):
+        self.first = getattr(self, "first", replicas[0])
+        return [(request, self.first) for request in queue]
+"""
+
+
+def test_a_dead_replica_is_told_by_file_and_line(
+    candidate: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A router that goes on sending to a replica that failed."""
+    candidate.write_text(DYING)
+    failing = Cluster(failures=(Failure(0, at=2.0),))
+    monkeypatch.setattr("sim.showing.cluster_of", lambda options: failing)
+    assert main(["run", "--router", "candidates/router.py", *SMALL]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "candidates/router.py:2 in route"
+    assert max(map(len, lines)) <= 80
+    assert "takes no requests now" in " ".join(lines)
+
+
+def test_another_class_than_the_files_is_named(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With those that there are."""
+    assert main(["run", "--router", "candidates/router.py:Other"]) == 1
+    text = " ".join(capsys.readouterr().err.split())
+    assert text.startswith("candidates/router.py:1 ")
+    assert "the file has Router; expected a class Other with a method route(queue, replicas, now)" in text
+
+
+FAILING = """from sim import Autoscaling, Cluster, workloads
+from sim.baselines import RoundRobin
+from policy import Policy
+
+CLUSTER = Cluster(engine="vllm", autoscaling=Autoscaling(interval=1.0))
+WORKLOAD = workloads.sharegpt_bursty(4.0, 20, seed=1)
+
+
+def test_it():
+    CLUSTER.run(WORKLOAD, {arguments})
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("route(self, queue, replicas, now)", "Policy()"),
+        ("plan(self, engine, now)", "RoundRobin(), Policy()"),
+        ("target(self, cluster, now)", "RoundRobin(), autoscaler=Policy()"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("body", "reason", "line"),
+    [
+        ("return nothing", "NameError: name 'nothing' is not defined", 3),
+        ("return 3.5", "returned 3.5 where", 2),
+    ],
+)
+def test_a_failing_spec_shows_the_policys_line(
+    tmp_path: Path, method: str, arguments: str, body: str, reason: str, line: int
+) -> None:
+    """pytest's output at 80 columns has file and line of router, scheduler or autoscaler, and the reason."""
+    (tmp_path / "policy.py").write_text(f"class Policy:\n    def {method}:\n        {body}\n")
+    (tmp_path / "test_it.py").write_text(FAILING.format(arguments=arguments))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_it.py"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+    )
+    told = [row.removeprefix("E").strip() for row in done.stdout.splitlines() if row.startswith("E  ")]
+    assert all(len(row) <= 76 for row in told)
+    assert f"sim.policies.PolicyError: policy.py:{line}: " in (text := " ".join(told))
+    assert reason in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "--router", "best"], "no router is called 'best'; expected a file"),
         (["run", "--router", "nowhere.py"], "the router's file is not there: 'nowhere.py'"),
-        (
-            ["run", "--router", "candidates/router.py:Other"],
-            "has Router; expected a class Other with a method",
-        ),
         (
             ["run", "--router", "llq", "--workload", "chat"],
             "no workload is called 'chat'; expected a file or",

@@ -75,6 +75,18 @@ def test_the_kth_request_does_not_depend_on_the_count(lengths: Any) -> None:
         (lambda: w.Joint([1], [1, 1]), "Joint: 1 prompt_tokens with 2 output_tokens"),
         (lambda: w.Clipped(w.SHAREGPT, prompt=0), "Clipped: prompt=0; expected a whole number of at least 1"),
         (lambda: w.Chat(w.SHAREGPT, turns=0.5), "Chat: turns=0.5; expected a number of at least 1 turns"),
+        (lambda: w.Independent(5, w.Fixed(5)), "Independent: prompt=5; expected a column, .* method draw"),  # type: ignore[arg-type]
+        (lambda: w.Clipped(w.Fixed), "Clipped: lengths=.*; expected lengths, .* with a method draw"),  # type: ignore[arg-type]
+        (lambda: w.Chat(4.0), "Chat: messages=4.0; expected lengths"),  # type: ignore[arg-type]
+        (lambda: w.Quantiles((4, 5), ("a", "b")), r"Quantiles: levels\[0\]='a'; expected a number"),  # type: ignore[arg-type]
+        (lambda: Sessions(3, w.Chat(w.SHAREGPT)), "Sessions: starts=3; expected arrivals, .* method times"),  # type: ignore[arg-type]
+        (lambda: Sessions(w.Poisson(1, 10), 3), "Sessions: dialogues=3; expected dialogues, .* method draw"),  # type: ignore[arg-type]
+        (lambda: w.ClosedLoop(4, 8, 3), "ClosedLoop: lengths=3; expected lengths, .* method draw"),  # type: ignore[arg-type]
+        (lambda: w.ClosedLoop(4, 8, w.SHAREGPT, think=-1), "ClosedLoop: think=-1; expected .* seconds"),
+        (
+            lambda: w.Conversations(np.array([2]), np.array([5]), np.array([5])),
+            "Conversations: 1 prompt_tokens and 1 output_tokens; expected 2 of each",
+        ),
         (lambda: w.ClosedLoop(4, 3, w.SHAREGPT), "requests=3; expected a whole number of at least 4"),
         (
             lambda: Sessions(w.Poisson(1, 10), w.Chat(w.SHAREGPT), system_tokens=100, max_context=101),

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,12 +167,12 @@ def tables(draw: st.DrawFn) -> Workload:
     def column(elements: st.SearchStrategy[Any]) -> list[Any]:
         return draw(st.lists(elements, min_size=count, max_size=count))
 
-    prompts = column(st.integers(1, 2**40))
+    prompts = column(st.integers(1, 2**31 - 1))
     names = st.lists(st.integers(0, 2**60), max_size=3)
     return Workload.from_arrays(
         arrival=np.cumsum(column(st.floats(0, 1e6))),
         prompt_tokens=prompts,
-        output_tokens=column(st.integers(4, 2**40)),
+        output_tokens=column(st.integers(4, 2**31 - 1)),
         priority=column(st.integers(-(2**62), 2**62)) if draw(st.booleans()) else None,
         session=column(st.integers(-1, 2**62)) if draw(st.booleans()) else None,
         prefixes=Prefixes.from_rows(column(names), 2) if draw(st.booleans()) else None,
@@ -232,6 +234,38 @@ def test_a_bad_conversation_is_named(tmp_path: Path, text: str, message: str) ->
     path.write_text(text)
     with pytest.raises(TraceError, match=message):
         w.conversations(path)
+
+
+@pytest.mark.parametrize("name", ["trace.csv", "trace.jsonl"])
+def test_what_is_no_text_is_named(tmp_path: Path, name: str) -> None:
+    """With its file, whatever it is."""
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00 a picture \x89")
+    with pytest.raises(TraceError, match=rf"{name}: it is no text in UTF-8"):
+        w.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("hash_ids_of_x_tokens", "invalid literal for int"),
+        ("hash_ids_of_0_tokens", "block_size=0; expected a whole number"),
+    ],
+)
+def test_a_bad_size_of_blocks_is_named(tmp_path: Path, header: str, problem: str) -> None:
+    """With the file."""
+    path = tmp_path / "w.csv"
+    path.write_text(f"arrival,prompt_tokens,output_tokens,{header}\n0,5,5,1\n")
+    with pytest.raises(TraceError, match=f"w.csv: {problem}"):
+        w.load(path)
+
+
+def test_hash_ids_that_are_no_lists_are_named(tmp_path: Path) -> None:
+    """A Parquet file with numbers where lists are expected."""
+    path = tmp_path / "w.parquet"
+    one = {"arrival": [0.0], "prompt_tokens": [5], "output_tokens": [5], "hash_ids": [7]}
+    pq.write_table(pa.table(one), path)
+    with pytest.raises(TraceError, match=r"w\.parquet: hash_ids is no column of lists of whole numbers"):
+        w.load(path)
 
 
 @pytest.mark.skipif(not TRACES.is_dir(), reason=f"the published traces are not at {TRACES}")

@@ -18,12 +18,21 @@ GOOD: dict[str, Any] = {"arrival": [0.0, 1.0, 1.0], "prompt_tokens": [1, 2, 3], 
         ({"arrival": [0.0, float("nan"), 1.0]}, "arrival of row 1 is nan; expected a finite number"),
         ({"arrival": [-1.0, 0.0, 1.0]}, "arrival of row 0 is -1.0; expected at least 0 seconds"),
         ({"arrival": [0.0, 2.0, 1.0]}, "arrival of row 2 is 1.0; which is before the row above it"),
-        ({"arrival": [[0.0]]}, r"arrival has the shape \(1, 1\); expected one number of seconds per request"),
+        ({"arrival": [[0.0]]}, r"arrival has the shape \(1, 1\); expected one number per request"),
         ({"prompt_tokens": [1, 0, 3]}, "prompt_tokens of row 1 is 0; expected at least 1 token"),
         ({"output_tokens": [1, 2, -3]}, "output_tokens of row 2 is -3; expected at least 1 token"),
         ({"output_tokens": [1, 2.5, 3]}, "output_tokens of row 1 is 2.5; expected a whole number"),
         ({"output_tokens": [1, 2, float("nan")]}, "output_tokens of row 2 is nan; expected a whole number"),
         ({"prompt_tokens": [1, 2]}, r"prompt_tokens has the shape \(2,\); expected 3 entries"),
+        ({"arrival": ["soon", 1.0, 2.0]}, "arrival is no column of numbers: could not convert .*'soon'"),
+        ({"arrival": [0.0, None, 1.0]}, "arrival of row 1 is nan|arrival is no column of numbers"),
+        ({"arrival": [0.0, [1.0], 1.0]}, "arrival is no column of numbers"),
+        ({"output_tokens": [1, 2, 2**40]}, "output_tokens of row 2 is 1099511627776; expected at most"),
+        ({"prompt_tokens": [True, True, True]}, "prompt_tokens has the type bool; expected whole numbers"),
+        ({"session": [0.0, 1e30, 0.0]}, "session of row 1 is 1e.30; expected a whole number of at most 63 b"),
+        ({"ttft_slo": [1.0, 2.0, "fast"]}, "ttft_slo is no column of numbers"),
+        ({"tpot_slo": [1.0, -2.0, 1.0]}, "tpot_slo of row 1 is -2.0; expected a positive number of seconds"),
+        ({"tpot_slo": [1.0]}, r"tpot_slo has the shape \(1,\); expected 3 entries"),
         ({"priority": ["a", "b", "c"]}, "priority has the type <U1; expected whole numbers"),
         ({"session": [0, -2, 0]}, "session of row 1 is -2; expected at least -1"),
         ({"prefixes": 3}, "prefixes=3; expected sim.Prefixes"),
@@ -31,9 +40,10 @@ GOOD: dict[str, Any] = {"arrival": [0.0, 1.0, 1.0], "prompt_tokens": [1, 2, 3], 
     ],
 )
 def test_a_bad_row_is_named(change: dict[str, Any], message: str) -> None:
-    """Column, row, value and what was expected."""
-    with pytest.raises(ValueError, match=message):
-        Workload.from_arrays(**(GOOD | change))
+    """Column, row, value and what was expected, whichever constructor is called."""
+    for make in (Workload.from_arrays, Workload):
+        with pytest.raises(ValueError, match=message):
+            make(**(GOOD | change))
 
 
 def test_columns_are_copied_and_frozen() -> None:

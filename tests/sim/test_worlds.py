@@ -123,6 +123,24 @@ def test_a_call_in_a_later_run_leaves_the_earlier_one() -> None:
     assert dict(before[1].totals) != dict(after[1].totals)
 
 
+@pytest.mark.parametrize("call", [5, 60])
+def test_a_closed_loop_has_other_futures_too(call: int) -> None:
+    """Users whose replies come later send their next requests later: up to the call nothing shows it."""
+    lengths = workloads.LogNormal(100, 1.0), workloads.LogNormal(100, 1.0)
+    loop = workloads.ClosedLoop(users=8, requests=100, lengths=workloads.Independent(*lengths))
+    cluster, workload = Cluster(replicas=2), loop.workload(seed=1)
+    first, again = recorder(LeastLoadedQueue()), recorder(LeastLoadedQueue())
+    before = cluster.run(workload, first.policy)
+    with future_changed([(again, first.log())], call, 1):
+        after = cluster.run(workload, again.policy)
+    assert recording(first.log()).differs(again.log(), call + 1) is None
+    assert not np.array_equal(before.requests["finish"], after.requests["finish"])
+    with varied(3):
+        other = cluster.run(workload, LeastLoadedQueue())
+    assert sorted(other.requests["output_tokens"]) == sorted(before.requests["output_tokens"])
+    assert other.requests["arrival"][0] > before.requests["arrival"][0]
+
+
 def test_a_varied_workload_is_of_the_same_kind() -> None:
     """The same requests in another order, the same gaps, a little later; the same for the same key."""
     cluster, workload = Cluster(replicas=2), workloads.sharegpt_bursty(rate=4.0, duration=50, seed=4)
