@@ -94,20 +94,26 @@ class Evaluator:
         Raises as `look` does.
         """
         base = {path: self._repository.earlier(path, text) for path, text in sources.items()}
-        return self._run(_Job(sources, seeds, base, charged=False, judging=True))
+        return self._run(_Job(sources, seeds, base, None, charged=False, judging=True))
 
-    def judge(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> list[pytest.TestReport]:
+    def judge(
+        self, sources: Mapping[str, bytes], seeds: Sequence[int], confidence: float
+    ) -> list[pytest.TestReport]:
         """The reports of all tests for a candidate that follows the base commit; raises as `look` does."""
-        return self._run(_Job(sources, seeds, self._bases, charged=True, judging=True))
+        return self._run(_Job(sources, seeds, self._bases, confidence, charged=True, judging=True))
 
-    def look(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> Evaluation:
+    def look(
+        self, sources: Mapping[str, bytes], seeds: Sequence[int], confidence: float | None = None
+    ) -> Evaluation:
         """All that the tests ask of a candidate and what they measured: every comparison is assumed to hold.
+
+        Intervals are of the `confidence` given, or else of that of the settings.
 
         Raises:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
             EvaluatorFailed: the child ended.
         """
-        reports = self._run(_Job(sources, seeds, self._bases, charged=True, judging=False))
+        reports = self._run(_Job(sources, seeds, self._bases, confidence, charged=True, judging=False))
         return Evaluation.of(sources, tuple(seeds), reports)
 
     @cached_property
@@ -276,7 +282,7 @@ class Evaluator:
             "nodeids": self._nodeids,
             "judging": job.judging,
             "harness": self._harness,
-            "confidence": self._settings.confidence,
+            "confidence": job.confidence or self._settings.confidence,
             "timeout": self.timeout,
             "workers": self._settings.workers,
         }
@@ -313,13 +319,15 @@ def _of_session(session: int) -> list[int]:
 class _Job:
     """One evaluation of a candidate on some seeds.
 
-    ``base`` is what ``against="base"`` means, by path. ``charged`` counts the candidate's replications
+    ``base`` is what ``against="base"`` means, by path. ``confidence``, if any, is in place of that of the
+    settings. ``charged`` counts the candidate's replications
     against the budget. ``judging`` runs the tests as they are; otherwise comparisons are assumed to hold.
     """
 
     sources: Mapping[str, bytes]
     seeds: Sequence[int]
     base: Mapping[str, BaseSource]
+    confidence: float | None
     charged: bool
     judging: bool
 
