@@ -62,6 +62,7 @@ def test_coverage(columns: dict[str, Floats], name: str) -> None:
     """95 % intervals cover the mean as often as said here, and none is much longer than it must be."""
     rng, values = np.random.default_rng(1), columns[name]
     truth = values.mean()
+    print(f"{name}: skewness {float(moments(values)[2]):.1f}")
     for n, least in zip((5, 10, 20, 40), COVERAGE[name], strict=True):
         low, high = ends(values[rng.integers(len(values), size=(DRAWS, n))])
         covered = np.mean((low <= truth) & (truth <= high))
