@@ -15,8 +15,9 @@ from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import Candidate
 from pytest_glia.designers import Proposal
 from pytest_glia.lab import Lab
-from pytest_glia.merit import Evaluation
+from pytest_glia.merit import Evaluation, result_of
 from pytest_glia.note import Ablation, Record, design_note
+from pytest_glia.sequential import confirmation_confidence
 
 if TYPE_CHECKING:
     from pytest_glia.search import Search
@@ -39,6 +40,7 @@ class Delivery:
         self._improved = dict(self._winner) != search.sources
         self._blob = "+".join(search.repository.blob(text) for text in self._winner.values())
         self._seeds = seeds.sealed(secret, self._blob, search.settings.replications)
+        self._attempt = 0
         self._confirmed: Evaluation | None = None
         self._refused: str | None = None
         self.passed = False
@@ -59,12 +61,16 @@ class Delivery:
             if self._refused:
                 search.write(f"The audit refuses it: {self._refused}")
                 return before
-            search.write(f"Confirming on {len(self._seeds)} seeds that no search has seen:")
-            reports = search.evaluator.judge(self._winner, self._seeds)
+            self._attempt = search.ledger.attempt(search.paths, search.base, search.run_id, self._blob)
+            search.write(
+                f"Confirming on {len(self._seeds)} seeds that no search has seen (attempt "
+                f"{self._attempt}: {100 * self._confidence:.4g} %):"
+            )
+            reports = search.evaluator.judge(self._winner, self._seeds, self._confidence)
             failed = {report.nodeid for report in reports if report.failed}
             # A spec that failed may have stopped before its last comparison.
             self._confirmed = (
-                search.evaluator.look(self._winner, self._seeds)
+                search.evaluator.look(self._winner, self._seeds, self._confidence)
                 if failed
                 else Evaluation.of(self._winner, self._seeds, reports)
             )
@@ -128,6 +134,11 @@ class Delivery:
         return str(PurePosixPath(path).with_suffix(".glia.md"))
 
     @property
+    def _confidence(self) -> float:
+        """Of the confirmation: each further attempt from the same base commit must show more."""
+        return confirmation_confidence(self._search.settings.confidence, self._attempt)
+
+    @property
     def _verdict(self) -> str:
         return "meets its specs" if self.passed else "does not meet its specs; the best so far"
 
@@ -149,6 +160,9 @@ class Delivery:
             trials=self._lab.trials,
             failing=self._lab.failing,
             seeds=self._seeds,
+            attempt=self._attempt,
+            confidence=self._confidence,
+            margin=search.settings.margin,
         )
         files = dict(self._winner)
         for candidate in search.candidates:
@@ -163,13 +177,14 @@ class Delivery:
         search.write("Without each idea, on the same seeds: change of loss (above zero: it is needed)")
         for claim in self._proposal.claims:
             try:
-                evaluation = search.evaluator.look(claim.without, self._seeds)
+                evaluation = search.evaluator.look(claim.without, self._seeds, self._confidence)
             except BudgetExhausted:
                 search.write("  The budget is spent: the remaining ideas stay unverified.")
                 break
-            change = self._lab.aim.change(evaluation, confirmed, search.settings.confidence)
-            ablations[claim.name] = Ablation(evaluation, change)
-            search.write(f"  {claim.name[:40]:<40} {change}")
+            change = self._lab.aim.change(evaluation, confirmed, self._confidence)
+            result = result_of(change, search.settings.margin)
+            ablations[claim.name] = Ablation(evaluation, change, result)
+            search.write(f"  {claim.name[:40]:<40} {change} {result}")
         return ablations
 
 

@@ -25,6 +25,14 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
+# The interval of samples that say nothing of their spread.
+_UNBOUNDED: dict[Scale, tuple[float, float]] = {
+    "mean": (-math.inf, math.inf),
+    "ratio": (0.0, math.inf),
+    "reduction": (-math.inf, 1.0),
+    "increase": (-1.0, math.inf),
+}
+
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
 
@@ -93,10 +101,10 @@ class Check:
 
     def measured(self) -> str:
         """The estimate with its interval and number of replications."""
-        interval = (
-            f"[{self._format(self.low)}, {self._format(self.high)}]" if self.n > 1 else "[no interval: n = 1]"
-        )
-        return f"{self._format(self.point)} {interval} (n={self.n}, {100 * self.confidence:g} %)"
+        interval = f"[{self._format(self.low)}, {self._format(self.high)}]"
+        if (self.low, self.high) == _UNBOUNDED[self.scale]:
+            interval = f"[no interval: {'n = 1' if self.n == 1 else f'all {self.n} the same'}]"
+        return f"{self._format(self.point)} {interval} (n={self.n}, {100 * self.confidence:.4g} %)"
 
     def demand(self) -> str:
         """The comparison that the spec makes."""

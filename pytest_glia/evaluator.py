@@ -94,24 +94,32 @@ class Evaluator:
         Raises as `look` does.
         """
         base = {path: self._repository.earlier(path, text) for path, text in sources.items()}
-        return self._run(_Job(sources, seeds, base, charged=False, judging=True))
+        return self._run(_Job(sources, seeds, base, None, charged=False, judging=True))
 
-    def judge(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> list[pytest.TestReport]:
+    def judge(
+        self, sources: Mapping[str, bytes], seeds: Sequence[int], confidence: float
+    ) -> list[pytest.TestReport]:
         """The reports of all tests for a candidate that follows the base commit; raises as `look` does."""
-        return self._run(_Job(sources, seeds, self._bases, charged=True, judging=True))
+        return self._run(_Job(sources, seeds, self._bases, confidence, charged=True, judging=True))
 
     def look(
-        self, sources: Mapping[str, bytes], seeds: Sequence[int], world: bytes | None = None
+        self,
+        sources: Mapping[str, bytes],
+        seeds: Sequence[int],
+        confidence: float | None = None,
+        world: bytes | None = None,
     ) -> Evaluation:
         """All that the tests ask of a candidate and what they measured: every comparison is assumed to hold.
 
-        With the key of another ``world`` an audit: there, and with the future of some replications changed.
+        Intervals are of the `confidence` given, or else of that of the settings. With the key of another
+        `world` it is an audit: there, and with the future of some replications changed.
 
         Raises:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
             EvaluatorFailed: the child ended.
         """
-        reports = self._run(_Job(sources, seeds, self._bases, charged=True, judging=False, world=world))
+        job = _Job(sources, seeds, self._bases, confidence, charged=True, judging=False, world=world)
+        reports = self._run(job)
         return Evaluation.of(sources, tuple(seeds), reports)
 
     @cached_property
@@ -281,7 +289,7 @@ class Evaluator:
             "judging": job.judging,
             "world": job.world and job.world.hex(),
             "harness": self._harness,
-            "confidence": self._settings.confidence,
+            "confidence": job.confidence or self._settings.confidence,
             "timeout": self.timeout,
             "workers": self._settings.workers,
         }
@@ -318,7 +326,8 @@ def _of_session(session: int) -> list[int]:
 class _Job:
     """One evaluation of a candidate on some seeds.
 
-    ``base`` is what ``against="base"`` means, by path. ``charged`` counts the candidate's replications
+    ``base`` is what ``against="base"`` means, by path. ``confidence``, if any, is in place of that of the
+    settings. ``charged`` counts the candidate's replications
     against the budget. ``judging`` runs the tests as they are; otherwise comparisons are assumed to hold.
     ``world`` is the key of another world than the seeds' own, for an audit.
     """
@@ -326,6 +335,7 @@ class _Job:
     sources: Mapping[str, bytes]
     seeds: Sequence[int]
     base: Mapping[str, BaseSource]
+    confidence: float | None
     charged: bool
     judging: bool
     world: bytes | None = None

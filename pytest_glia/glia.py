@@ -78,7 +78,7 @@ class Glia:
         self._measured = item.stash[MEASURED] = Measured()
 
     def measure(self, replicate: Replicate, metric: str | None = None) -> Estimate:
-        """The mean of a metric of the candidate over seeded replications, with its t interval.
+        """The mean of a metric of the candidate over seeded replications, with its interval.
 
         Args:
             replicate: Takes (candidate object, seed) - or the candidates by their roles and ``seed`` as
@@ -87,12 +87,12 @@ class Glia:
         """
         [runs] = self._run(replicate, [self._candidate_arm()])
         values = [self._value(run, metric, seed) for run, seed in zip(runs, self._context.seeds, strict=True)]
-        return self._estimate(metric or "value", values, "mean", runs)
+        return self._estimate(metric or "value", values, "mean", runs, deterministic=_all_equal(runs))
 
     def compare(self, replicate: Replicate, against: Any, metric: str | None = None) -> Estimate:
         """How the candidate's metric compares with a baseline's, in paired replications.
 
-        Both run on the same seeds. The estimate is a paired t interval of the log-ratio candidate /
+        Both run on the same seeds. The estimate is a paired interval of the log-ratio candidate /
         baseline; ask for its ``reduction``, ``increase`` or ``ratio``.
 
         Args:
@@ -103,7 +103,7 @@ class Glia:
         """
         baseline = self._baseline_arm(against)
         runs, base_runs = self._run(replicate, [self._candidate_arm(), baseline])
-        logs = []
+        logs, pairs = [], set()
         for run, base_run, seed in zip(runs, base_runs, self._context.seeds, strict=True):
             value, base_value = (self._value(each, metric, seed) for each in (run, base_run))
             if value <= 0 or base_value <= 0:
@@ -112,14 +112,21 @@ class Glia:
                     f"{baseline.name} with seed {seed}: a ratio needs positive numbers; use glia.measure"
                 )
             logs.append(math.log(value / base_value))
-        return self._estimate(f"{metric or 'value'} against {baseline.name}", logs, "ratio", runs)
+            pairs.add((value, base_value))
+        # A ratio that stays the same while its parts vary, or is 1, is no accident.
+        same = len(pairs) > 1 or not any(logs) or (_all_equal(runs) and _all_equal(base_runs))
+        what = f"{metric or 'value'} against {baseline.name}"
+        return self._estimate(what, logs, "ratio", runs, deterministic=same)
 
-    def _estimate(self, what: str, samples: list[float], scale: Any, runs: Sequence[Metrics]) -> Estimate:
+    def _estimate(
+        self, what: str, samples: list[float], scale: Any, runs: Sequence[Metrics], *, deterministic: bool
+    ) -> Estimate:
+        """`deterministic`: samples that are equal are so of necessity, not by chance."""
         shared = set.intersection(*(set(run) for run in runs))
         evidence = {name: math.fsum(run[name] for run in runs) / len(runs) for name in sorted(shared)}
         return Estimate(
             quantity=what,
-            interval=mean_interval(samples, self._context.confidence),
+            interval=mean_interval(samples, self._context.confidence, deterministic=deterministic),
             samples=tuple(samples),
             scale=scale,
             evidence={name: value for name, value in evidence.items() if math.isfinite(value)},
@@ -317,6 +324,11 @@ def _told(files: frozenset[str]) -> Iterator[None]:
         raise
     except Exception as error:
         raise ReplicationError(_sentence(error, files)) from error
+
+
+def _all_equal(runs: Sequence[Metrics]) -> bool:
+    """Whether no metric differs between replications: then they do not depend on their seeds."""
+    return all(run == runs[0] for run in runs)
 
 
 def _sentence(error: BaseException, files: frozenset[str]) -> str:

@@ -7,7 +7,6 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pytest_glia import seeds
 from pytest_glia.budget import Account
@@ -16,15 +15,20 @@ from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator, EvaluatorFailed
 from pytest_glia.hookspecs import Mechanism
-from pytest_glia.merit import Aim, Evaluation
+from pytest_glia.merit import Aim, Evaluation, Result, result_of
 from pytest_glia.repository import Repository
+from pytest_glia.sequential import pocock
 from pytest_glia.settings import Settings
 from pytest_glia.statistics import Interval
 
 # The winner may be slower than what was run on the way to it.
 _MARGIN = 1.5
 
-Result = Literal["better", "worse", "no better", "broken"]
+# The width of a candidate's name, with which a line of progress fits into 80 columns.
+_NAME = 31
+
+# The share of the development replications after which a candidate without promise is stopped.
+_FIRST_LOOK = 0.3
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,7 @@ class Hypothesis:
 class Trial:
     """A candidate that was tried out: what it showed, and the change of loss against the one before.
 
-    ``result`` is ``"better"`` or ``"worse"`` if the paired interval of ``change`` shows it, ``"no better"``
-    if it shows neither, ``"broken"`` if the candidate does not work.
+    ``result`` is what the paired interval of ``change`` shows at the confidence of one look of those planned.
     """
 
     number: int
@@ -103,7 +106,9 @@ class Lab:
         self._write = write
         self._audited = audited
         self._seeds = seeds.known("development", settings.replications)
-        self._look = max(2, math.ceil(settings.replications * 0.3))
+        first = max(2, math.ceil(settings.replications * _FIRST_LOOK))
+        self._looks = tuple(sorted({first, settings.replications}))
+        self._confidence = pocock(settings.confidence, self._looks)
         self.start = self._evaluate(sources, self._seeds)
         self._evaluation_runs = len(evaluator.needed)
         # A start that fails early asks for less than its successors will.
@@ -119,11 +124,16 @@ class Lab:
 
     def quick(self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation) -> Trial:
         """Try out a candidate with a first few replications only."""
-        return self._try(sources, hypothesis, against, (self._look,))
+        return self._try(sources, hypothesis, against, self._looks[:1])
 
-    def full(self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation) -> Trial:
-        """Try out a candidate with all development replications; a bad one is stopped at a first look."""
-        return self._try(sources, hypothesis, against, (self._look, len(self._seeds)))
+    def full(
+        self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation, *, race: bool = True
+    ) -> Trial:
+        """Try out a candidate with all development replications.
+
+        In a `race`, one that is worse or no better after the first look is stopped there.
+        """
+        return self._try(sources, hypothesis, against, self._looks if race else self._looks[-1:])
 
     def hold(self, ablations: int) -> None:
         """Set aside what the end of the run will cost: audit, confirmation and that many ablations.
@@ -144,7 +154,7 @@ class Lab:
         most = max(len(trial.evaluation.seeds) for trial in self.trials)
         tried = [trial.evaluation for trial in self.trials if len(trial.evaluation.seeds) == most]
         best = min(tried, key=self.aim.loss)
-        return best if self.aim.change(best, self.start, self._settings.confidence).mean < 0 else self.start
+        return best if self._change(best, self.start).mean < 0 else self.start
 
     def say(self, text: str) -> None:
         """Show a line of the designer's reasoning with the progress."""
@@ -154,7 +164,6 @@ class Lab:
     def _try(
         self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation, looks: Sequence[int]
     ) -> Trial:
-        confidence = self._settings.confidence
         errors = [fault(each, sources[each.path]) for each in self.candidates]
         broken = next((error for error in errors if error), None)
         evaluation = Evaluation(sources, self._seeds[: looks[0]], {}, {"": broken} if broken else {})
@@ -163,18 +172,20 @@ class Lab:
                 evaluation = self._evaluate(sources, self._seeds[:n])
             except EvaluatorFailed as error:
                 evaluation = Evaluation(sources, self._seeds[:n], {}, {"": str(error).splitlines()[0]})
-            change = self.aim.change(evaluation, against, confidence)
-            if change.mean >= 0 or change.low > 0:
+            if self._change(evaluation, against).mean >= 0:
                 break
-        change = self.aim.change(evaluation, against, confidence)
-        result = _result(change)
+        change = self._change(evaluation, against)
+        result = result_of(change, self._settings.margin)
         number = self._number(sources)
         commit = self._commit(number, evaluation, hypothesis, change, result)
         trial = Trial(number, evaluation, change, result, commit)
         self.trials.append(trial)
-        decided = len(looks) > 1 or result == "broken"
+        decided = looks[-1] == len(self._seeds) or result == "broken"
         self._line(str(number), hypothesis.name, evaluation, result if decided else "")
         return trial
+
+    def _change(self, of: Evaluation, against: Evaluation) -> Interval:
+        return self.aim.change(of, against, self._confidence)
 
     def _evaluate(self, sources: Mapping[str, bytes], on: tuple[int, ...]) -> Evaluation:
         return self._evaluator.look(sources, on)
@@ -222,12 +233,12 @@ class Lab:
         for letter, check in columns:
             self._write(f"  ({letter}) {check.what()}, asked {check.demand()}")
         letters = "".join(f"     ({letter})" for letter, _ in columns)
-        self._write(f"{'#':>3} {'seeds':>5} {'sims':>5} {'time':>5} {'what was tried':<34}{letters}")
+        self._write(f"{'#':>3} {'seeds':>5} {'sims':>5} {'time':>5} {'what was tried':<{_NAME}}{letters}")
 
     def _line(self, number: str, name: str, evaluation: Evaluation, result: str) -> None:
         spent = f"{len(evaluation.seeds):5} {self.account.simulations:5} {self.account.seconds:3.0f} s"
         shown = "".join(f" {check.estimate():>7}" for check in self._columns(evaluation))
-        self._write(f"{number:>3} {spent} {_fitted(name, 34)}{shown} {result}".rstrip())
+        self._write(f"{number:>3} {spent} {_fitted(name, _NAME)}{shown} {result}".rstrip())
         for message in evaluation.errors.values():
             self.say(message)
 
@@ -264,14 +275,6 @@ def describe_change(change: Interval) -> str:
     if not math.isfinite(change.mean):
         return "The candidate does not work." if change.mean > 0 else "The candidate works again."
     return f"Loss {change} against the candidate before (paired, n={change.n}; below zero is better)."
-
-
-def _result(change: Interval) -> Result:
-    if change.mean == math.inf:
-        return "broken"
-    if change.high < 0:
-        return "better"
-    return "worse" if change.low > 0 else "no better"
 
 
 def _short(value: float) -> float:

@@ -1,7 +1,7 @@
 """What a search has paid for, on disk the moment it is known: ``.glia/ledger.db`` and its folder.
 
-Git is the truth for candidates; the ledger keeps the raw samples and each run's secret. It can be
-deleted at any time at the price of running replications again.
+Git is the truth for candidates; the ledger keeps the raw samples, each run's secret, and how often a
+confirmation was attempted. It can be deleted at any time at the price of running replications again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, metrics TEXT NOT NULL)
 CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY, candidate TEXT NOT NULL, base TEXT NOT NULL, designer TEXT NOT NULL,
     budget TEXT NOT NULL, secret BLOB NOT NULL, started REAL NOT NULL, outcome TEXT
+);
+CREATE TABLE IF NOT EXISTS attempts (
+    candidate TEXT NOT NULL, base TEXT NOT NULL, run TEXT NOT NULL, content TEXT NOT NULL,
+    PRIMARY KEY (run, content)
 );
 """
 
@@ -92,6 +96,22 @@ class Ledger:
     def end(self, run: str, outcome: str) -> None:
         """Close a run with what became of it."""
         self._db.execute("UPDATE runs SET outcome = ? WHERE run = ?", (outcome, run))
+
+    def attempt(self, candidate: str, base: str, run: str, content: str) -> int:
+        """Which attempt it is to confirm a design of these candidate files from this base commit, from 1.
+
+        Written down before it is told. A run that goes on after a kill, with the same secret and `content`
+        and so on the same seeds, is at the same attempt.
+        """
+        self._db.execute(
+            "INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?)", (candidate, base, run, content)
+        )
+        [[attempt]] = self._db.execute(
+            "SELECT count(*) FROM attempts WHERE candidate = ? AND base = ? AND rowid <= "
+            "(SELECT rowid FROM attempts WHERE run = ? AND content = ?)",
+            (candidate, base, run, content),
+        )
+        return int(attempt)
 
     def killed(self, candidate: str) -> list[KilledRun]:
         """Runs for this candidate that never ended, the last first.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 
@@ -14,9 +15,12 @@ from pytest_glia.statistics import Interval, mean_interval
 CheckId = tuple[str, int]
 """A test's node id, and the ordinal of the comparison in it."""
 
-# A check is to be met with this margin (a log-ratio, or a share of its threshold): what is met by a hair on
-# some seeds is not shown on others.
-_MARGIN = 0.02
+Result = Literal["better", "worse", "equivalent", "not shown", "broken"]
+"""What the interval of a change of loss says of a candidate."""
+
+# A check is to be met with this much to spare (a log-ratio, or a share of its threshold): what is met by a
+# hair on some seeds is not shown on others.
+_TO_SPARE = 0.02
 
 # What falls short weighs this much more than what the main goal gains: no gain pays for a broken demand.
 _SHORTFALL = 10.0
@@ -75,7 +79,7 @@ class Aim:
         """One number a replication, smaller is better; infinite if the candidate does not work.
 
         How far the primary check is on the wrong side of its threshold (below zero if it is met), and ten
-        times what any check, the primary one included, falls short of its threshold with a margin of 2 %.
+        times what any check, the primary one included, lacks to meet its threshold with 2 % to spare.
         """
         checks = [evaluation.checks.get(each) for each in self.known]
         n = len(evaluation.seeds)
@@ -89,7 +93,7 @@ class Aim:
         for which, check in zip(self.known, checks, strict=True):
             assert check is not None
             for replication, excess in enumerate(check.excess):
-                losses[replication] += _SHORTFALL * max(excess + _MARGIN, 0.0)
+                losses[replication] += _SHORTFALL * max(excess + _TO_SPARE, 0.0)
                 if which == self.primary:
                     losses[replication] += excess
         return losses
@@ -102,7 +106,7 @@ class Aim:
     def change(self, of: Evaluation, against: Evaluation, confidence: float) -> Interval:
         """How much larger the loss of one candidate is than another's, paired on their common seeds.
 
-        An interval below zero shows that it is better.
+        `result_of` says what it shows.
         """
         n = min(len(of.seeds), len(against.seeds))
         if of.seeds[:n] != against.seeds[:n]:
@@ -114,7 +118,21 @@ class Aim:
         if not differences or any(math.isinf(each) for each in differences):
             worst = math.inf if not differences or differences[0] > 0 else -math.inf
             return Interval(worst, 0.0, n, confidence, worst, worst)
-        return mean_interval(differences, confidence)
+        return mean_interval(differences, confidence, deterministic=True)
+
+
+def result_of(change: Interval, margin: float) -> Result:
+    """What a change of loss shows: better or worse by more than `margin`, or less than that either way.
+
+    "broken" if the candidate does not work, "not shown" if its interval has `margin` or -`margin` inside.
+    """
+    if change.mean == math.inf:
+        return "broken"
+    if change.high < -margin:
+        return "better"
+    if change.low > margin:
+        return "worse"
+    return "equivalent" if max(-change.low, change.high) <= margin else "not shown"
 
 
 def _message(report: pytest.TestReport) -> str:

@@ -9,21 +9,26 @@ from pytest_glia.budget import Account, Budget
 from pytest_glia.candidate import Candidate
 from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.lab import Trial, distinct, measured_table, predictions
-from pytest_glia.merit import Evaluation
+from pytest_glia.merit import Evaluation, Result
 from pytest_glia.statistics import Interval
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What the winner does without one idea, and the change of loss that this makes."""
+    """What the winner does without one idea, the change of loss that this makes, and what that shows."""
 
     evaluation: Evaluation
     change: Interval
+    result: Result
 
 
 @dataclass(frozen=True)
 class Record:
-    """All that a run has found out about its winner."""
+    """All that a run has found out about its winner.
+
+    ``attempt`` counts the confirmations of designs of these files from this base commit, and ``confidence``
+    is that of this one and its ablations; ``margin`` is the change of loss that is taken for none.
+    """
 
     run: str
     designer: str
@@ -40,6 +45,9 @@ class Record:
     trials: Sequence[Trial]
     failing: frozenset[str]
     seeds: tuple[int, ...]
+    attempt: int
+    confidence: float
+    margin: float
 
     @property
     def shown(self) -> Evaluation:
@@ -55,7 +63,9 @@ def design_note(candidate: Candidate, record: Record) -> str:
     """The note as Markdown; every figure in it was measured in the run that it names."""
     n = len(record.shown.seeds)
     where = (
-        f"On {n} confirmation seeds that were not known before the design was fixed."
+        f"On {n} confirmation seeds that were not known before the design was fixed. This was attempt "
+        f"{record.attempt} to confirm a design from this base commit, so it was judged with "
+        f"{100 * record.confidence:.4g} % confidence."
         if record.confirmed
         else f"On {n} development seeds, which the search has used: **not confirmed**, the budget was spent."
     )
@@ -106,9 +116,9 @@ def _claims(record: Record, n: int) -> str:
         return "The designer made no claim about why it works."
     header = (
         f"The change of loss says how much worse (above zero) the design is without the idea, on the {n} "
-        "confirmation seeds, paired, with its interval. The loss is how far the first goal is on the wrong "
-        "side of its threshold, and ten times what any spec falls short of its own with a margin of 2 %, in "
-        "logarithms of a ratio or shares of the threshold."
+        f"confirmation seeds, paired, with its interval; a change below {record.margin:g} is taken for none. "
+        "The loss is how far the first goal is on the wrong side of its threshold, and ten times what any "
+        "spec lacks to meet its own with 2 % to spare, in logarithms of a ratio or shares of the threshold."
     )
     return "\n\n".join([header, *(_claim(claim, record) for claim in record.proposal.claims)])
 
@@ -127,20 +137,23 @@ def _claim(claim: Claim, record: Record) -> str:
     if ablation is None:
         return "\n".join([*lines, f"- Ablation: **unverified**, the budget was spent{rests}."])
     change = ablation.change
-    verdict = (
-        "shown"
-        if change.low > 0
-        else "refuted: it does harm"
-        if change.high < 0
-        else "not shown; it was shown on the development seeds, where it was kept"
-    )
-    lines.append(f"- Ablation: without it{rests}, loss {change}: **{verdict}**.")
+    lines.append(f"- Ablation: without it{rests}, loss {change}: **{_ABLATION[ablation.result]}**.")
     for metric, sign in claim.predicts.items():
         lines.append(f"- {_prediction(metric, sign, ablation.evaluation.evidence, record.shown.evidence)}")
     goals = [c for (nodeid, _), c in ablation.evaluation.checks.items() if nodeid in record.failing]
     for check in distinct(goals):
         lines.append(f"- Without it: {check.what()}: {check.measured()}.")
     return "\n".join(lines)
+
+
+# What the design without an idea shows of the idea.
+_ABLATION: Mapping[Result, str] = {
+    "worse": "shown",
+    "broken": "shown: the design does not work without it",
+    "better": "refuted: it does harm",
+    "equivalent": "refuted: it changes nothing",
+    "not shown": "not shown; it was shown on the development seeds, where it was kept",
+}
 
 
 def _prediction(metric: str, sign: int, without: Mapping[str, float], design: Mapping[str, float]) -> str:

@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--glia-json", metavar="FILE", help="Write every verdict to FILE as JSON.")
     parser.addini("glia_replications", "Seeded runs behind each estimate.", type="int", default=10)
     parser.addini("glia_confidence", "Confidence of the interval of a verdict.", type="float", default=0.95)
+    parser.addini("glia_margin", "Change of loss that a search takes for none.", type="float", default=0.01)
     parser.addini("glia_timeout", "Seconds after which a replication is killed.", type="float", default=60.0)
     parser.addini("glia_workers", "Replications at once; 0 is one a core.", type="int", default=0)
     parser.addini("glia_designer", "Who designs under --glia-optimize.", type="string", default="offline")

@@ -59,7 +59,7 @@ class Search:
         self.outcome = "failed"
         self.delivered: list[str] = []
         self.run_id = ""
-        self._paths = list(dict.fromkeys(each.path for each in candidates))
+        self.paths = "+".join(dict.fromkeys(each.path for each in candidates))
         self.name = "+".join(dict.fromkeys(each.name for each in candidates))
         self.nodeids = tuple(item.nodeid for item in items)
         domains, problems = manager(config)
@@ -135,8 +135,7 @@ class Search:
 
     def _begin(self) -> bytes:
         """Open a run, or go on with one that was killed; gives its secret."""
-        paths = "+".join(self._paths)
-        for killed in self.ledger.killed(paths):
+        for killed in self.ledger.killed(self.paths):
             if (killed.base, killed.designer) == (self.base, self.settings.designer):
                 self.write(f"Run {killed.run} was killed. It goes on: what it paid for is not paid again.")
                 self.run_id = killed.run
@@ -144,7 +143,7 @@ class Search:
             self.write(f"Run {killed.run} was killed; its candidates stay on glia/{self.name}/{killed.run}/1")
             self.ledger.end(killed.run, "killed")
         budget = str(self.settings.budget)
-        self.run_id, secret = self.ledger.begin(paths, self.base, self.settings.designer, budget)
+        self.run_id, secret = self.ledger.begin(self.paths, self.base, self.settings.designer, budget)
         return secret
 
     def _design(self, lab: Lab) -> Proposal:
@@ -157,7 +156,7 @@ class Search:
             return Proposal(lab.best(), remark=f"The search ended because {error}.")
 
     def _lab(self, failing: Sequence[str], branch: str, audited: bool) -> Lab:
-        ideas: dict[str, list[Mechanism]] = {path: [] for path in self._paths}
+        ideas: dict[str, list[Mechanism]] = {path: [] for path in self.sources}
         for each in self.candidates:
             source = self.sources[each.path].decode("utf-8", "replace")
             ideas[each.path] += mechanisms(self._hooks, each.path, each.entry, source)
@@ -249,7 +248,7 @@ class Search:
             for file in loaded
             if Path(file).name == "conftest.py" and Path(file).is_relative_to(root)
         ]
-        for path in [*self._paths, *specs, *conftests]:
+        for path in [*self.sources, *specs, *conftests]:
             if self.repository.inside(path) in changed:
                 raise Misuse(
                     f"{path} has changes that are not committed: --glia-optimize starts from the commit "

@@ -17,6 +17,7 @@ class Settings:
     Attributes:
         replications: Seeded runs behind each estimate (``glia_replications``).
         confidence: Of the two-sided interval that decides a verdict (``glia_confidence``).
+        margin: The change of loss that a search takes for no change (``glia_margin``).
         timeout: Seconds after which one replication is killed (``glia_timeout``).
         workers: Replications that run at once (``glia_workers``; 0 is one a usable core).
         testbed: What the fixture ``testbed`` gives (``--glia-testbed``).
@@ -26,6 +27,7 @@ class Settings:
 
     replications: int
     confidence: float
+    margin: float
     timeout: float
     workers: int
     testbed: str
@@ -45,6 +47,11 @@ class Settings:
             raise pytest.UsageError(
                 f"glia_confidence is {confidence!r}: give a number from 0.5 up to, not including, 1"
             )
+        margin = config.getini("glia_margin")
+        if not 0 <= margin < 1:
+            raise pytest.UsageError(
+                f"glia_margin is {margin!r}: give a number from 0 up to, not including, 1; 0.01 is 1 %"
+            )
         timeout = config.getini("glia_timeout")
         if not 0 < timeout < float("inf"):
             raise pytest.UsageError(f"glia_timeout is {timeout!r}: give a positive number of seconds")
@@ -54,6 +61,7 @@ class Settings:
         return cls(
             replications=replications,
             confidence=confidence,
+            margin=margin,
             timeout=timeout,
             workers=workers or _usable_cores(),
             testbed=config.getoption("glia_testbed"),

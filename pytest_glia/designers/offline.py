@@ -167,7 +167,9 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
         state.design, state.best = design, trial.evaluation
         state.rejected.pop(idea.key, None)
         return True
-    verdict = "refuted" if trial.result in ("worse", "broken") else "not shown to help"
+    verdict = {"not shown": "not shown to help", "equivalent": "shown to change nothing"}.get(
+        trial.result, "refuted"
+    )
     state.rejected[idea.key] = _rejected(mechanism, idea.reason, trial.change, verdict)
     return False
 
@@ -189,7 +191,7 @@ def _tuned(state: _State, idea: _Applied, first: Trial, hypothesis: Hypothesis) 
 
 
 def _prune(state: _State) -> None:
-    """Drop each idea that the others do not need: taking it out makes nothing worse."""
+    """Drop each idea that the others do not need: taking it out changes nothing, or for the better."""
     for each in state.design.applied:
         if len(state.design.applied) < 2 or each not in state.design.applied:
             continue
@@ -198,10 +200,11 @@ def _prune(state: _State) -> None:
         fewer = fewer.without(*(other.key for other in homeless))
         name = each.mechanism.name
         hypothesis = Hypothesis(f"without: {name}", f"The design needs {name!r} no longer.")
-        if state.lab.quick(sources, hypothesis, state.best).change.mean > 0:
+        first = state.lab.quick(sources, hypothesis, state.best)
+        if first.change.mean > 0 and first.result != "equivalent":
             continue
-        trial = state.lab.full(sources, hypothesis, state.best)
-        if trial.change.mean <= 0:
+        trial = state.lab.full(sources, hypothesis, state.best, race=False)
+        if trial.change.mean <= 0 or trial.result == "equivalent":
             state.rejected[each.key] = _rejected(
                 each.mechanism, each.reason, trial.change, "not needed in the end: this is without it"
             )

@@ -29,6 +29,11 @@ def estimate(*samples: float, scale: Scale = "mean", **more: Any) -> Estimate:
     return Estimate("rt", mean_interval(samples, 0.95), samples, scale, **more)
 
 
+def constant(*samples: float, scale: Scale = "mean") -> Estimate:
+    """Of a spec that does not depend on its seed."""
+    return Estimate("rt", mean_interval(samples, 0.95, deterministic=True), samples, scale)
+
+
 def logs(*ratios: float, scale: Scale = "ratio", **more: Any) -> Estimate:
     return estimate(*(math.log(ratio) for ratio in ratios), scale=scale, **more)
 
@@ -78,7 +83,7 @@ def test_number_may_stand_on_the_left(op: str, threshold: float) -> None:
 
 def test_threshold_on_the_end_of_an_exact_interval() -> None:
     """A deterministic quantity at its threshold satisfies <= and >=, and refutes < and >."""
-    exact = estimate(2.0, 2.0, 2.0)
+    exact = constant(2.0, 2.0, 2.0)
     assert [OPERATORS[op](exact, 2).outcome for op in OPERATORS] == ["refuted", "shown", "refuted", "shown"]
 
 
@@ -249,6 +254,15 @@ def test_one_replication_shows_nothing() -> None:
     check = (logs(0.5) < 0.9).check
     assert check.outcome == "not shown"
     assert "no interval: n = 1" in check.measured()
+
+
+@pytest.mark.parametrize("scale", ["mean", "ratio", "reduction", "increase"])
+def test_equal_by_chance_shows_nothing_and_says_what_would(scale: Scale) -> None:
+    """An event that three replications have not seen may still be: there is no interval, but a number."""
+    check = (estimate(-0.5, -0.5, -0.5, scale=scale) < 0.9).check
+    assert check.outcome == "not shown"
+    assert "[no interval: all 3 the same] (n=3, 95 %)" in check.measured()
+    assert "about 6 replications would decide" in check.advice()
 
 
 def test_explanation_of_a_failed_comparison() -> None:

@@ -66,6 +66,20 @@ def test_runs_have_their_own_name_and_secret(tmp_path: Path) -> None:
     ledger.close()
 
 
+def test_attempts_are_counted_over_runs(tmp_path: Path) -> None:
+    """From one base commit, for one candidate; a run that goes on with the same design is at the same one."""
+    ledger = Ledger(tmp_path)
+    assert ledger.attempt("a.py", "base", "run 1", "blob") == 1
+    assert ledger.attempt("a.py", "base", "run 2", "blob") == 2
+    assert ledger.attempt("a.py", "other", "run 3", "blob") == 1
+    assert ledger.attempt("b.py", "base", "run 4", "blob") == 1
+    ledger.close()
+    later = Ledger(tmp_path)
+    assert later.attempt("a.py", "base", "run 1", "blob") == 1
+    assert later.attempt("a.py", "base", "run 1", "other blob") == 3
+    later.close()
+
+
 def test_folders_of_dead_processes_are_deleted(tmp_path: Path) -> None:
     """A killed search's tree goes with the next search; a living one's stays."""
     ledger = Ledger(tmp_path)

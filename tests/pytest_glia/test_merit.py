@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_glia.estimate import Estimate
-from pytest_glia.merit import Aim, Evaluation
-from pytest_glia.statistics import mean_interval
+from pytest_glia.merit import Aim, Evaluation, Result, result_of
+from pytest_glia.statistics import Interval, mean_interval
 
 SEEDS = (11, 12, 13, 14)
 MAIN, RARE = ("spec.py::test_main", 0), ("spec.py::test_rare", 0)
@@ -120,6 +120,35 @@ def test_change_to_and_from_a_broken_candidate() -> None:
 def test_one_broken_candidate_is_not_better_than_another() -> None:
     """Between two that do not work there is nothing to choose: not shown to be better."""
     assert not AIM.change(evaluation(), evaluation(), 0.95).high < 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "result"),
+    [
+        (-0.05, -0.02, "better"),
+        (-0.05, -0.01, "not shown"),
+        (-0.05, 0.03, "not shown"),
+        (-0.01, 0.01, "equivalent"),
+        (0.002, 0.008, "equivalent"),
+        (0.0, 0.0, "equivalent"),
+        (-0.005, 0.02, "not shown"),
+        (0.01, 0.05, "not shown"),
+        (0.02, 0.05, "worse"),
+        (-math.inf, math.inf, "not shown"),
+        (math.inf, math.inf, "broken"),
+        (-math.inf, -math.inf, "better"),
+    ],
+)
+def test_result_of_a_change(low: float, high: float, result: Result) -> None:
+    """Only a change beyond the margin is one; within it either way there is none; else nothing is shown."""
+    mean = 0.0 if low < -1e300 < 1e300 < high else (low + high) / 2
+    assert result_of(Interval(mean, 0.1, 9, 0.95, low, high), 0.01) == result
+
+
+def test_without_a_margin_any_shown_change_is_one() -> None:
+    """Then better and worse are left to the interval alone, and equivalent is only what is exactly equal."""
+    assert result_of(Interval(-0.002, 0.1, 9, 0.95, -0.003, -0.001), 0.0) == "better"
+    assert result_of(Interval(0.0, 0.0, 9, 0.95, 0.0, 0.0), 0.0) == "equivalent"
 
 
 def test_evidence_of_all_checks_is_gathered() -> None:

@@ -101,7 +101,7 @@ def test_commit_tells_hypothesis_result_and_table(packed: Run) -> None:
     assert "Hypothesis: Take the items by decreasing size" in first
     assert re.search(r"Called for by: bins are 1\.\d\d times the volume", first)
     assert "Predicted: share falls" in first
-    assert re.search(r"Result: (better|no better|worse)\. Loss [+-]\d", first)
+    assert re.search(r"Result: (better|not shown|equivalent|worse)\. Loss [+-]\d", first)
     assert "| test_little_waste | share |" in first
     assert re.search(r"\| test_fewer_than_one_bin_each \| .*bins against one_bin_each \|", first)
     trailers = packed.project.git(
@@ -177,6 +177,15 @@ def test_confirmation_seeds_can_be_computed_again(packed: Run) -> None:
     assert set(order[first:]) == set(sealed)
 
 
+def test_confirmation_tells_its_attempt_and_confidence(packed: Run) -> None:
+    """Terminal, note and verdicts: the first attempt has 6 / pi^2 of the error that all may have."""
+    note = " ".join(packed.project.show(packed.project.best(), "candidates/packer.md").split())
+    assert "seeds that no search has seen (attempt 1: 96.96 %)" in packed.result.text
+    assert "This was attempt 1 to confirm a design from this base commit" in note
+    assert "judged with 96.96 % confidence" in note
+    assert packed.result.text.count("(n=5, 96.96 %); asked") == 2
+
+
 def test_search_does_not_see_the_guard_seeds(packed: Run) -> None:
     """Only the starting candidate is run on the seeds that a plain run will judge with."""
     guard = set(seeds.known("guard", 5))
@@ -229,6 +238,7 @@ def test_second_search_pays_for_little(packed: Run) -> None:
     sealed = {line.split()[1] for line in new}
     assert len(sealed) == 5
     assert not sealed & {line.split()[1] for line in packed.runs[:done]}
+    assert "(attempt 2: 99.24 %)" in again.text
 
 
 def test_other_tests_of_the_session_run_as_ever(make_project: MakeProject) -> None:

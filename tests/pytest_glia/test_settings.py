@@ -11,6 +11,7 @@ from pytest_glia.settings import Settings
 DEFAULTS: dict[str, Any] = {
     "glia_replications": 10,
     "glia_confidence": 0.95,
+    "glia_margin": 0.01,
     "glia_timeout": 60.0,
     "glia_workers": 3,
     "glia_designer": "offline",
@@ -47,6 +48,9 @@ def settings(**changes: Any) -> Settings:
         ("glia_confidence", 0.4),
         ("glia_confidence", 95.0),
         ("glia_confidence", float("nan")),
+        ("glia_margin", -0.01),
+        ("glia_margin", 1.0),
+        ("glia_margin", float("nan")),
         ("glia_timeout", 0.0),
         ("glia_timeout", float("inf")),
         ("glia_timeout", float("nan")),

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_glia.statistics import Interval, mean_interval, replications_to_decide, t_quantile
+from pytest_glia.statistics import (
+    Interval,
+    bounds,
+    enough_equal,
+    mean_interval,
+    moments,
+    replications_to_decide,
+    t_quantile,
+)
 
 
 @pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 9, 10, 19, 29, 50, 199, 1000])
@@ -31,28 +39,57 @@ def test_quantile_refuses_what_has_none(p: float, df: int) -> None:
 @pytest.mark.parametrize("n", [5, 10, 20])
 def test_interval_covers_the_truth_as_often_as_it_says(n: int) -> None:
     """Of 95 % intervals of normal samples, 93 to 97 % cover the true mean."""
-    samples = np.random.default_rng(n).normal(3.0, 2.0, size=(1500, n))
-    intervals = [mean_interval(row, 0.95) for row in samples.tolist()]
-    assert 0.93 < np.mean([each.low <= 3.0 <= each.high for each in intervals]) < 0.97
+    samples = np.random.default_rng(n).normal(3.0, 2.0, size=(20_000, n))
+    low, high = bounds(*moments(samples), n, 0.95)
+    assert 0.93 < np.mean((low <= 3.0) & (high >= 3.0)) < 0.97
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30), st.floats(0.5, 0.999))
-def test_interval_is_that_of_scipy(samples: list[float], confidence: float) -> None:
-    """Mean and ends agree with scipy's t interval wherever the samples differ enough to be told apart."""
+different = st.lists(st.integers(-1000, 1000), min_size=2, max_size=30).filter(lambda s: len(set(s)) > 1)
+
+
+@given(different, st.floats(0.5, 0.999))
+def test_symmetric_samples_have_the_interval_of_scipy(samples: list[int], confidence: float) -> None:
+    """Samples with their mirror image: mean and ends are those of Student's interval."""
+    both = [float(each) for sample in samples for each in (sample, -sample)]
+    interval = mean_interval(both, confidence)
+    error = float(np.std(both, ddof=1)) / math.sqrt(len(both))
+    expected = stats.t.interval(confidence, len(both) - 1, 0.0, error)
+    assert (interval.low, interval.high) == pytest.approx(expected, rel=1e-7)
+
+
+@given(different, st.floats(0.5, 0.999))
+def test_skewed_samples_reach_farther_on_the_side_of_their_tail(
+    samples: list[int], confidence: float
+) -> None:
+    """The end on the other side is Student's; the one on the tail's side is moved by Johnson's term."""
+    n, skew = len(samples), float(stats.skew(samples, bias=False)) if len(samples) > 2 else 0.0
     interval = mean_interval(samples, confidence)
-    sd = float(np.std(samples, ddof=1))
-    if sd <= 1e-9 * max(map(abs, samples)):
-        assert interval.high - interval.low <= 1e-6 * max(1.0, *map(abs, samples))
-        return
-    low, high = stats.t.interval(confidence, len(samples) - 1, np.mean(samples), sd / math.sqrt(len(samples)))
-    assert interval.low == pytest.approx(low, rel=1e-7, abs=1e-7 * sd)
-    assert interval.high == pytest.approx(high, rel=1e-7, abs=1e-7 * sd)
+    sd, t = float(np.std(samples, ddof=1)), float(stats.t.ppf(0.5 + confidence / 2, n - 1))
+    longer = skew * sd * (1 + 2 * t * t) / (6 * n)
+    low, high = (np.mean(samples) + side * t * sd / math.sqrt(n) for side in (-1, 1))
+    assert interval.low == pytest.approx(low + min(longer, 0), rel=1e-7, abs=1e-7 * sd)
+    assert interval.high == pytest.approx(high + max(longer, 0), rel=1e-7, abs=1e-7 * sd)
 
 
-def test_equal_samples_give_an_interval_without_width() -> None:
-    """A deterministic quantity is known exactly, whatever rounding its mean would suffer."""
-    interval = mean_interval([0.1] * 10, 0.95)
+def test_deterministic_samples_give_an_interval_without_width() -> None:
+    """What does not depend on the seed is known exactly, whatever rounding its mean would suffer."""
+    interval = mean_interval([0.1] * 3, 0.95, deterministic=True)
     assert (interval.low, interval.mean, interval.high, interval.sd) == (0.1, 0.1, 0.1, 0.0)
+
+
+@pytest.mark.parametrize(("confidence", "enough"), [(0.5, 2), (0.95, 6), (0.97, 7), (0.99, 8), (0.999, 11)])
+def test_few_equal_samples_show_nothing(confidence: float, enough: int) -> None:
+    """Equal by chance, n samples show by the sign test what half of all are; too few of them, nothing."""
+    assert enough_equal(confidence) == enough
+    assert 1 - 2.0 ** (1 - enough) >= confidence > 1 - 2.0 ** (2 - enough)
+    few, many = mean_interval([3.0] * (enough - 1), confidence), mean_interval([3.0] * enough, confidence)
+    assert (few.mean, few.low, few.high) == (3.0, -math.inf, math.inf)
+    assert (many.mean, many.low, many.high) == (3.0, 3.0, 3.0)
+
+
+def test_few_equal_samples_need_enough_of_them() -> None:
+    """The number told is that of the sign test."""
+    assert replications_to_decide(mean_interval([0.0] * 3, 0.95), 0.1) == 6
 
 
 def test_one_sample_says_nothing_of_its_spread() -> None:
@@ -71,14 +108,14 @@ def test_no_sample_is_an_error() -> None:
 @pytest.mark.parametrize("gap", [0.05, 0.2, 0.5])
 def test_replications_to_decide_are_enough_and_not_far_too_many(gap: float) -> None:
     """With the same mean and spread, the number given decides, and half of it does not."""
-    interval = mean_interval([0.0, 1.0, -1.0, 0.5, -0.5], 0.95)
+    interval = mean_interval([0.1, 1.0, -1.0, 0.5, -0.6], 0.95)
     needed = replications_to_decide(interval, gap)
     assert needed is not None
 
-    def half_width(n: int) -> float:
-        return float(stats.t.ppf(0.975, n - 1)) * interval.sd / math.sqrt(n)
+    def high(n: int) -> float:
+        return float(bounds(interval.mean, interval.sd, interval.skew, n, interval.confidence)[1])
 
-    assert half_width(needed) < gap < half_width(max(2, needed // 2))
+    assert high(needed) < gap < high(max(2, needed // 2))
 
 
 def test_interval_that_excludes_the_threshold_needs_no_more_replications() -> None:

@@ -158,7 +158,7 @@ def test_refuted_ideas_are_in_the_note(drawn: list[Drawn]) -> None:
     for each in drawn:
         rejected = each.note.partition("## Tried and not kept")[2].partition("\n## ")[0]
         for lever in LEVERS[: LEVERS.index(each.true)]:
-            verdict = "refuted; loss \\+" if lever == each.bad else "not shown to help; loss "
+            verdict = "refuted; loss \\+" if lever == each.bad else "shown to change nothing; loss "
             assert re.search(rf"\*\*the lever {lever}\*\* \({verdict}", rejected)
 
 
