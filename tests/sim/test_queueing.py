@@ -88,7 +88,7 @@ def test_servers_in_common_wait_as_erlang_says(servers: int) -> None:
 
     Three million plain draws would leave 0.34, 0.44 and 0.64 % for 1, 2 and 4 servers. What is known of the
     draws brings that to 0.22, 0.09 and 0.27 %: the expectations of services, gaps and their squares, and of
-    the waits at one server c times as fast by Lindley's recursion (not for c = 1, where it is the same queue).
+    the waits at one server c times as fast by Lindley's recursion (not for c = 1: the same queue).
     """
     count, runs = 1_000_000, 3
     cluster = Cluster(replicas=servers, max_num_seqs=1, kv_blocks=100_000, max_num_batched_tokens=1_000_000)
