@@ -142,7 +142,7 @@ class Cluster:
     @property
     def watermark_blocks(self) -> int:
         """Blocks that an admission must leave free (of the cluster's own `kv_blocks`)."""
-        return self._watermark_of(self.kv_blocks)
+        return self.watermark_of(self.kv_blocks)
 
     @property
     def caches_prefixes(self) -> bool:
@@ -278,7 +278,8 @@ class Cluster:
     def _profile(self, replica: int) -> costs.Profile:
         return costs.profile(*(self.setting(replica, name) for name in ("gpu", "model", "tensor_parallel")))
 
-    def _watermark_of(self, kv_blocks: int) -> int:
+    def watermark_of(self, kv_blocks: int) -> int:
+        """Of so many blocks those that an admission must leave free."""
         fraction = self.watermark
         if fraction is None:
             fraction = 0.01 if self.engine == "sarathi" else 0.0
@@ -312,7 +313,7 @@ class Cluster:
             row[layout.BLOCK_SIZE] = self.block_size
             row[layout.MAX_NUM_SEQS] = self.setting(index, "max_num_seqs")
             row[layout.MAX_NUM_BATCHED_TOKENS] = self.setting(index, "max_num_batched_tokens")
-            row[layout.WATERMARK_BLOCKS] = self._watermark_of(kv_blocks)
+            row[layout.WATERMARK_BLOCKS] = self.watermark_of(kv_blocks)
             row[layout.ENGINE] = layout.VLLM if vllm else layout.SARATHI
             if kind not in profiles:
                 profiles[kind] = len(profiles)

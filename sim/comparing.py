@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sim import naming
+from sim import bounds, naming
 from sim.intervals import Interval, paired_difference, paired_ratio
 from sim.results import Run
+from sim.workloads import ClosedWorkload
 from sim.showing import cluster_of, titles
 
 __all__ = ["METRICS", "report"]
@@ -25,6 +26,9 @@ METRICS = (
     "restarted_fraction",
 )
 """What is compared unless `--metric` says otherwise."""
+
+BOUNDS = {"mean_response_time": bounds.mean_response_time, "mean_ttft": bounds.mean_ttft}
+"""What of them has a lower bound."""
 
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 """values[router][metric]: one number a seed."""
@@ -44,11 +48,17 @@ def report(options: argparse.Namespace) -> Iterator[str]:
     }
     if len(values) < len(routers):
         raise ValueError("a router is given twice; expected different ones")
+    least: dict[str, list[float]] = {name: [] for name in metrics if name in BOUNDS}
     first: dict[str, Run] = {}
     lead: list[str] = []
     for seed in range(options.seed, options.seed + options.seeds):
         workload = naming.workload(options.workload, options.rate, options.duration, seed)
         lead = lead or titles(cluster, workload, options.workload)
+        if isinstance(workload, ClosedWorkload):
+            least = {}  # nobody knows when its requests will arrive
+        else:
+            for name, found in least.items():
+                found.append(BOUNDS[name](cluster, workload).seconds)
         for router in routers:
             run = router.serve(cluster, workload, seed)
             first.setdefault(router.name, run)
@@ -67,6 +77,8 @@ def report(options: argparse.Namespace) -> Iterator[str]:
         yield f"\n{name}"
         for router_name, mean, change, interval in table:
             yield f"  {router_name:{width}s}  {mean:>10s}  {change:>8s}  {interval}".rstrip()
+        if name in least:
+            yield f"  no policy can be below {_figure(float(np.mean(least[name])), False)} (sim.bounds)"
     if options.html is not None:
         Path(options.html).write_text(_page(options, lead, note, rows, first), "utf-8")
         yield f"\ndrawn in {options.html} (runs of seed {options.seed})"

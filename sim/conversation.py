@@ -62,21 +62,18 @@ def converse(
                 "new token, because requests are evicted before they get as far as they were",
                 place=None if planner is None else planner.where,
             )
-        method = "route"
+        method, asked = "route", True
         try:
             if event == ARRIVAL:
                 arrived += 1
                 if fleet is not None:
                     fleet.arrived = arrived
-                if not dispatch.arrive(arrived - 1):
-                    continue
+                asked = dispatch.arrive(arrived - 1)
             elif event == TIMED:
                 assert fleet is not None
                 asked = fleet.fire(now)
-                if fleet.over or (arrived == requests and not dispatch.views):
+                if fleet.over:
                     break
-                if not asked:
-                    continue
             elif event == COMPLETION:
                 for request in finished[1 : finished[0] + 1].tolist():
                     view = dispatch.finish(request)
@@ -88,11 +85,10 @@ def converse(
                 method = "route"
                 if fleet is not None:
                     fleet.after_completion(finished[0], now)
-            if not dispatch.replicas:
-                continue
-            calls += 1
-            waiting = len(queue)
-            dispatch.send(route(tuple(queue.values()), dispatch.replicas, now), now)
+            if asked and dispatch.replicas:
+                calls += 1
+                waiting = len(queue)
+                dispatch.send(route(tuple(queue.values()), dispatch.replicas, now), now)
         except Exception as error:
             call = f"{named(router)}.{method}, call {calls} at {now:.3f} s with {waiting} requests queued"
             raise complaint(router, method, call, error) from cause(error)

@@ -6,17 +6,20 @@ times only. Nothing here or in the profiles is tuned on the runs.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from sim.baselines import RoundRobin
+from sim.cluster import Cluster
 from sim.costs import Batch, DecodeRow, Profile, step_seconds
 from sim.ground_truth import Case, Times, read_cases
+from sim.prefixes import Prefixes
 from sim.vllm_steps import serve
+from sim.workloads import Workload
 
 __all__ = ["ENGINES", "Served", "report", "simulate"]
 
@@ -73,31 +76,28 @@ def simulate(case: Case, *, cuda_graphs: bool | None = None, hide_cpu: bool | No
 
 
 def simulate_compiled(case: Case) -> Served:
-    """The run on the compiled core; ValueError where it has no vLLM engine."""
-    from sim.baselines import RoundRobin
-    from sim.cluster import Cluster
-    from sim.workloads import Workload
-
-    if "engine" not in {field.name for field in fields(Cluster)}:
-        raise ValueError("Cluster has no engine='vllm' in this version; use --engine steps")
+    """The run on the compiled core, which schedules in step and hides CPU work behind the GPU's."""
     settings = case.settings
-    more: dict[str, Any] = {"engine": "vllm", "prefix_caching": settings.enable_prefix_caching}
     cluster = Cluster(
         replicas=1,
         gpu=case.profile.gpu,
         model=case.profile.model,
+        engine="vllm",
         kv_blocks=settings.kv_blocks,
         block_size=settings.block_size,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
-        **more,
+        prefix_caching=settings.enable_prefix_caching,
     )
     numbers: dict[Hashable, int] = {}
-    rows = [[numbers.setdefault(key, len(numbers)) for key in keys] for keys in case.prefix_keys]
-    prefixes: Any = importlib.import_module("sim.prefixes")
-    shared: dict[str, Any] = {"prefixes": prefixes.Prefixes.from_rows(rows, settings.block_size)}
+    rows: list[ArrayLike] = [
+        [numbers.setdefault(key, len(numbers)) for key in keys] for keys in case.prefix_keys
+    ]
     workload = Workload.from_arrays(
-        arrival=case.arrival, prompt_tokens=case.prompt_tokens, output_tokens=case.output_tokens, **shared
+        arrival=case.arrival,
+        prompt_tokens=case.prompt_tokens,
+        output_tokens=case.output_tokens,
+        prefixes=Prefixes.from_rows(rows, settings.block_size),
     )
     run = cluster.run(workload, RoundRobin())
     columns = run.requests
@@ -105,7 +105,7 @@ def simulate_compiled(case: Case) -> Served:
         Times.of(case.arrival, columns["first_token"], columns["finish"], case.output_tokens),
         int(run.totals["steps"]),
         int(columns["restarts"].sum()),
-        int(run.totals.get("hit_tokens", 0)),
+        int(run.totals["hit_tokens"]),
     )
 
 

@@ -1,10 +1,11 @@
 """One replica of vLLM v1 in plain Python, step by step: what measured vLLM runs are compared with.
 
-It follows vLLM 0.19's scheduler: one token budget for prefill and decode, running requests before waiting
-ones, first come first served, KV blocks taken chunk by chunk, a prompt admitted only if all of it would fit,
-the last running request preempted when blocks run out, full blocks found again by their content (prefix
-caching) with the least recently freed one reused first. With `async_scheduling` a step is scheduled while the
-one before it still runs, so that a token is known, and a finished request's blocks are free, one step later.
+It follows vLLM's scheduler: one token budget for prefill and decode, running requests before waiting ones,
+first come first served, KV blocks taken chunk by chunk, a prompt admitted only if all of it would fit, the
+last running request preempted when blocks run out, full blocks found again by their content (prefix caching)
+with the least recently freed one reused first, after those without content. With `async_scheduling` a step
+is scheduled while the one before it still runs, so that a token is known, and a finished request's blocks are
+free, one step later; without it the run is that of the compiled engine (`sim.vllm`), bit by bit.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class _Request:
     """Content of the full prompt blocks: equal keys stand for equal tokens from the start on."""
     row: int
     timing: Timing = field(default_factory=Timing)
+    prefill: int = 0
+    """Tokens to compute before (more) output comes."""
     computed: int = 0
     made: int = 0
     pending: int = 0
@@ -71,6 +74,8 @@ class _Share(NamedTuple):
     """KV tokens held before the step."""
     makes: bool
     """Whether the step makes an output token."""
+    decodes: bool
+    """Whether its one token is an output token, fed back."""
 
 
 class _Blocks:
@@ -80,20 +85,21 @@ class _Blocks:
         self.free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, count))
         self.users = [0] * count
         self.key: dict[int, Hashable] = {}
-        self.found: dict[Hashable, int] = {}
+        self.found: dict[Hashable, list[int]] = {}
+        """Blocks of that content; the one that has had it longest is found."""
 
     def cached(self, request: _Request, limit: int) -> list[int]:
         """The blocks that hold the request's tokens from the start on, at most `limit`."""
         hits: list[int] = []
-        while len(hits) < limit and (block := self.found.get(request.key(len(hits)))) is not None:
-            hits.append(block)
+        while len(hits) < limit and (blocks := self.found.get(request.key(len(hits)))):
+            hits.append(blocks[0])
         return hits
 
     def take(self, request: _Request, count: int) -> None:
         for _ in range(count):
             block, _ = self.free.popitem(last=False)
             if block in self.key:
-                del self.found[self.key.pop(block)]
+                self.found[self.key.pop(block)].remove(block)
             self.users[block] = 1
             request.blocks.append(block)
 
@@ -108,6 +114,7 @@ class _Blocks:
             self.users[block] -= 1
             if self.users[block] == 0:
                 self.free[block] = None
+                self.free.move_to_end(block, last=block in self.key)  # what nobody can find goes first
         request.blocks.clear()
 
     def remember(self, request: _Request, full: int) -> None:
@@ -117,9 +124,8 @@ class _Blocks:
             key = request.key(index)
             if block in self.key:
                 return
-            if key not in self.found:
-                self.key[block] = key
-                self.found[key] = block
+            self.key[block] = key
+            self.found.setdefault(key, []).append(block)
 
 
 class _Replica:
@@ -161,7 +167,7 @@ class _Replica:
     def _admit(self, batch: list[_Share], budget: int, now: float) -> int:
         """Admit the head of the queue if all its tokens would fit; the tokens scheduled, else 0."""
         request = self.waiting[0]
-        total = request.prompt + request.made
+        request.prefill = total = request.prompt + request.made
         hits: list[int] = []
         if self.settings.enable_prefix_caching:
             hits = self.blocks.cached(request, (total - 1) // self.settings.block_size)
@@ -181,10 +187,11 @@ class _Replica:
 
     def _add(self, batch: list[_Share], request: _Request, tokens: int) -> int:
         before = request.computed
+        decodes = tokens == 1 and before >= request.prefill
         request.computed += tokens
         makes = request.computed == request.prompt + request.made + request.pending
         request.pending += makes
-        batch.append(_Share(request, tokens, before, makes))
+        batch.append(_Share(request, tokens, before, makes, decodes))
         if self.settings.enable_prefix_caching:
             known = min(request.computed, request.prompt + request.made)
             self.blocks.remember(request, known // self.settings.block_size)
@@ -215,9 +222,9 @@ class _Replica:
 
 
 def _describe(batch: list[_Share]) -> Batch:
-    """A chunk of one token is a decode to the attention kernels, whatever it is to the scheduler."""
-    decodes = [share for share in batch if share.tokens == 1]
-    chunks = [share for share in batch if share.tokens > 1]
+    """The step as the cost model sees it."""
+    decodes = [share for share in batch if share.decodes]
+    chunks = [share for share in batch if not share.decodes]
     return Batch(
         tokens=sum(share.tokens for share in batch),
         sequences=len(batch),

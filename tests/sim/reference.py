@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
-from sim import Cluster, Failure, Workload, costs
+from sim import Cluster, Workload, costs
 from sim.workloads import ClosedWorkload
+from tests.sim.reference_fleet import Fleet
+from tests.sim.reference_views import Shown
 
 
 @dataclass(eq=False)
@@ -83,7 +84,6 @@ class Replica:
     queue: list[Request] = field(default_factory=list)
     step_end: float | None = None
     preemptions: int = 0
-    down: bool = False
 
     def __post_init__(self) -> None:
         mine = {
@@ -222,7 +222,7 @@ class Replica:
 
     def fail(self, now: float) -> list[Request]:
         """Everything is lost; the requests that were here."""
-        self.down, self.step_end, lost = True, None, list(self.requests)
+        self.step_end, lost = None, list(self.requests)
         for request in lost:
             if request.lost == 0 and request.cached > 0:
                 request.evicted = now
@@ -238,6 +238,9 @@ class Replica:
         """Nothing more than its count of blocks here."""
         request.blocks = 0
 
+    def forget(self) -> None:
+        """There is no cache of prefixes here."""
+
     def enqueue(self, request: Request) -> None:
         """A request from the router, behind all others."""
         self.queue.append(request)
@@ -251,19 +254,40 @@ def simulate(
     replica: Callable[[int, Cluster], Replica] | None = None,
 ) -> list[Request]:
     """The workload's requests after the run; `watch` sees the replicas after every event."""
+    return simulate_fleet(cluster, workload, router, None, watch, replica)[0]
+
+
+def simulate_fleet(
+    cluster: Cluster,
+    workload: Workload | ClosedWorkload,
+    router: Any,
+    autoscaler: Any,
+    watch: Callable[[list[Replica]], None] | None = None,
+    replica: Callable[[int, Cluster], Replica] | None = None,
+) -> tuple[list[Request], float]:
+    """The same under an autoscaler, and the replica-seconds paid for."""
     users = Users(workload) if isinstance(workload, ClosedWorkload) else None
     requests = make_requests(workload.requests if isinstance(workload, ClosedWorkload) else workload)
     kind = Replica if replica is None else replica
-    replicas = [kind(index, cluster) for index in range(cluster.replicas)]
+    replicas = [kind(index, cluster) for index in range(cluster.size)]
+    fleet = Fleet(cluster, replicas, autoscaler)
     held: list[Request] = []
     shown = Shown(cluster.staleness, replicas)
-    for now, arrived, finished in events(requests, replicas, cluster, shown, users):
+    fleet.view = lambda: (
+        [shown.views[index] for index in fleet.are("active")],
+        sum(request.state == "queued" for request in requests),
+    )
+    now = 0.0
+    for now, arrived, finished in events(requests, replicas, fleet, shown, users):
         held = sorted([*held, *arrived], key=lambda request: request.id)
         for request in finished:
             if hasattr(router, "completed"):
                 router.completed(request, now)
         shown.holding = len(held) > 0
-        offered = tuple(view for view in shown.views if not replicas[view.index].down)
+        if finished:
+            fleet.completed += len(finished)
+            fleet.after_completion(now)
+        offered = tuple(shown.views[index] for index in fleet.are("active"))
         if not offered:
             continue
         for request, view in router.route(tuple(held), offered, now):
@@ -277,7 +301,7 @@ def simulate(
         shown.holding = len(held) > 0
         if watch is not None:
             watch(replicas)
-    return requests
+    return requests, fleet.bill(requests[0].arrival, now)
 
 
 def make_requests(workload: Workload) -> list[Request]:
@@ -304,84 +328,21 @@ class Users:
         self.think: list[float] = workload.think.tolist()
 
 
-class Shown:
-    """What a router is shown of the replicas: themselves, or what was last published of them."""
-
-    def __init__(self, period: float, replicas: list[Replica]) -> None:
-        self.period, self.replicas, self.due = period, replicas, 0.0
-        self.known: dict[int, tuple[int, str]] = {}
-        self.holding = self.changed = False
-        self.views: list[Any] = list(replicas)
-        if period:
-            self.views = [
-                SimpleNamespace(
-                    requests=(),
-                    index=r.index,
-                    block_size=r.block_size,
-                    blocks_total=r.blocks_total,
-                    **dict.fromkeys(_GAUGES, 0),
-                )
-                for r in replicas
-            ]
-
-    def advance(self, moment: float) -> None:
-        """Publish if it is due before this moment."""
-        if self.period == 0 or self.due >= moment:
-            return
-        while self.due < moment:
-            self.due += self.period
-        for view, replica in zip(self.views, self.replicas, strict=True):
-            for name in _GAUGES:
-                setattr(view, name, getattr(replica, name))
-            for request in replica.requests:
-                self.known[request.id] = request.tokens_done, request.state
-            view.held = replica.requests
-        self.refresh()
-
-    def refresh(self) -> None:
-        for view in self.views:
-            view.requests = tuple(
-                SimpleNamespace(
-                    id=request.id, prompt_tokens=request.prompt_tokens, tokens_done=tokens, state=state
-                )
-                for request in getattr(view, "held", ())
-                if request.finish is None
-                for tokens, state in [self.known[request.id]]
-            )
-
-    def heard(self, request: Request) -> None:
-        """What the router does itself is known at once."""
-        if self.period:
-            self.known[request.id] = self.known.get(request.id, (0, ""))[0], request.state
-            self.refresh()
-
-
-_GAUGES = ("waiting", "running", "waiting_prompt_tokens", "blocks_used", "preemptions")
-
-
 def events(
-    requests: list[Request],
-    replicas: list[Replica],
-    cluster: Cluster,
-    shown: Shown,
-    users: Users | None,
+    requests: list[Request], replicas: list[Replica], fleet: Fleet, shown: Shown, users: Users | None
 ) -> Iterator[tuple[float, list[Request], list[Request]]]:
     """Each call of the router: the time, who has come into the queue, who has just completed."""
     to_come = list(requests)
     tried: list[Replica] = []
-    timers: list[tuple[float, int, Any]] = [
-        (failure.at, order, failure) for order, failure in enumerate(cluster.failures)
-    ]
     now = 0.0
     while True:
-        if cluster.failures and not to_come and all(r.finish is not None for r in requests):
+        if fleet.set and not to_come and all(r.finish is not None for r in requests):
             return
-        timers.sort(key=lambda timer: timer[:2])
         if users is not None and to_come:
             to_come[0].arrival = min(users.coming, default=math.inf)
         due = min(
             [(request.arrival, -2) for request in to_come[:1] if request.arrival < math.inf]
-            + [(timer[0], -1) for timer in timers[:1]]
+            + [(timer[0], -1) for timer in fleet.timers[:1]]
             + [(shown.due, len(replicas)) for _ in [0] if shown.period and shown.holding and shown.changed]
             + [(replica.step_end, replica.index) for replica in replicas if replica.step_end is not None],
             default=None,
@@ -408,19 +369,10 @@ def events(
             if users is not None:
                 users.coming.remove(request.arrival)
             request.state = "queued"
+            fleet.arrived += 1
             yield now, [request], []
         elif index == -1:
-            lost, changed = [], False
-            while timers and timers[0][0] <= now:
-                _, _, failure = timers.pop(0)
-                replica = replicas[failure.replica]
-                if isinstance(failure, Failure) and not replica.down:
-                    lost += replica.fail(now)
-                    timers.append((now + failure.duration, len(timers) + 1000, Recovery(failure.replica)))
-                    timers.sort(key=lambda timer: timer[:2])
-                    changed = True
-                elif isinstance(failure, Recovery):
-                    replica.down, changed = False, True
+            lost, changed = fleet.fire(now)
             for request in lost:
                 shown.heard(request)
             if changed:
@@ -432,10 +384,3 @@ def events(
             shown.refresh() if shown.period else None
             if finished:
                 yield now, [], finished
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """The end of a failure."""
-
-    replica: int

@@ -97,3 +97,13 @@ def vllm_scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Worklo
         session=session,
         prefixes=draw(st.sampled_from([None, Prefixes.from_sessions(session, shared, cluster.block_size)])),
     )
+
+
+def scenarios_of_both() -> st.SearchStrategy[tuple[Cluster, Workload]]:
+    """On either engine."""
+    return st.one_of(scenarios(), vllm_scenarios())
+
+
+def without_faults(scenario: tuple[Cluster, Workload]) -> tuple[Cluster, Workload]:
+    """The same with live views and replicas that do not fail."""
+    return replace(scenario[0], failures=(), staleness=0.0), scenario[1]

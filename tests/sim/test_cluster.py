@@ -158,33 +158,3 @@ def test_time_scale_stretches_time() -> None:
         Cluster(time_scale=2.0).run(slow, RoundRobin()),
     )
     np.testing.assert_allclose(slow_run.requests["finish"], 2 * fast_run.requests["finish"], rtol=1e-9)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("longest", [100, 1500], ids=["M/D/1", "M/G/1"])
-def test_one_server_waits_as_pollaczek_and_khinchine_say(longest: int) -> None:
-    """Where the cluster degenerates to M/D/1 or M/G/1 at half load, the mean wait is within 1 % of
-    lambda E[S^2] / (2 (1 - rho))."""
-    rng, count = np.random.default_rng(0), 2_000_000
-    prompts = rng.integers(100, longest + 1, count)
-    outputs = np.ones(count, int)
-    cluster = Cluster(replicas=1, max_num_seqs=1)
-    profile = costs.profile(cluster.gpu, cluster.model)
-    service = profile.alone(prompts, outputs, cluster.max_num_batched_tokens)
-    workload = Workload.from_arrays(
-        arrival=np.cumsum(rng.exponential(2 * service.mean(), count)),
-        prompt_tokens=prompts,
-        output_tokens=outputs,
-    )
-    table = cluster.run(workload, RoundRobin()).requests
-    expected = (service**2).mean() / (2 * service.mean()) / (2 * 0.5)
-    assert (table["admitted"] - table["arrival"]).mean() == pytest.approx(expected, rel=0.01)
-
-
-@pytest.mark.parametrize("engine", ["sarathi", "vllm"])
-def test_littles_law(engine: str) -> None:
-    """Requests in the system on average are arrivals per second times the mean response time."""
-    run = Cluster(engine=engine, replicas=2).run(workloads.sharegpt_bursty(4.0, 400, seed=2), RoundRobin())
-    seen = (run.series["running"] + run.series["waiting"]).sum(axis=1).mean()
-    expected = run.metrics["throughput"] * run.metrics["mean_response_time"]
-    assert seen == pytest.approx(expected, rel=0.02)

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from sim import Autoscaling, Cluster, Failure, PolicyError, Replica, Workload, workloads
 from sim.baselines import LeastLoadedQueue, RoundRobin
-from tests.sim.strategies import scenarios
-from tests.sim.test_core import digest
+from tests.sim.reference import simulate_fleet
+from tests.sim.reference_vllm import VllmReplica
+from tests.sim.strategies import Learner, scenarios, scenarios_of_both
+from tests.sim.test_core import digest, rows
 from tests.sim.test_routing import told
 
 checked = settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -95,6 +97,47 @@ def test_no_request_is_lost(scenario: tuple[Cluster, Workload], targets: list[in
     assert all(np.isfinite(value) for value in runs[0].metrics.values())
     end, begin = runs[0].totals["end"], float(workload.arrival[0])
     assert (end - begin) * 0.999 <= runs[0].metrics["gpu_hours"] * 3600 <= (end - begin) * 5.001
+
+
+class Curious:
+    """Targets by chance, from everything that its view shows."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def target(self, cluster: Any, now: float) -> int:
+        digest = self.seed
+        for replica in cluster.replicas:
+            for seen in (replica.index, replica.waiting, replica.running, replica.blocks_used):
+                digest = (digest * 31 + seen) % 100_003
+        for seen in cluster[1:]:
+            digest = (digest * 31 + seen) % 100_003
+        return int(np.random.default_rng(digest).integers(0, 7))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(
+    scenario=scenarios_of_both(),
+    seed=st.integers(0, 1000),
+    interval=st.sampled_from([0.1, 0.3, 1.0]),
+    times=st.tuples(st.sampled_from([0.0, 0.2]), st.sampled_from([0.0, 0.1, 1.0])),
+    least=st.integers(1, 3),
+)
+def test_equals_the_reference(
+    scenario: tuple[Cluster, Workload], seed: int, interval: float, times: tuple[float, float], least: int
+) -> None:
+    """Under targets by chance, with failures and stale views, on both engines: every time, replica and
+    restart is the one that the plain stepper gives, and so is what is paid for."""
+    scaling = Autoscaling(5, least, interval, provisioning_time=times[0], load_time=times[1])
+    cluster, workload = replace(scenario[0], autoscaling=scaling), scenario[1]
+    run = cluster.run(workload, Learner(), autoscaler=Curious(seed))
+    kind = VllmReplica if cluster.engine == "vllm" else None
+    expected, paid = simulate_fleet(cluster, workload, Learner(), Curious(seed), replica=kind)
+    assert rows(run) == [
+        (r.routed, r.admitted, r.first_token, r.finish, r.replica, r.restarts, r.recompute_time)
+        for r in expected
+    ]
+    assert run.totals["replica_time"] == pytest.approx(paid, rel=1e-12)
 
 
 def test_a_failed_replicas_requests_start_again_elsewhere() -> None:

@@ -165,6 +165,8 @@ def test_compare_prints_paired_intervals_and_draws(
     assert blocks[1].splitlines()[0] == "mean_response_time"
     assert re.search(r"HeadRoomAdmission +[\d.]+ +[+-][\d.]+% +\[[+-][\d.]+%, [+-][\d.]+%\]", blocks[1])
     assert " pt" in out
+    least, router = (float(found) for found in re.findall(r"(?:below|Queue +) *([\d.]+)", blocks[1])[::-1])
+    assert 0 < least < router
     text = drawn(Path("c.html"))
     assert text.count("candidates/router.py") > 2
     Path("same.py").write_text(GOOD)

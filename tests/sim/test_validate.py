@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sim import Cluster, validate
+from sim import validate
 from sim.__main__ import main
 from sim.ground_truth import RUNS, Times, read_cases
 
@@ -109,24 +109,31 @@ def test_one_output_token_has_no_time_between_tokens() -> None:
     assert times.tpot[1] == 1.0
 
 
+RUNS_READ = ["RTX4090__Llama-3.1-8B", "RTXPRO6000__Llama-3.1-8B"]
+
+
 @needs_runs
-@pytest.mark.parametrize("run", ["RTX4090__Llama-3.1-8B", "RTXPRO6000__Llama-3.1-8B"])
-def test_within_five_percent_of_vllm(run: str) -> None:
+@pytest.mark.parametrize("engine", validate.ENGINES)
+@pytest.mark.parametrize("run", RUNS_READ)
+def test_within_five_percent_of_vllm(run: str, engine: str) -> None:
     """Mean and P90 of TTFT, TPOT and response time, profile fitted to operator times only."""
     case = next(case for case in read_cases(DATA)[0] if case.name == run)
-    errors = validate._errors(case, validate.simulate(case))
+    errors = validate._errors(case, validate.ENGINES[engine](case))
     for (metric, statistic), (measured, simulated) in errors.items():
         if statistic in validate.PROMISED:
             assert simulated == pytest.approx(measured, rel=validate.WITHIN), (metric, statistic)
 
 
-@pytest.mark.skipif(
-    "engine" in {field.name for field in fields(Cluster)}, reason="the cluster has engine='vllm'"
-)
-def test_without_a_compiled_engine_the_command_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`--engine cluster` waits for `Cluster(engine="vllm")`."""
-    write_run(tmp_path)
-    assert main(["validate", "--engine", "cluster", "--data", str(tmp_path)]) == 1
-    assert "use --engine steps" in capsys.readouterr().err
+@needs_runs
+@pytest.mark.parametrize("caching", [True, False])
+@pytest.mark.parametrize("run", RUNS_READ)
+def test_both_engines_give_the_same_run(run: str, caching: bool) -> None:
+    """Without asynchronous scheduling the plain engine and the compiled one agree on every bit."""
+    case = next(case for case in read_cases(DATA)[0] if case.name == run)
+    in_step = replace(case.settings, async_scheduling=False, enable_prefix_caching=caching)
+    case = replace(case, settings=in_step)
+    plain, compiled = validate.simulate(case, hide_cpu=True), validate.ENGINES["cluster"](case)
+    for one, other in zip(plain.times, compiled.times, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (plain.steps, plain.preemptions) == (compiled.steps, compiled.preemptions)
+    assert plain.cached_tokens == compiled.cached_tokens

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.costs import Batch
+from sim import Cluster, Workload
+from sim.baselines import RoundRobin
+from sim.costs import Batch, step_seconds
 from sim.vllm_steps import Settings, Timing, serve
+from tests.sim.strategies import vllm_scenarios
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 30)), min_size=1, max_size=12)
 
@@ -73,6 +78,43 @@ def test_the_same_run_twice(lengths: list[tuple[int, int]], asynchronous: bool) 
     """No chance is involved."""
     settings = Settings(30, 4, 4, 16, asynchronous)
     assert run(lengths, settings, 0.5) == run(lengths, settings, 0.5)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@given(
+    scenario=vllm_scenarios(scheduling_policy="fcfs", full_prompt_must_fit=True),
+    card=st.sampled_from(["a10", "a100-80g", "h100", "rtx-4090", "rtx-pro-6000"]),
+)
+def test_in_step_the_run_is_that_of_the_compiled_engine(
+    scenario: tuple[Cluster, Workload], card: str
+) -> None:
+    """Without asynchronous scheduling, on any profile: every time, preemption and cache hit, bit by bit."""
+    cluster, workload = scenario
+    cluster = replace(cluster, replicas=1, gpu=card, watermark=0.0, failures=(), staleness=0.0)
+    names = ("kv_blocks", "block_size", "max_num_seqs", "max_num_batched_tokens")
+    engine = Settings(
+        **{name: getattr(cluster, name) for name in names},
+        async_scheduling=False,
+        enable_prefix_caching=cluster.caches_prefixes,
+    )
+    prefixes, keys = workload.prefixes, None
+    if prefixes is not None:
+        bounds = zip(prefixes.starts, prefixes.starts[1:], strict=False)
+        keys = [prefixes.hashes[begin:end].tolist() for begin, end in bounds]
+    tables = cluster.tables(0)
+    timings = serve(
+        workload.arrival.tolist(),
+        workload.prompt_tokens.tolist(),
+        workload.output_tokens.tolist(),
+        settings=engine,
+        seconds=lambda batch: step_seconds(tables, *batch),
+        prefix_keys=keys,
+    )
+    columns = cluster.run(workload, RoundRobin()).requests
+    seen = ("admitted", "first_token", "finish", "restarts", "cached_tokens")
+    assert list(zip(*(columns[name].tolist() for name in seen), strict=True)) == [
+        (one.scheduled, one.first_token, one.finish, one.preemptions, one.cached_tokens) for one in timings
+    ]
 
 
 def test_a_request_alone() -> None:
