@@ -12,8 +12,8 @@ import numpy as np
 from sim import bounds, naming
 from sim.intervals import Interval, paired_difference, paired_ratio
 from sim.results import Run
-from sim.workloads import ClosedWorkload
 from sim.showing import cluster_of, titles
+from sim.workloads import ClosedWorkload
 
 __all__ = ["METRICS", "report"]
 
