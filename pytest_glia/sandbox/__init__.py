@@ -11,16 +11,16 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from pytest_glia.sandbox import landlock, limits, reach, seccomp
 from pytest_glia.sandbox.environment import forget_secrets, is_secret
 from pytest_glia.sandbox.kernel import Architecture, architecture
 
-__all__ = ["Confinement", "NotConfined", "confine", "describe", "is_secret", "unavailable"]
+__all__ = ["Confinement", "NotConfined", "confine", "confining", "describe", "is_secret", "unavailable"]
 
 _OUTPUT = 64 << 20
 _LEAST_MEMORY = 1 << 30
@@ -111,6 +111,11 @@ def confine(confinement: Confinement, keep: Collection[int] = ()) -> None:
         seccomp.install(here, confinement.calls)
     except OSError as error:
         raise NotConfined(f"a process cannot {step} here: {error}") from error
+
+
+def confining(root: Path, *, seconds: float, workers: int) -> Callable[[Collection[int]], None]:
+    """`confine` for the replications of a project; the arguments are those of `Confinement.of_project`."""
+    return partial(confine, Confinement.of_project(root, seconds=seconds, workers=workers))
 
 
 @cache

@@ -7,6 +7,8 @@ import os
 import re
 from collections.abc import Iterator
 
+from pytest_glia.sandbox.kernel import libc
+
 _WORDS = r"KEY|TOKEN|SECRET|PASS|PASSPHRASE|PWD|AUTH|PAT|COOKIE|CREDENTIAL|DSN|SIGNATURE|PRIVATE|WEBHOOK"
 # These are secrets wherever they stand in a name; the words above, where they are a word of their own.
 _NAME = re.compile(
@@ -45,7 +47,8 @@ def forget_secrets() -> None:
             decided[entry] = bool(value) and is_secret(os.fsdecode(name), os.fsdecode(value))
         return decided[entry]
 
-    for place, entry in dict([*_first_block(), *_c_environment()]).items():
+    block = _first_block()
+    for place, entry in [*_entries(block), *_c_environment(block)]:
         if secret(entry):
             start = entry.index(b"=") + 1
             ctypes.memset(place + start, 0, len(entry) - start)
@@ -62,20 +65,26 @@ def forget_secrets() -> None:
             os.unsetenv(name)
 
 
-def _c_environment() -> Iterator[tuple[int, bytes]]:
-    """Address and text of each variable that C's getenv finds."""
-    environ = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
-    index = 0
-    while environ and (place := environ[index]) is not None:
-        yield place, ctypes.string_at(place)
-        index += 1
-
-
-def _first_block() -> Iterator[tuple[int, bytes]]:
-    """Address and text of each variable that the kernel gave to this process (proc(5): fields 50 and 51)."""
-    with open("/proc/self/stat", "rb") as stat:
+def _first_block() -> range:
+    """The addresses of what the kernel gave to this process (proc(5), stat: fields 50 and 51)."""
+    with open("/proc/self/stat", "rb", buffering=0) as stat:
         fields = stat.read().rpartition(b")")[2].split()
-    place, end = int(fields[47]), int(fields[48])
-    for entry in ctypes.string_at(place, max(0, end - place)).split(b"\0"):
+    return range(int(fields[47]), int(fields[48]))
+
+
+def _entries(block: range) -> Iterator[tuple[int, bytes]]:
+    """Address and text of each variable in a block."""
+    place = block.start
+    for entry in ctypes.string_at(place, len(block)).split(b"\0"):
         yield place, entry
         place += len(entry) + 1
+
+
+def _c_environment(block: range) -> Iterator[tuple[int, bytes]]:
+    """Address and text of each variable that C's getenv finds elsewhere than in a block."""
+    environ = ctypes.POINTER(ctypes.c_void_p).in_dll(libc(), "environ")
+    index = 0
+    while environ and (place := environ[index]) is not None:
+        if place not in block:
+            yield place, ctypes.string_at(place)
+        index += 1
