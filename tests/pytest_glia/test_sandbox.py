@@ -1,35 +1,28 @@
-"""The sandbox, tried in real forks: what an attacker's calls do there, and that honest code still runs."""
+"""The sandbox, tried in real forks: what an attacker's calls do there."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import fcntl
-import json
 import mmap
 import os
 import platform
-import re
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 
 from pytest_glia import sandbox
-from pytest_glia.sandbox import Confinement, NotConfined, kernel, seccomp
+from pytest_glia.sandbox import kernel, seccomp
+from tests.confined import confinement, error_of, error_of_call, error_of_reading, in_fork
 
-ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 REFUSED = (errno.EPERM, errno.EACCES)
 
@@ -59,53 +52,6 @@ def project() -> Iterator[Path]:
             if os.geteuid() == 0:
                 os.chown(place, NOBODY, NOBODY)
         yield top / "project"
-
-
-def confinement(root: Path = ROOT, **changes: Any) -> Confinement:
-    return replace(Confinement.of_project(root, seconds=60, workers=2), **changes)
-
-
-def error_of_call(number: int) -> int:
-    """The errno with which a system call without arguments fails; 0 if it does not."""
-    return error_of(lambda: kernel.call(number))
-
-
-def error_of_reading(place: str | Path) -> int:
-    """The errno with which a file cannot be opened; 0 if it can."""
-    return error_of(lambda: open(place, "rb").close())
-
-
-def in_fork(action: Callable[[], Any], become: int | None, confined: Confinement | None) -> tuple[Any, int]:
-    """What `action` returns in a fork, as JSON tells it (None if it dies), and the wait status."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            if become is not None:
-                os.setgroups([])
-                os.setgid(become)
-                os.setuid(become)
-            if confined is not None:
-                sandbox.confine(confined, [writer])
-            os.write(writer, json.dumps(action()).encode())
-        except BaseException as error:
-            os.write(writer, json.dumps(f"raised {error!r}").encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        said = stream.read()
-    status = os.waitpid(pid, 0)[1]
-    return (json.loads(said) if said else None), status
-
-
-def error_of(action: Callable[[], Any]) -> int:
-    """The errno with which an action fails; 0 if it does not."""
-    try:
-        action()
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 def raw(x86_64: int, aarch64: int, *arguments: int) -> int:
@@ -340,251 +286,3 @@ def test_project_and_python_are_readable(project: Path, user: int | None) -> Non
         return [error_of_reading(each) for each in places]
 
     assert in_fork(run, user, confinement(project))[0] == [0] * 7
-
-
-def test_output_that_keeps_nothing_is_allowed() -> None:
-    """Redirecting into /dev/null, as libraries do, works."""
-
-    def run() -> int:
-        with open(os.devnull, "w") as nothing:
-            return nothing.write("away")
-
-    assert in_fork(run, None, confinement())[0] == 4
-
-
-def test_numeric_code_runs() -> None:
-    """Linear algebra on threads, compiled functions, time zones and threads of Python's own."""
-    numba = pytest.importorskip("numba")
-    pandas = pytest.importorskip("pandas")
-
-    def run() -> list[Any]:
-        matrix = numpy.arange(90_000.0).reshape(300, 300) / 90_000
-        total = numba.njit(lambda values: values.sum())(matrix[0])
-        times = pandas.date_range("2026-03-28", periods=2, freq="D", tz="Europe/Berlin")
-        done: list[int] = []
-        threads = [threading.Thread(target=done.append, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return [(matrix @ matrix).shape, round(total, 9), str(times[1].utcoffset()), sorted(done)]
-
-    found, _ = in_fork(run, None, confinement())
-    assert found == [[300, 300], round(sum(range(300)) / 90_000, 9), "1:00:00", list(range(8))]
-
-
-def test_memory_is_limited() -> None:
-    """More than the limit is a MemoryError; what is below it can be had."""
-
-    def run() -> list[str]:
-        said = [str(len(bytearray(64 << 20)))]
-        try:
-            said.append(str(len(bytearray(512 << 20))))
-        except MemoryError:
-            said.append("MemoryError")
-        return said
-
-    found, _ = in_fork(run, None, confinement(memory=256 << 20))
-    assert found == [str(64 << 20), "MemoryError"]
-
-
-def test_processor_time_is_limited() -> None:
-    """An endless loop ends, even if nobody waits for it."""
-
-    def loop() -> None:
-        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
-        while True:
-            pass
-
-    _, status = in_fork(loop, None, confinement(cpu_seconds=1))
-    assert os.WIFSIGNALED(status)
-
-
-def test_output_file_is_limited(tmp_path: Path) -> None:
-    """A file behind standard output grows by no more than it may, whatever its size was."""
-    file = tmp_path / "out"
-    file.write_bytes(bytes(5000))
-
-    def run() -> int:
-        os.lseek(1, 0, os.SEEK_END)
-        while True:
-            try:
-                os.write(1, bytes(1000))
-            except OSError as error:
-                return error.errno or -1
-
-    saved = os.dup(1)
-    with file.open("r+b") as stream:
-        os.dup2(stream.fileno(), 1)
-        try:
-            found, _ = in_fork(run, None, confinement(output=10_000))
-        finally:
-            os.dup2(saved, 1)
-            os.close(saved)
-    assert found == errno.EFBIG
-    assert file.stat().st_size == 15_000
-
-
-def test_own_process_may_signal_itself() -> None:
-    """A crash is told by its own signal."""
-    _, status = in_fork(lambda: os.kill(os.getpid(), signal.SIGSEGV), None, confinement())
-    assert os.WTERMSIG(status) == signal.SIGSEGV
-
-
-def test_process_with_threads_is_not_confined() -> None:
-    """One that could have a thread outside the sandbox is refused."""
-
-    def run() -> str:
-        stop = threading.Event()
-        thread = threading.Thread(target=stop.wait)
-        thread.start()
-        try:
-            sandbox.confine(confinement())
-        except NotConfined as error:
-            return str(error)
-        finally:
-            stop.set()
-            thread.join()
-        return ""
-
-    found, _ = in_fork(run, None, None)
-    assert "a process with 2 threads cannot be confined" in found
-
-
-@pytest.mark.parametrize(
-    ("call", "reason"),
-    [
-        ("landlock_create_ruleset", "the kernel has no Landlock"),
-        ("landlock_restrict_self", "cannot restrict its files (Landlock) here"),
-        ("seccomp", "cannot filter its system calls (seccomp) here"),
-    ],
-)
-def test_where_it_is_refused_it_is_unavailable(call: str, reason: str) -> None:
-    """A container whose own filter forbids one of the calls gets a sentence that says which."""
-
-    def run() -> str | None:
-        here = kernel.architecture()
-        assert here is not None
-        kernel.prctl(38, 1)
-        refusing = [(0x20, 0, 0, 0), (0x15, 0, 1, here.confining[call]), (0x06, 0, 0, 0x50000 | errno.EPERM)]
-        seccomp.install(here, seccomp.packed([*refusing, (0x06, 0, 0, 0x7FFF0000)]))
-        return sandbox.unavailable.__wrapped__()
-
-    assert reason in in_fork(run, None, None)[0]
-
-
-def test_other_processors_are_not_known() -> None:
-    """There, the numbers of the calls would be others."""
-    assert kernel.architecture("riscv64") is None
-
-
-HEADERS = {
-    "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
-    "aarch64": Path("/usr/include/asm-generic/unistd.h"),
-}
-
-
-@pytest.mark.parametrize("machine", HEADERS)
-def test_numbers_are_those_of_the_kernel(machine: str) -> None:
-    """Every call has the number that the kernel's header gives it."""
-    if not HEADERS[machine].exists():
-        pytest.skip(f"the kernel's headers are not installed: no {HEADERS[machine]}")
-    defined = dict(re.findall(r"#define __(NR\w+) (\w+)", HEADERS[machine].read_text()))
-    here = kernel.architecture(machine)
-    assert here is not None
-    for name, number in {**here.permitted, **here.confining}.items():
-        value = defined[f"NR_{name}"]
-        while not value.isdigit():
-            value = defined[value.removeprefix("__")]
-        assert (name, int(value)) == (name, number)
-
-
-SECRETS = {
-    **{"OPENAI_API_KEY": "hide-1", "PGPASSWORD": "hide-2", "MYSQL_PWD": "hide-3", "GITHUB_PAT": "hide-4"},
-    **{"SSH_AUTH_SOCK": "/hide-5", "SENTRY_DSN": "hide-6", "aws_secret_access_key": "hide-7"},
-    "DATABASE": "postgres://ada:hide-8@db/x",
-    "EXTRA": "ghp_hide9hide9hide9hide9hide9hide9hide9",
-    "ARGS": "--with sk-proj-hide10hide10hide10",
-    "STATE": "eyJhide11hide11.eyJhide11hide11.hide11",
-    "CLOUD": "AKIAHIDE12HIDE12HIDE",
-}
-KEPT = {
-    **{"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false", "PWD": "/show", "KEYBOARD": "de"},
-    **{
-        "MIRROR": "https://example.org:443/simple",
-        "MONKEY": "show",
-        "TASK": "risk-aversion-parameter-is-shown",
-    },
-}
-
-
-@pytest.mark.parametrize(("name", "value"), SECRETS.items())
-def test_secret_is_known_by_name_or_value(name: str, value: str) -> None:
-    """Words for keys in the name, or a value that has the shape of a token or a URL with a password."""
-    assert sandbox.is_secret(name, value)
-
-
-@pytest.mark.parametrize(("name", "value"), KEPT.items())
-def test_other_variables_stay(name: str, value: str) -> None:
-    """A spec may need them."""
-    assert not sandbox.is_secret(name, value)
-
-
-ENVIRONMENT = """\
-import ctypes, os, sys
-from pathlib import Path
-from pytest_glia import sandbox
-
-os.environ["LATE_TOKEN"] = "hide-late"
-os.environ["OPENAI_API_KEY"] = "hide-changed"
-libc = ctypes.CDLL(None)
-libc.getenv.restype = ctypes.c_char_p
-libc.setenv(b"C_TOKEN", b"hide-c", 1)
-fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-start, end = int(fields[47]), int(fields[48])
-names = [*os.environ, "C_TOKEN"]
-confinement = sandbox.Confinement.of_project(Path.cwd(), seconds=60, workers=1)
-if sys.argv[1:]:
-    sandbox.confine(confinement)
-print(dict(os.environ))
-print([libc.getenv(name.encode()) for name in names])
-print(ctypes.string_at(start, end - start))
-"""
-
-
-def test_secrets_are_gone_from_the_process() -> None:
-    """From os.environ, from C's getenv, and from the memory that the kernel has put them into."""
-
-    def run(*arguments: str) -> str:
-        return subprocess.run(
-            [sys.executable, "-c", ENVIRONMENT, *arguments],
-            cwd=ROOT,
-            env={**SECRETS, **KEPT, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-
-    assert run().lower().count("hide") > 3 * len(SECRETS)
-    confined = run("confined")
-    assert "hide" not in confined.lower()
-    assert confined.count("risk-aversion-parameter-is-shown") == 3
-
-
-def test_confining_costs_little() -> None:
-    """Milliseconds would be felt: most replications of a small domain take no longer. (CPU time, median.)"""
-    confined = confinement()
-
-    costs = []
-    for _ in range(15):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        in_fork(lambda: None, None, None)
-        between = resource.getrusage(resource.RUSAGE_CHILDREN)
-        in_fork(lambda: None, None, confined)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        bare, whole = (
-            later.ru_utime + later.ru_stime - earlier.ru_utime - earlier.ru_stime
-            for earlier, later in ((before, between), (between, after))
-        )
-        costs.append(whole - bare)
-    assert sorted(costs)[7] < 0.01
