@@ -26,6 +26,7 @@ from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.context import CONTEXT, BaseSource, Context
 from pytest_glia.domains import manager
 from pytest_glia.replication import Metrics, die_with
+from pytest_glia.sandbox import confining
 
 ENVIRONMENT = "PYTEST_GLIA_CHILD"
 
@@ -141,6 +142,9 @@ class Evaluations:
             samples=RemoteStore(self._channel),
             harness=job["harness"],
             private=(self._channel.fileno(),),
+            confine=confining(config.rootpath, seconds=job["timeout"], workers=job["workers"])
+            if job["confined"]
+            else None,
             denied=None if job["judging"] else frozenset(),
         )
         reports = _Reports()

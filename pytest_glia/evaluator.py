@@ -278,6 +278,7 @@ class Evaluator:
             "confidence": self._settings.confidence,
             "timeout": self.timeout,
             "workers": self._settings.workers,
+            "confined": self._settings.confined(),
         }
 
     def _patience(self) -> float:

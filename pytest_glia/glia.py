@@ -212,6 +212,8 @@ class Glia:
             workers=self._context.workers,
             timeout=self._context.timeout,
             private=self._context.private,
+            confine=self._context.confine,
+            untrusted={index for index, (arm, _) in enumerate(missing) if arm.is_candidate},
         )
         for index, outcome in outcomes:
             arm, seed = missing[index]

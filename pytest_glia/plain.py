@@ -10,6 +10,7 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.candidate import read
 from pytest_glia.context import BaseSource, Context, MemoryStore
+from pytest_glia.sandbox import confining
 from pytest_glia.settings import Settings
 
 # A failing spec shows the user's lines, not these.
@@ -30,6 +31,9 @@ def plain_context(config: pytest.Config) -> Context:
         workers=settings.workers,
         samples=MemoryStore(),
         harness="this session",
+        confine=confining(root, seconds=settings.timeout, workers=settings.workers)
+        if settings.confined()
+        else None,
     )
 
 

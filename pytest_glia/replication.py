@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 Metrics = dict[str, float]
@@ -58,12 +58,15 @@ def run_all(
     workers: int,
     timeout: float,
     private: Sequence[int] = (),
+    confine: Callable[[Collection[int]], None] | None = None,
+    untrusted: Collection[int] = (),
 ) -> Iterator[tuple[int, Metrics | Failure]]:
     """Run each replication in a fork; yields its index and outcome as soon as it is known.
 
     At most `workers` run at once. One that has not answered after `timeout` seconds is killed with
-    everything it started. The forks do not inherit the file descriptors `private`. Leaving the iterator
-    early kills what is still running.
+    everything it started. The forks do not inherit the file descriptors `private`. Those of the
+    replications with indices `untrusted` call `confine` first, with the descriptors that it must leave open.
+    Leaving the iterator early kills what is still running.
     """
     waiting = list(enumerate(replications))[::-1]
     running: dict[int, _Running] = {}
@@ -72,7 +75,8 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < workers:
                 index, replication = waiting.pop()
-                descriptor, pid = _fork(replication, [*private, *running])
+                within = confine if index in untrusted else None
+                descriptor, pid = _fork(replication, [*private, *running], within)
                 running[descriptor] = _Running(index, pid, time.monotonic() + timeout)
                 selector.register(descriptor, selectors.EVENT_READ)
             next_deadline = min(run.deadline for run in running.values())
@@ -104,7 +108,11 @@ def run_all(
         selector.close()
 
 
-def _fork(replication: Callable[[], Metrics], private: Sequence[int]) -> tuple[int, int]:
+def _fork(
+    replication: Callable[[], Metrics],
+    private: Sequence[int],
+    confine: Callable[[Collection[int]], None] | None,
+) -> tuple[int, int]:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -127,7 +135,7 @@ def _fork(replication: Callable[[], Metrics], private: Sequence[int]) -> tuple[i
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
         die_with(parent)
-        answer = _answer(replication)
+        answer = _answer(replication if confine is None else lambda: _confined(replication, confine, writer))
         with os.fdopen(writer, "wb") as stream:
             stream.write(len(answer).to_bytes(8, "big") + answer)
         status = 0
@@ -146,6 +154,20 @@ def die_with(parent: int) -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def _confined(
+    replication: Callable[[], Metrics], confine: Callable[[Collection[int]], None], keep: int
+) -> Metrics:
+    """Run a replication after `confine`, or not at all."""
+    confine([keep])
+    try:
+        return replication()
+    except ReplicationError as error:
+        if isinstance(error.__cause__, PermissionError):
+            hint = "The sandbox refuses what a replication does not need; glia_sandbox = off runs without it."
+            raise ReplicationError(f"{error}\n{hint}") from error
+        raise
 
 
 def _answer(replication: Callable[[], Metrics]) -> bytes:
