@@ -28,6 +28,7 @@ from pytest_glia.decisions import World
 from pytest_glia.domains import audits, manager
 from pytest_glia.hookspecs import Audit
 from pytest_glia.replication import Metrics, die_with
+from pytest_glia.sandbox import confining
 
 ENVIRONMENT = "PYTEST_GLIA_CHILD"
 
@@ -147,6 +148,9 @@ class Evaluations:
             audits=self._audits,
             world=job["world"] and World(bytes.fromhex(job["world"])),
             private=(self._channel.fileno(),),
+            confine=confining(config.rootpath, seconds=job["timeout"], workers=job["workers"])
+            if job["confined"]
+            else None,
             denied=None if job["judging"] else frozenset(),
         )
         reports = _Reports()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -85,6 +85,8 @@ class Context:
         audits: Of the domains at hand: how candidates' decisions are recorded.
         world: Another world than the seeds' to run in, in an audit.
         private: File descriptors that no candidate may inherit.
+        confine: Called in a candidate's process before it is loaded, with the descriptors to leave open; None
+            where candidates are not confined.
         denied: None in a run that judges. Otherwise comparisons are recorded but assumed to hold, so that
             one run shows all that a spec asks; those with the ordinals in ``denied`` are assumed not to,
             for the spec asserts their opposite.
@@ -102,6 +104,7 @@ class Context:
     audits: tuple[Audit, ...] = ()
     world: World | None = None
     private: tuple[int, ...] = ()
+    confine: Callable[[Collection[int]], None] | None = None
     denied: frozenset[int] | None = None
 
 

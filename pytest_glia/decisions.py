@@ -81,7 +81,7 @@ class Recorded:
 
         By default that is the metrics of their replay.
         """
-        return Replication(self._record, then=partial(self._after, then or self.replay))
+        return Replication(self._record, confined=True, then=partial(self._after, then or self.replay))
 
     def replay(self, bundle: bytes) -> Replication | Failure:
         """The replication with these decisions."""
@@ -121,7 +121,7 @@ class Recorded:
                     f"what comes after decision {call + 1} was changed"
                 )
 
-            return Replication(partial(self._record, (logs, call, key)), then=compare)
+            return Replication(partial(self._record, (logs, call, key)), confined=True, then=compare)
 
         return change(0)
 

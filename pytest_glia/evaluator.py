@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import re
 import shutil
 import signal
 import socket
@@ -35,12 +34,12 @@ from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
+from pytest_glia.sandbox import is_secret
 from pytest_glia.settings import Settings
 
 _START_TIMEOUT = 300.0
 # A spec's own set-up may be silent for this long, besides what a replication may take, in seconds.
 _SILENCE = 300.0
-_SECRET = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)($|_)", re.IGNORECASE)
 
 
 class EvaluatorFailed(Exception):
@@ -212,7 +211,7 @@ class Evaluator:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        environment = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+        environment = {name: value for name, value in os.environ.items() if not is_secret(name, value)}
         environment[ENVIRONMENT] = os.pathsep.join(
             [
                 str(theirs.fileno()),
@@ -292,6 +291,7 @@ class Evaluator:
             "confidence": job.confidence or self._settings.confidence,
             "timeout": self.timeout,
             "workers": self._settings.workers,
+            "confined": self._settings.confined(),
         }
 
     def _patience(self) -> float:

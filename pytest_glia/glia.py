@@ -235,6 +235,7 @@ class Glia:
             workers=self._context.workers,
             timeout=self._context.timeout,
             private=self._context.private,
+            confine=self._context.confine,
         )
         for index, outcome in outcomes:
             arm, seed = missing[index]
@@ -277,7 +278,7 @@ class Glia:
         """What runs for one arm and seed: of candidate code nothing but its decisions is taken."""
         recorded = self._recorded(replicate, arm, seed, world)
         if arm.trusted or not recordable:
-            return Replication(lambda: recorded.run(recorded.objects()))
+            return Replication(lambda: recorded.run(recorded.objects()), confined=not arm.trusted)
         if world is None or not arm.is_candidate or seed not in self._context.seeds[:PROBED]:
             return recorded.replication()
         return recorded.replication(lambda bundle: recorded.probe(bundle, world, seed))

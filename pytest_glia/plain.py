@@ -11,6 +11,7 @@ from pytest_glia import seeds
 from pytest_glia.candidate import read
 from pytest_glia.context import BaseSource, Context, MemoryStore
 from pytest_glia.domains import audits, manager
+from pytest_glia.sandbox import confining
 from pytest_glia.settings import Settings
 
 # A failing spec shows the user's lines, not these.
@@ -32,6 +33,9 @@ def plain_context(config: pytest.Config) -> Context:
         samples=MemoryStore(),
         harness="this session",
         audits=audits(manager(config)[0].hook),
+        confine=confining(root, seconds=settings.timeout, workers=settings.workers)
+        if settings.confined()
+        else None,
     )
 
 

@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("glia_workers", "Replications at once; 0 is one a core.", type="int", default=0)
     parser.addini("glia_designer", "Who designs under --glia-optimize.", type="string", default="offline")
     parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 100 s")
+    parser.addini("glia_sandbox", "Confine candidates: auto, required or off.", type="string", default="auto")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -153,9 +154,11 @@ class _Verdicts:
     @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.reports:
+            from pytest_glia.settings import Settings
             from pytest_glia.summary import write_summary
 
             write_summary(terminalreporter, self.reports)
+            terminalreporter.write_line(Settings.from_config(self.config).sandbox_line())
 
     def pytest_sessionfinish(self) -> None:
         path = self.config.getoption("glia_json")

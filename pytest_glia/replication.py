@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 Metrics = dict[str, float]
@@ -50,12 +50,14 @@ class Replication:
 
     Attributes:
         run: Its work: metrics, or raw bytes, come back.
+        confined: Whether it runs candidate code, and so in the sandbox.
         quiet: Whether what it prints is thrown away.
         then: Makes of its answer (not of a failure) what counts instead: an outcome, or a replication to
             run next.
     """
 
     run: Callable[[], Metrics | bytes]
+    confined: bool = False
     quiet: bool = False
     then: Callable[[Metrics | bytes], Replication | Metrics | Failure] | None = None
 
@@ -81,12 +83,14 @@ def run_all(
     workers: int,
     timeout: float,
     private: Sequence[int] = (),
+    confine: Callable[[Collection[int]], None] | None = None,
 ) -> Iterator[tuple[int, Outcome]]:
     """Run each replication in a fork; yields its index and outcome as soon as it is known.
 
     At most `workers` run at once. One that has not answered after `timeout` seconds is killed with
-    everything it started. The forks do not inherit the file descriptors `private`. Leaving the iterator
-    early kills what is still running.
+    everything it started. The forks do not inherit the file descriptors `private`. Those that are to be
+    confined call `confine` first, with the descriptors that it must leave open. Leaving the iterator early
+    kills what is still running.
     """
     waiting = list(enumerate(replications))[::-1]
     running: dict[int, _Running] = {}
@@ -95,7 +99,8 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < workers:
                 index, replication = waiting.pop()
-                descriptor, pid = _fork(replication, [*private, *running])
+                within = confine if replication.confined else None
+                descriptor, pid = _fork(replication, [*private, *running], within)
                 running[descriptor] = _Running(index, replication, pid, time.monotonic() + timeout)
                 selector.register(descriptor, selectors.EVENT_READ)
             next_deadline = min(run.deadline for run in running.values())
@@ -138,7 +143,11 @@ def run_all(
         selector.close()
 
 
-def _fork(replication: Replication, private: Sequence[int]) -> tuple[int, int]:
+def _fork(
+    replication: Replication,
+    private: Sequence[int],
+    confine: Callable[[Collection[int]], None] | None,
+) -> tuple[int, int]:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -166,7 +175,8 @@ def _fork(replication: Replication, private: Sequence[int]) -> tuple[int, int]:
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
             os.dup2(sys.stdout.fileno(), 1)
             os.dup2(sys.stdout.fileno(), 2)
-        answer = _answer(replication.run)
+        run = replication.run
+        answer = _answer(run if confine is None else lambda: _confined(run, confine, writer))
         with os.fdopen(writer, "wb") as stream:
             stream.write(len(answer).to_bytes(8, "big") + answer)
         status = 0
@@ -185,6 +195,20 @@ def die_with(parent: int) -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def _confined(
+    run: Callable[[], Metrics | bytes], confine: Callable[[Collection[int]], None], keep: int
+) -> Metrics | bytes:
+    """Run a replication after `confine`, or not at all."""
+    confine([keep])
+    try:
+        return run()
+    except ReplicationError as error:
+        if isinstance(error.__cause__, PermissionError):
+            hint = "The sandbox refuses what a replication does not need; glia_sandbox = off runs without it."
+            raise ReplicationError(f"{error}\n{hint}") from error
+        raise
 
 
 def _answer(run: Callable[[], Metrics | bytes]) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_glia.budget import Budget
+from pytest_glia.sandbox import describe, unavailable
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Settings:
         testbed: What the fixture ``testbed`` gives (``--glia-testbed``).
         designer: Who designs under ``--glia-optimize`` (``--glia-designer`` or ``glia_designer``).
         budget: What a search may spend (``--glia-budget`` or ``glia_budget``).
+        sandbox: Whether candidates are confined: ``auto`` where that is possible, ``required`` or ``off``
+            (``glia_sandbox``).
     """
 
     replications: int
@@ -33,6 +36,7 @@ class Settings:
     testbed: str
     designer: str
     budget: Budget
+    sandbox: str
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
@@ -58,6 +62,13 @@ class Settings:
         workers = config.getini("glia_workers")
         if workers < 0:
             raise pytest.UsageError(f"glia_workers is {workers!r}: give 0 (one a core) or a positive number")
+        sandbox = config.getini("glia_sandbox")
+        if sandbox not in ("auto", "required", "off"):
+            raise pytest.UsageError(f"glia_sandbox is {sandbox!r}: give auto, required or off")
+        if sandbox == "required" and (reason := unavailable()):
+            raise pytest.UsageError(
+                f"glia_sandbox is {sandbox!r}, but candidates cannot be confined: {reason}"
+            )
         return cls(
             replications=replications,
             confidence=confidence,
@@ -67,7 +78,18 @@ class Settings:
             testbed=config.getoption("glia_testbed"),
             designer=config.getoption("glia_designer") or config.getini("glia_designer"),
             budget=Budget.parse(config.getoption("glia_budget") or config.getini("glia_budget")),
+            sandbox=sandbox,
         )
+
+    def confined(self) -> bool:
+        """Whether candidates are confined here."""
+        return self.sandbox != "off" and unavailable() is None
+
+    def sandbox_line(self) -> str:
+        """What a run says of its sandbox."""
+        if self.sandbox == "off":
+            return "sandbox: off (glia_sandbox)"
+        return f"sandbox: none, as {reason}" if (reason := unavailable()) else f"sandbox: {describe()}"
 
 
 def _usable_cores() -> int:

@@ -16,6 +16,7 @@ DEFAULTS: dict[str, Any] = {
     "glia_workers": 3,
     "glia_designer": "offline",
     "glia_budget": "200 sims, 100 s",
+    "glia_sandbox": "auto",
     "--glia-testbed": "sim",
     "--glia-designer": None,
     "--glia-budget": None,
@@ -55,9 +56,10 @@ def settings(**changes: Any) -> Settings:
         ("glia_timeout", float("inf")),
         ("glia_timeout", float("nan")),
         ("glia_workers", -1),
+        ("glia_sandbox", "yes"),
     ],
 )
-def test_bad_setting_names_itself_and_its_value(name: str, value: float) -> None:
+def test_bad_setting_names_itself_and_its_value(name: str, value: object) -> None:
     """The message begins with the setting and what it is."""
     with pytest.raises(pytest.UsageError, match=f"^{name} is {value!r}: "):
         settings(**{name: value})
