@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import pytest
 from numpy import random as numpy_random
 
-from pytest_glia.candidate import Candidate, load, make
+from pytest_glia.candidate import Candidate, fault, load, make
 from pytest_glia.context import Context
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
@@ -147,6 +147,10 @@ class Glia:
 
     def _candidate_arm(self) -> _Arm:
         sources = {each.path: self._context.source(each.path) for each in self._candidates}
+        allowed = self._item.config.getini("glia_allow_imports")
+        for each in self._candidates:
+            if told := fault(each, sources[each.path], allowed):
+                self._fail(textwrap.fill(told, 78, break_long_words=False, break_on_hyphens=False))
         return self._source_arm("the candidate", sources, is_candidate=True)
 
     def _source_arm(self, name: str, sources: Mapping[str, bytes], *, is_candidate: bool) -> _Arm:

@@ -22,6 +22,7 @@ class Settings:
         testbed: What the fixture ``testbed`` gives (``--glia-testbed``).
         designer: Who designs under ``--glia-optimize`` (``--glia-designer`` or ``glia_designer``).
         budget: What a search may spend (``--glia-budget`` or ``glia_budget``).
+        allow_imports: Modules that candidates may import besides those on the list (``glia_allow_imports``).
     """
 
     replications: int
@@ -31,6 +32,7 @@ class Settings:
     testbed: str
     designer: str
     budget: Budget
+    allow_imports: tuple[str, ...]
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
@@ -51,6 +53,12 @@ class Settings:
         workers = config.getini("glia_workers")
         if workers < 0:
             raise pytest.UsageError(f"glia_workers is {workers!r}: give 0 (one a core) or a positive number")
+        allowed = config.getini("glia_allow_imports")
+        for name in allowed:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise pytest.UsageError(
+                    f"glia_allow_imports has {name!r}: give names of modules, such as scipy or scipy.special"
+                )
         return cls(
             replications=replications,
             confidence=confidence,
@@ -59,6 +67,7 @@ class Settings:
             testbed=config.getoption("glia_testbed"),
             designer=config.getoption("glia_designer") or config.getini("glia_designer"),
             budget=Budget.parse(config.getoption("glia_budget") or config.getini("glia_budget")),
+            allow_imports=tuple(allowed),
         )
 
 
