@@ -121,22 +121,17 @@ def fault(candidate: Candidate, source: bytes, allowed: Sequence[str] = ()) -> s
     if isinstance(tree, str):
         return tree
     names: set[str] = set()
-    inside = {
-        id(each)
-        for scope in ast.walk(tree)
-        if isinstance(scope, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for each in ast.walk(scope)
-        if each is not scope
-    }
-    for node in ast.walk(tree):
-        if id(node) in inside:
-            continue
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.alias):
             names.add(node.asname or node.name)
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            waiting.extend(ast.iter_child_nodes(node))
     if candidate.entry not in names and "*" not in names:
         return _no_entry(candidate, names)
     return violation(tree, candidate.path, Modules.of(candidate.exposes, allowed))

@@ -208,7 +208,9 @@ class Tree:
                 return self._is_class(value)
             case ast.Name(id=name) if name not in self.origins:
                 return isinstance(getattr(builtins, name, None), type) and name not in self._rebound
-        return self.origin(node) is not None
+        parts = self.origin(node)
+        # What is no class may give back what it is subscripted with, as numpy.s_ does.
+        return parts is not None and (parts[0] in ("collections", "typing") or parts[-1][:1].isupper())
 
     @cached_property
     def _rebound(self) -> frozenset[str]:

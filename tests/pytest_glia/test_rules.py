@@ -83,6 +83,11 @@ HOSTILE = {
     "class to an own subscript": (2, "hands on", "from random import Random\nx = grab[Random]"),
     "class to an own operator": (2, "hands on", "from random import Random\nx = grab | Random"),
     "class to an own comparison": (2, "hands on", "from random import Random\nx = grab == Random"),
+    "class out of an index": (
+        3,
+        "hands on random.Random",
+        "from random import Random\nimport numpy as np\nx = np.s_[Random]",
+    ),
     "class out of a tuple": (2, "hands on", "from random import Random\nx = (Random, 1)[0]"),
     "class by an own isinstance": (1, "binds isinstance, which is", "def isinstance(x, y): return y"),
     "class by another isinstance": (
