@@ -363,9 +363,11 @@ def test_designs_of_the_offline_designer_have_no_fault() -> None:
 
 
 def test_check_takes_no_time() -> None:
-    """The largest text that is allowed is judged in seconds, an ordinary one in no time."""
+    """The largest texts that are allowed, ordinary or deeply nested, are judged within seconds."""
     line = "def f{}(queue, replicas):\n    return min(replicas, key=lambda r: (r.waiting, len(queue)))\n"
-    text = "".join(line.format(n) for n in range(1050))
-    began = time.process_time()
-    assert told(text + "def entry(): ...\n") is None
-    assert time.process_time() - began < 5
+    ordinary = "".join(line.format(n) for n in range(1050))
+    nested = ("x = " + "lambda: " * 150 + "1\n") * 80
+    for text in (ordinary, nested):
+        began = time.process_time()
+        assert told(text + "def entry(): ...\n") is None
+        assert time.process_time() - began < 5
