@@ -9,7 +9,7 @@ import linecache
 import re
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import ReplicationError
+from pytest_glia.rules import Modules, parsed, violation
 from pytest_glia.seeds import policy_rng
 
 # A failing spec shows the user's lines, not these.
@@ -110,34 +111,30 @@ def read(root: Path, path: str) -> bytes:
         ) from None
 
 
-def fault(candidate: Candidate, source: bytes) -> str | None:
-    """What is wrong with a candidate's text, as can be told without running it; None if nothing is."""
-    try:
-        tree = ast.parse(source, candidate.path)
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        where = f"{candidate.path}:{line}" if line else candidate.path
-        return f"{where} is not valid Python: {getattr(error, 'msg', error)}"
+def fault(candidate: Candidate, source: bytes, allowed: Sequence[str] = ()) -> str | None:
+    """What is wrong with a candidate's text, as can be told without running it; None if nothing is.
+
+    It must parse, define its entry, and keep the static rules (`pytest_glia.rules`); `allowed` are the names
+    of modules that it may import besides.
+    """
+    tree = parsed(candidate.path, source)
+    if isinstance(tree, str):
+        return tree
     names: set[str] = set()
-    inside = {
-        id(each)
-        for scope in ast.walk(tree)
-        if isinstance(scope, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for each in ast.walk(scope)
-        if each is not scope
-    }
-    for node in ast.walk(tree):
-        if id(node) in inside:
-            continue
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.alias):
             names.add(node.asname or node.name)
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            waiting.extend(ast.iter_child_nodes(node))
     if candidate.entry not in names and "*" not in names:
         return _no_entry(candidate, names)
-    return None
+    return violation(tree, candidate.path, Modules.of(candidate.exposes, allowed))
 
 
 def load(candidate: Candidate, source: bytes, root: Path) -> Any:

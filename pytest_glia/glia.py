@@ -20,12 +20,13 @@ from typing import Any, NoReturn
 import pytest
 from numpy import random as numpy_random
 
-from pytest_glia.candidate import Candidate, load, make
+from pytest_glia.candidate import Candidate, fault, load, make
 from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics, Replication, ReplicationError, run_all
+from pytest_glia.seeds import global_seed
 from pytest_glia.statistics import mean_interval
 
 # A failing spec shows the user's lines, not these.
@@ -158,6 +159,10 @@ class Glia:
 
     def _candidate_arm(self) -> _Arm:
         sources = {each.path: self._context.source(each.path) for each in self._candidates}
+        allowed = self._item.config.getini("glia_allow_imports")
+        for each in self._candidates:
+            if told := fault(each, sources[each.path], allowed):
+                self._fail(textwrap.fill(told, 78, break_long_words=False, break_on_hyphens=False))
         return self._source_arm("the candidate", sources, is_candidate=True)
 
     def _source_arm(self, name: str, sources: Mapping[str, bytes], *, is_candidate: bool) -> _Arm:
@@ -287,17 +292,14 @@ class Glia:
         audits = self._context.audits
 
         def run(objects: Objects) -> Metrics:
-            # Forks start from one state of the global generators: else they would all draw the same.
-            random.seed(seed)
-            numpy_random.seed(seed)
+            _seed_global_generators(seed)
             with _told(arm.files), in_world(audits, world, seed):
                 if set(objects) == {None}:
                     return _metrics(replicate(objects[None], seed))
                 return _metrics(replicate(seed=seed, **{str(role): each for role, each in objects.items()}))
 
         def objects() -> Objects:
-            random.seed(seed)
-            numpy_random.seed(seed)
+            _seed_global_generators(seed)
             with _told(arm.files):
                 return arm.objects(seed)
 
@@ -314,6 +316,12 @@ class Glia:
 
     def _call_key(self) -> bytes:
         return f"{self._item.nodeid} call {self._measured.calls}".encode()
+
+
+def _seed_global_generators(seed: int) -> None:
+    """Forks start from one state of the global generators: else they would all draw the same."""
+    random.seed(global_seed(seed))
+    numpy_random.seed(global_seed(seed))
 
 
 @contextmanager

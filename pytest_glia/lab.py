@@ -164,7 +164,7 @@ class Lab:
     def _try(
         self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation, looks: Sequence[int]
     ) -> Trial:
-        errors = [fault(each, sources[each.path]) for each in self.candidates]
+        errors = [fault(each, sources[each.path], self._settings.allow_imports) for each in self.candidates]
         broken = next((error for error in errors if error), None)
         evaluation = Evaluation(sources, self._seeds[: looks[0]], {}, {"": broken} if broken else {})
         for n in looks if broken is None else ():

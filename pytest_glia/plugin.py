@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("glia_designer", "Who designs under --glia-optimize.", type="string", default="offline")
     parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 100 s")
     parser.addini("glia_sandbox", "Confine candidates: auto, required or off.", type="string", default="auto")
+    parser.addini("glia_allow_imports", "More modules that candidates may import.", type="args", default=[])
 
 
 def pytest_configure(config: pytest.Config) -> None:

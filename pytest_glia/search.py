@@ -94,6 +94,9 @@ class Search:
         what = ", ".join(f"{each.path} ({each.entry})" for each in self.candidates)
         self.write("")
         self._title(f"glia: {what}")
+        for each in self.candidates:
+            if error := fault(each, self.sources[each.path], self.settings.allow_imports):
+                raise Misuse(f"{error}; correct and commit it, so that there is something to start from")
         self.write(f"The specs at {self.base[:9]}, on guard seeds:")
         try:
             before = self.evaluator.first_look(self.sources, seeds.known("guard", self.settings.replications))
@@ -179,9 +182,6 @@ class Search:
 
     def _refuse_to_start(self, before: Sequence[pytest.TestReport]) -> None:
         """A search needs specs that can be evaluated, and a budget that can confirm a winner."""
-        for error in (fault(each, self.sources[each.path]) for each in self.candidates):
-            if error:
-                raise Misuse(f"{error}; correct and commit it, so that there is something to start from")
         for report in before:
             broken = getattr(report, "glia_broken", None)
             if report.failed and report.when == "setup":

@@ -33,8 +33,20 @@ def sealed(secret: bytes, content: str, n: int) -> tuple[int, ...]:
 
 
 def policy_rng(seed: int) -> np.random.Generator:
-    """The random stream of the policy itself, apart from the streams of the workload."""
-    return np.random.default_rng([seed, int.from_bytes(b"policy", "big")])
+    """The random stream of the policy itself, apart from the streams of the workload.
+
+    Nothing in the generator tells the replication's seed, from which the workload could be drawn again.
+    """
+    return np.random.default_rng(_hidden("policy", seed))
+
+
+def global_seed(seed: int) -> int:
+    """What the global generators of a replication start from; it does not tell the seed either."""
+    return _hidden("global", seed)
+
+
+def _hidden(purpose: str, seed: int) -> int:
+    return _seed(hashlib.sha256(f"glia {purpose} {seed}".encode()).digest())
 
 
 def _seed(digest: bytes) -> int:

@@ -26,6 +26,7 @@ class Settings:
         budget: What a search may spend (``--glia-budget`` or ``glia_budget``).
         sandbox: Whether candidates are confined: ``auto`` where that is possible, ``required`` or ``off``
             (``glia_sandbox``).
+        allow_imports: Modules that candidates may import besides those on the list (``glia_allow_imports``).
     """
 
     replications: int
@@ -37,6 +38,7 @@ class Settings:
     designer: str
     budget: Budget
     sandbox: str
+    allow_imports: tuple[str, ...]
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
@@ -69,6 +71,12 @@ class Settings:
             raise pytest.UsageError(
                 f"glia_sandbox is {sandbox!r}, but candidates cannot be confined: {reason}"
             )
+        allowed = config.getini("glia_allow_imports")
+        for name in allowed:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise pytest.UsageError(
+                    f"glia_allow_imports has {name!r}: give names of modules, such as scipy or scipy.special"
+                )
         return cls(
             replications=replications,
             confidence=confidence,
@@ -79,6 +87,7 @@ class Settings:
             designer=config.getoption("glia_designer") or config.getini("glia_designer"),
             budget=Budget.parse(config.getoption("glia_budget") or config.getini("glia_budget")),
             sandbox=sandbox,
+            allow_imports=tuple(allowed),
         )
 
     def confined(self) -> bool:

@@ -67,3 +67,12 @@ def test_designing(project: Path) -> None:
         subprocess.run(["git", *arguments], cwd=project, check=True)
     [(command, shown)] = CONSOLE.findall(text)
     check(shown, run(project, command))
+
+
+def test_trust(project: Path) -> None:
+    """docs/trust.md: a candidate that reads its caller's frame fails its spec with the sentence shown."""
+    text = (ROOT / "docs/trust.md").read_text("utf-8")
+    [(name, content)] = FILE.findall(text)
+    (project / name).write_text(content, "utf-8")
+    [(command, shown)] = CONSOLE.findall(text)
+    check(shown, run(project, command))

@@ -243,7 +243,11 @@ MISTAKES = {
         "imports.py:2 does not import: ModuleNotFoundError: No module named 'no_such_x'",
         "x = 1\nimport no_such_x\n" + TEN,
     ),
-    "syntax": Mistake("syntax.py:1 does not import: SyntaxError", "def answer(:\n"),
+    "syntax": Mistake("syntax.py:1 is not valid Python: ", "def answer(:\n"),
+    "rule": Mistake(
+        "rule.py:1 imports gc, which a candidate may not: list gc in glia_allow_imports",
+        "import gc\n" + TEN,
+    ),
     "hangs": Mistake(
         "the replication did not finish within 2 s and was killed: it may never return; raise glia_timeout",
         "def answer():\n    while True: pass\n",
@@ -287,7 +291,9 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[st
     candidates = {f"{name}.py": each.candidate for name, each in MISTAKES.items() if each.candidate}
     project = Project(tmp_path_factory.mktemp("mistakes"))
     project.write({"pytest.ini": INI, "test_mistakes.py": head + tests, **candidates})
-    ran = project.pytest("--junitxml=junit.xml", "-o", "glia_timeout=2")
+    ran = project.pytest(
+        "--junitxml=junit.xml", "-o", "glia_timeout=2", "-o", "glia_allow_imports=os no_such_x"
+    )
     assert ran.code == 1
     assert "INTERNALERROR" not in ran.out
     failures = {}

@@ -103,7 +103,7 @@ def test_future_imports_of_the_plugin_do_not_reach_a_candidate(make_project: Mak
     candidate += "def answer():\n    return dataclasses.fields(Size)[0].type(2.0)\n"
     project = make_project(
         {
-            "pytest.ini": "[pytest]\n",
+            "pytest.ini": "[pytest]\nglia_allow_imports = dataclasses\n",
             "candidate.py": candidate,
             "test_it.py": SPEC.partition("def test_two")[0]
             + "def test_it(glia):\n    assert glia.measure(scaled).point == 2\n",

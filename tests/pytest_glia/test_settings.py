@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "glia_designer": "offline",
     "glia_budget": "200 sims, 100 s",
     "glia_sandbox": "auto",
+    "glia_allow_imports": [],
     "--glia-testbed": "sim",
     "--glia-designer": None,
     "--glia-budget": None,
@@ -63,6 +64,14 @@ def test_bad_setting_names_itself_and_its_value(name: str, value: object) -> Non
     """The message begins with the setting and what it is."""
     with pytest.raises(pytest.UsageError, match=f"^{name} is {value!r}: "):
         settings(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["scipy-stats", "numpy.", "a b", "../x", ""])
+def test_module_to_allow_is_a_name(name: str) -> None:
+    """What no import statement could name is misuse; what one could is kept in order."""
+    with pytest.raises(pytest.UsageError, match=r"^glia_allow_imports has .*: give names of modules"):
+        settings(glia_allow_imports=["scipy", name])
+    assert settings(glia_allow_imports=["scipy", "a.b"]).allow_imports == ("scipy", "a.b")
 
 
 def test_command_line_wins_over_ini() -> None:

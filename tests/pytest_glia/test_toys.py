@@ -368,7 +368,7 @@ import os
 import pytest
 import wares.base
 
-pytestmark = pytest.mark.glia(candidate="src/wares/policy.py", entry="cost")
+pytestmark = pytest.mark.glia(candidate="src/wares/policy.py", entry="cost", exposes=["src/wares/base.py"])
 
 
 def run(cost, seed):

@@ -1,0 +1,263 @@
+"""Walks a candidate's syntax tree and finds the first thing in it that a candidate may not do.
+
+The rules follow names, not values, so they rest on three that make names reliable: what is imported is bound
+to one name and never bound again; a module, or a class that could be changed, is used where it stands and
+never handed on; whatever reads attributes by name is called at once, with names that are constants.
+"""
+
+from __future__ import annotations
+
+import ast
+import string
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from pytest_glia.rules.declarations import constant_names, declared
+from pytest_glia.rules.modules import Modules, dotted_path
+from pytest_glia.rules.names import (
+    DECLARATIONS,
+    METHODS,
+    READABLE,
+    is_special,
+    refused_attribute,
+    refused_builtin,
+)
+from pytest_glia.rules.tree import Parts, Tree
+
+# Called, they make classes with computed attributes.
+_BASE_ONLY = frozenset(
+    {f"enum.{name}" for name in ("Enum", "Flag", "IntEnum", "IntFlag", "StrEnum")}
+    | {"typing.NamedTuple", "typing.TypedDict"}
+)
+_ANNOTATION_ONLY = frozenset({"numpy.ndarray", "numpy.typing.NDArray"})
+# Where each has the names of attributes among its arguments.
+_BY_NAME: Mapping[str, slice] = {
+    "getattr": slice(1, 2),
+    "hasattr": slice(1, 2),
+    "setattr": slice(1, 2),
+    "delattr": slice(1, 2),
+    "operator.attrgetter": slice(None),
+    "operator.methodcaller": slice(0, 1),
+    "collections.namedtuple": slice(0, 2),
+}
+
+# The rules tell by these names what is done with a class.
+_FIXED = frozenset({"isinstance", "issubclass", "super"})
+_READ = READABLE | {"__debug__"}
+_FORMATS = frozenset({"format", "format_map"})
+
+
+def violation(tree: ast.Module, path: str, modules: Modules) -> str | None:
+    """The first violation in the text's order, as a sentence with file and line; None if there is none."""
+    text = _Text(Tree.of(tree, tuple(dotted_path(path).split(".")[:-1])), modules)
+    found = [(_place(node), told) for node in text.tree.parents for told in text.of(node)]
+    if not found:
+        return None
+    (line, *_), told = min(found, key=lambda each: each[0])
+    return f"{path}:{line} {told}"
+
+
+def _place(node: ast.AST) -> tuple[int, int, int]:
+    """Where a node begins, and where it ends: of ``a.b.c`` the part ``a.b`` comes first."""
+    line = getattr(node, "lineno", 1)
+    return line, getattr(node, "end_lineno", line), getattr(node, "end_col_offset", 0)
+
+
+@dataclass(frozen=True)
+class _Text:
+    tree: Tree
+    modules: Modules
+
+    @cached_property
+    def own(self) -> frozenset[str]:
+        return frozenset(name for node in self.tree.parents for name in declared(node))
+
+    def of(self, node: ast.AST) -> Iterator[str]:
+        """What is wrong with one node."""
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                yield from self._import(node)
+            case ast.Name() | ast.Attribute():
+                yield from self._name(node)
+            case ast.ClassDef():
+                yield from self._class(node)
+            case ast.AnnAssign(target=ast.Name(id=name)) if name not in DECLARATIONS:
+                # As a field of a dataclass, it is what a match statement reads by position.
+                if isinstance(self.tree.scope(node), ast.ClassDef):
+                    yield from self._attribute(name)
+            case ast.MatchClass():
+                for name in node.kwd_attrs:
+                    yield from self._attribute(name)
+        if not isinstance(node, ast.Attribute):
+            yield from self._identifiers(node)
+        for name in self.tree.bound(node):
+            if name in self.tree.origins:
+                yield f"binds {name} again, which it imports: give one of the two another name"
+            if name in _FIXED:
+                yield f"binds {name}, which is Python's own: give it another name"
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+        level = 0 if isinstance(node, ast.Import) else node.level
+        for alias in node.names:
+            parts = self.tree.imported(node, alias)
+            name, stands_for = self.tree.binding(node, alias)
+            if alias.name == "*":
+                yield f"imports * from {'.'.join(parts[:-1])}: name what it takes"
+            elif level and not self.modules.exposes(parts):
+                yield (
+                    f"imports {'.'.join(parts)}, which a candidate may not: add the file that defines it to "
+                    "exposes=[...] of the glia marker"
+                )
+            elif told := self.modules.refusal(parts):
+                yield f"imports {'.'.join(parts)}, which a candidate may not: {told}"
+            elif name in _FIXED:
+                yield f"binds {name}, which is Python's own: give it another name"
+            elif self.tree.origins[name] != stands_for:
+                yield f"imports two things as {name}: give each its own name"
+
+    def _name(self, node: ast.Name | ast.Attribute) -> Iterator[str]:
+        parts = self.tree.origin(node)
+        if parts is None:
+            if isinstance(node, ast.Attribute):
+                yield from self._plain_attribute(node)
+            elif isinstance(node.ctx, ast.Load):
+                yield from self._builtin(node)
+        elif not self.tree.is_within(node, ast.Attribute, "value"):
+            yield from self._taken(node, parts)
+        elif isinstance(node, ast.Attribute) and not any(map(self.modules.is_module, (parts, parts[:-1]))):
+            # Of something imported: where modules end, the rules of all attributes begin.
+            yield from self._plain_attribute(node)
+
+    def _taken(self, node: ast.Name | ast.Attribute, parts: Parts) -> Iterator[str]:
+        """What is wrong with the use of something imported."""
+        shown = ".".join(parts)
+        if self.modules.frees(parts) and not self.modules.is_module(parts):
+            return
+        if not isinstance(node.ctx, ast.Load):
+            yield f"changes {shown}: what is imported stays as it is; keep state in an object of its own"
+        elif self.modules.is_module(parts):
+            yield f"uses the module {shown} as a value: write {ast.unparse(node)}.name where it is needed"
+        elif told := self.modules.refusal(parts):
+            yield f"takes {shown}, which a candidate may not: {told}"
+        elif shown in _BY_NAME:
+            yield from self._by_name(node, shown)
+        elif shown in _BASE_ONLY:
+            if not self.tree.is_within(node, ast.ClassDef, "bases"):
+                yield f"uses {shown} other than as the base of a class: write a class statement"
+        elif shown in _ANNOTATION_ONLY and not self.tree.is_asked_for(node):
+            yield (
+                f"uses {shown} as a value, which could be read as any memory: make arrays with numpy.zeros "
+                "or numpy.array; in annotations it may stand under from __future__ import annotations"
+            )
+        elif shown == "dataclasses.dataclass":
+            if not self.tree.decorates(node):
+                yield "uses dataclass other than as a decorator: write @dataclass above a class statement"
+        elif self.modules.is_changeable(parts) and not self.tree.stays_a_type(node):
+            yield (
+                f"hands on {shown}, which could then be changed for all: call it, inherit from it or ask "
+                "isinstance where it stands (or use a lambda)"
+            )
+        elif isinstance(node, ast.Attribute) and not self.modules.is_module(parts[:-1]):
+            yield from self._plain_attribute(node)
+
+    def _builtin(self, node: ast.Name) -> Iterator[str]:
+        match node.id:
+            case "getattr" | "hasattr" | "setattr" | "delattr":
+                yield from self._by_name(node, node.id)
+            case "type":
+                if not self.tree.compares_type(node):
+                    yield "uses type other than as type(x) is ... or type(x).__name__: use isinstance"
+            case "super":
+                if not self.tree.is_plain_super(node):
+                    yield "uses super other than as super().method(...): write it so"
+            case name if refused_builtin(name):
+                yield (
+                    f"uses {name}, which a candidate may not: compute from the arguments alone; rename it if "
+                    "it is a variable"
+                )
+
+    def _by_name(self, node: ast.Name | ast.Attribute, shown: str) -> Iterator[str]:
+        """What reads, sets or makes attributes by name is called at once, with constant names."""
+        call = self.tree.called(node)
+        names = constant_names(call.args[_BY_NAME[shown]]) if call else None
+        if (
+            call is None
+            or not names
+            or any(isinstance(each, ast.Starred) for each in call.args)
+            or not {each.arg for each in call.keywords} <= {"defaults", "rename"}
+        ):
+            yield f"uses {shown} other than in a call with constant names: write the attribute, x.name"
+            return
+        for name in names:
+            yield from self._attribute(name)
+
+    def _plain_attribute(self, node: ast.Attribute) -> Iterator[str]:
+        plain = node.attr in READABLE or (self.tree.is_super(node.value) and node.attr in METHODS)
+        if not plain and not (self.tree.called(node) and _formats_values_only(node)):
+            yield from self._attribute(node.attr)
+
+    def _attribute(self, name: str) -> Iterator[str]:
+        if name in _FORMATS:
+            yield f"names the attribute {name}, which reads attributes by name: use an f-string"
+        elif told := refused_attribute(name, self.own):
+            yield f"names the attribute {name}: {told}"
+
+    def _class(self, node: ast.ClassDef) -> Iterator[str]:
+        for keyword in node.keywords:
+            yield f"makes a class with {keyword.arg or '**'}=: leave it out"
+        origins = [self.tree.origin(base) for base in node.bases]
+        if any(parts and parts[0] == "enum" for parts in origins) and not _has_member(node):
+            yield "makes an enum without a member, which could be called to make more: give it one"
+        if any(self.tree.origin(each) == ("dataclasses", "dataclass") for each in _decorators(node)):
+            heads = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
+            if not all(self.tree.origin(head) for head in heads):
+                yield (
+                    "makes a dataclass that inherits from a class of its own, whose fields could be code: "
+                    "write all fields in one class"
+                )
+
+    def _identifiers(self, node: ast.AST) -> Iterator[str]:
+        """Special names: methods that the language calls, and a few declarations that are constants."""
+        for name in filter(is_special, self.tree.identifiers(node)):
+            if name in DECLARATIONS and isinstance(node, ast.Name):
+                names = self.tree.assigned_constants(node)
+                if names is None:
+                    yield f"sets {name} to what is no constant: write the strings out"
+                for each in names or () if name != "__all__" else ():
+                    yield from self._attribute(each)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and name in _READ:
+                continue
+            elif name not in METHODS:
+                yield f"names {name}: the only special names for a candidate are methods such as __init__"
+
+
+def _formats_values_only(node: ast.Attribute) -> bool:
+    """Whether it is the method of a constant string none of whose fields reads attributes or items."""
+    if node.attr != "format" or not (
+        isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ):
+        return False
+    texts: list[str] = [node.value.value]
+    try:
+        for text in texts:
+            for _, name, inner, _ in string.Formatter().parse(text):
+                if name and not name.isalnum() and not name.isidentifier():
+                    return False
+                texts += [inner] if inner else []
+    except ValueError:
+        return False
+    return True
+
+
+def _has_member(node: ast.ClassDef) -> bool:
+    return "_ignore_" not in {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} and any(
+        isinstance(each, ast.Assign)
+        and isinstance(each.value, ast.Constant)
+        and any(isinstance(name, ast.Name) and not name.id.startswith("_") for name in each.targets)
+        for each in node.body
+    )
+
+
+def _decorators(node: ast.ClassDef) -> list[ast.expr]:
+    return [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
