@@ -29,12 +29,14 @@ def test_small(glia):
 """
 READS = """\
 import os
+import pathlib
 
 def answer():
-    open("data.txt").read()
-    return float(len(open(os.environ["OUTSIDE"]).read()))
+    pathlib.Path("data.txt").read_text()
+    return float(len(pathlib.Path(os.environ["OUTSIDE"]).read_text()))
 """
 OFF = ("-o", "glia_sandbox=off")
+OPEN = ("-o", "glia_allow_imports=os pathlib")
 
 
 @pytest.mark.parametrize("how", [(), ("-n2",), ("--glia-optimize", "--glia-budget=20 sims")])
@@ -42,12 +44,12 @@ def test_candidate_is_confined(make_project: MakeProject, tmp_path: Path, how: t
     """In a plain run, under xdist and in a search it reads the project, and nothing beside it."""
     (tmp_path / "outside.txt").write_text("outside")
     project = make_project({**spec(READS, MEASURED), "data.txt": "inside"})
-    ran = project.pytest(*how, OUTSIDE=str(tmp_path / "outside.txt"))
+    ran = project.pytest(*how, *OPEN, OUTSIDE=str(tmp_path / "outside.txt"))
     assert ran.code != 0
     assert "PermissionError: [Errno 13] Permission denied:" in ran.text
     assert "outside.txt'" in ran.text
     assert "glia_sandbox = off runs without it" in ran.text
-    free = project.pytest(*how, *OFF, OUTSIDE=str(tmp_path / "outside.txt"))
+    free = project.pytest(*how, *OPEN, *OFF, OUTSIDE=str(tmp_path / "outside.txt"))
     assert free.code == 0, free.out
 
 
@@ -64,7 +66,7 @@ def test_candidate_knows_no_secret(make_project: MakeProject) -> None:
     """A plain run of pytest has the user's keys; its candidates do not."""
     candidate = "import os\n\ndef answer():\n    return float('MY_TOKEN' in os.environ)\n"
     body = MEASURED.replace("glia.measure(run) < 20", "os.environ['MY_TOKEN'] and glia.measure(run) < 0.5")
-    ran = make_project(spec(candidate, body), commit=False).pytest(MY_TOKEN="hidden")
+    ran = make_project(spec(candidate, body), commit=False).pytest(*OPEN, MY_TOKEN="hidden")
     assert ran.code == 0, ran.out
 
 
