@@ -201,7 +201,7 @@ def _confined(
     run: Callable[[], Metrics | bytes], confine: Callable[[Collection[int]], None], keep: int
 ) -> Metrics | bytes:
     """Run a replication after `confine`, or not at all."""
-    confine([keep])
+    confine([keep, *_outputs()])
     try:
         return run()
     except ReplicationError as error:
@@ -209,6 +209,13 @@ def _confined(
             hint = "The sandbox refuses what a replication does not need; glia_sandbox = off runs without it."
             raise ReplicationError(f"{error}\n{hint}") from error
         raise
+
+
+def _outputs() -> Iterator[int]:
+    """Where this process prints: whatever captures it may have put other files there than 1 and 2."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            yield stream.fileno()
 
 
 def _answer(run: Callable[[], Metrics | bytes]) -> bytes:

@@ -1,0 +1,188 @@
+"""Hostile candidates in real projects: in plain runs, under xdist, and as proposals of a search."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_glia.sandbox import unavailable
+from tests.adversarial import cheats
+from tests.adversarial.cheats import CHEATS, HONEST, ROUND_ROBIN
+from tests.project import MakeProject, Project, Result
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no sandbox here: {unavailable()}")
+
+INI = """\
+[pytest]
+glia_replications = 4
+glia_workers = 2
+glia_timeout = 3
+glia_allow_imports = {allowed}
+addopts = -p no:cacheprovider
+"""
+OPEN = "builtins ctypes gc inspect json math numpy os random socket stat subprocess sys threading time types"
+
+# The simulator's compiled core is found where it always is.
+ENVIRONMENT = {
+    "GLIA_TEST_API_KEY": "sk-hidden",
+    "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+}
+
+SPEC = '''\
+"""Requests finish sooner than by round robin."""
+
+import pytest
+
+from sim import Cluster, warm_up, workloads
+from sim.baselines import RoundRobin
+
+warm_up(replays=True)
+CLUSTER = Cluster(replicas=2, kv_blocks=900)
+
+
+def serve(router, seed):
+    return CLUSTER.run(workloads.sharegpt_bursty(rate=3.5, duration=60, seed=seed), router=router)
+'''
+TEST = """
+
+@pytest.mark.glia(candidate="candidates/{file}.py", entry="Router")
+def test_{file}(glia):
+    assert glia.compare(serve, against=RoundRobin, metric="mean_response_time").ratio < {than}
+"""
+
+
+def file_of(name: str) -> str:
+    return re.sub(r"\W+", "_", name)
+
+
+def project_of(make_project: MakeProject, allowed: str) -> Project:
+    """One project with all cheats and their honest twins, each asked to be 10 % better than round robin."""
+    files = {f"candidates/{file_of(each.name)}.py": each.source for each in CHEATS}
+    files |= {f"candidates/honest_{file_of(name)}.py": text for name, text in HONEST.items()}
+    tests = [TEST.format(file=file_of(each.name), than=0.9) for each in CHEATS]
+    tests += [TEST.format(file=f"honest_{file_of(name)}", than=50) for name in HONEST]
+    return make_project(
+        {"pytest.ini": INI.format(allowed=allowed), "test_spec.py": SPEC + "".join(tests), **files},
+    )
+
+
+def outcomes(ran: Result) -> dict[str, str]:
+    """By test, what became of it."""
+    return {
+        name: word
+        for word, name in re.findall(
+            r"^(PASSED|FAILED|ERROR) test_spec.py::test_(\w+)", ran.out, re.MULTILINE
+        )
+    }
+
+
+@pytest.mark.parametrize("how", [(), ("-n2",)], ids=["plain", "xdist"])
+def test_no_cheat_passes_a_plain_run(make_project: MakeProject, how: tuple[str, ...]) -> None:
+    """Every one fails its spec with a sentence; the honest ones pass beside them; nothing is left behind."""
+    project = project_of(make_project, "")
+    before = project.fingerprint()
+    ran = project.pytest("-rA", *how, **ENVIRONMENT)
+    found = outcomes(ran)
+    assert {name for name, word in found.items() if word == "PASSED"} == {
+        f"honest_{file_of(name)}" for name in HONEST
+    }
+    assert len(found) == len(CHEATS) + len(HONEST)
+    assert project.fingerprint() == before
+    assert project.processes() == []
+
+
+def test_with_every_module_allowed(make_project: MakeProject) -> None:
+    """A user who opens the rules has the other fences: only who sees the future passes, unaudited."""
+    project = project_of(make_project, OPEN)
+    before = project.fingerprint()
+    ran = project.pytest("-rA", **ENVIRONMENT)
+    passed = {name for name, word in outcomes(ran).items() if word == "PASSED"}
+    seers = {file_of(each.name) for each in CHEATS if each.kind == "reads the future"}
+    assert passed - {f"honest_{file_of(name)}" for name in HONEST} <= seers
+    assert project.fingerprint() == before
+    assert project.processes() == []
+
+
+HOSTILE = '''\
+import pluggy
+
+from pytest_glia.designers import Proposal
+from pytest_glia.lab import Hypothesis
+
+
+class Hostile:
+    """Proposes every cheat, and in the end the best of them."""
+
+    def design(self, lab):
+        from cheats import CHEATS
+
+        path = lab.candidates[0].path
+        for each in CHEATS:
+            lab.full({path: each.source.encode()}, Hypothesis(each.name), lab.start)
+        working = [trial for trial in lab.trials if not trial.evaluation.errors and trial.evaluation.checks]
+        best = min(working, key=lambda trial: lab.aim.loss(trial.evaluation))
+        return Proposal(best.evaluation)
+
+
+@pluggy.HookimplMarker("glia")
+def glia_designers():
+    return {"hostile": Hostile()}
+'''
+
+
+def search(make_project: MakeProject, allowed: str) -> tuple[Project, Result, dict[str, str]]:
+    """A search whose designer proposes all cheats; and the result of each, by name."""
+    project = make_project(
+        {
+            "pytest.ini": INI.format(allowed=allowed),
+            "conftest.py": HOSTILE,
+            "cheats.py": Path(cheats.__file__).read_text("utf-8"),
+            "test_spec.py": SPEC + TEST.format(file="router", than=0.9),
+            "candidates/router.py": ROUND_ROBIN,
+        }
+    )
+    before = project.fingerprint()
+    ran = project.pytest(
+        "--glia-optimize",
+        "--glia-designer=hostile",
+        "--glia-budget=2000 sims, 10 min",
+        **ENVIRONMENT,
+        PYTHONPATH=str(project.folder),
+    )
+    assert project.fingerprint() == before
+    assert project.processes() == []
+    [branch] = project.branches("/1")
+    log = project.git("log", "--format=%s%x00%b%x01", f"main..{branch}")
+    found = {}
+    for entry in log.split("\x01"):
+        title, _, body = entry.strip().partition("\x00")
+        if title:
+            found[title.partition(": ")[2]] = " ".join(body.split())
+    return project, ran, found
+
+
+def test_a_search_sees_through_cheats(make_project: MakeProject) -> None:
+    """With the rules as they are every proposal is committed with what was wrong, and none wins."""
+    project, ran, found = search(make_project, "")
+    assert ran.code == 1, ran.out
+    assert set(found) == {each.name for each in CHEATS}
+    assert not any("Result: better" in body for body in found.values())
+    assert project.branches("/best") == [] or "does not meet its specs" in ran.text
+
+
+@pytest.mark.slow
+def test_a_search_audits_what_the_rules_let_through(make_project: MakeProject) -> None:
+    """With every module allowed who sees the future is best, and the audit refuses it."""
+    project, ran, found = search(make_project, OPEN)
+    assert ran.code == 1, ran.out
+    better = {name for name, body in found.items() if "Result: better" in body}
+    kinds: dict[str, Any] = {each.name: each.kind for each in CHEATS}
+    assert better
+    assert {kinds[name] for name in better} == {"reads the future"}
+    assert "The audit refuses it" in ran.text
+    assert "the audit refused the best candidate, so there is no best branch" in ran.text
+    assert project.branches("/best") == []
