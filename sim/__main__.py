@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sim import comparing, showing
 from sim.faults import explain
-from sim.naming import RouterFailed
+from sim.layers import LAYERS, PolicyFailed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,8 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for line in _lines(options):
             print(line, flush=True)
-    except RouterFailed as failed:
-        print("\n".join(explain(failed.error, failed.path, failed.line)), file=sys.stderr)
+    except PolicyFailed as failed:
+        print("\n".join(explain(failed.error, failed.path, failed.line, failed.method)), file=sys.stderr)
         return 1
     except (OSError, ImportError, ValueError) as error:
         print(f"python -m sim {options.command}: {error}", file=sys.stderr)
@@ -71,14 +71,20 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sim", description="A simulator of LLM-serving clusters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="one router on one workload: metrics, and a page")
-    run.add_argument("--router", required=True, metavar="FILE[:CLASS]", help="or a name in sim.baselines")
+    run = commands.add_parser("run", help="policies on one workload: metrics, and a page")
+    showing.add_policy_arguments(run)
     showing.add_workload_arguments(run)
     run.add_argument("--seed", type=_seed, help="of the workload (0 without; a trace: as recorded)")
     run.add_argument("--html", metavar="OUT", help="draw the run in this file")
     showing.add_cluster_arguments(run)
-    compare = commands.add_parser("compare", help="routers side by side on the same workloads")
-    compare.add_argument("routers", nargs="+", metavar="ROUTER", help="the first is what others compare with")
+    compare = commands.add_parser("compare", help="policies of a layer side by side on the same workloads")
+    compare.add_argument(
+        "policies", nargs="+", metavar="POLICY", help="the first is what others compare with"
+    )
+    compare.add_argument(
+        "--layer", choices=tuple(LAYERS), default="router", help="what is compared (default %(default)s)"
+    )
+    showing.add_policy_arguments(compare)
     showing.add_workload_arguments(compare)
     compare.add_argument("--seeds", type=_positive, default=12, help="paired seeds (default %(default)s)")
     compare.add_argument("--seed", type=_seed, default=0, help="the first of them (default %(default)s)")

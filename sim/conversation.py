@@ -79,6 +79,8 @@ def converse(
             calls += 1
             waiting = len(queue)
             dispatch.send(route(tuple(queue.values()), dispatch.replicas, now), now)
+        except PolicyError:  # of the autoscaler
+            raise
         except Exception as error:
             call = f"{_name(router)}.{method}, call {calls} at {now:.3f} s with {waiting} requests queued"
             raise PolicyError(complaint(router, method, call, error)) from error

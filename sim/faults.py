@@ -15,20 +15,20 @@ __all__ = ["explain"]
 _WIDTH = 80
 
 
-def explain(error: BaseException, path: Path | None, route: int | None = None) -> list[str]:
+def explain(error: BaseException, path: Path | None, line: int | None = None, method: str = "") -> list[str]:
     """Lines on what went wrong in the policy of this file, none longer than 80 columns unless a path is.
 
     File and line stand on a line of their own, so that an editor or terminal can follow them. They are those
-    that raised, else those of the method `route`.
+    that raised, else those of the policy's method.
     """
     cause = error.__cause__ if isinstance(error, PolicyError) and error.__cause__ is not None else error
     lines = []
     raised = _place(cause, path)
-    place = raised or (None if path is None or route is None else (str(path), route, "route"))
+    place = raised or (None if path is None or line is None else (str(path), line, method))
     if place is not None:
-        file, line, function = place
-        lines.append(f"{_shown(file)}:{line}" + (f" in {function}" if function else ""))
-        source = linecache.getline(file, line).strip()
+        file, at, function = place
+        lines.append(f"{_shown(file)}:{at}" + (f" in {function}" if function else ""))
+        source = linecache.getline(file, at).strip()
         if source:
             lines.append(textwrap.shorten(f"    {source}", _WIDTH - 4, placeholder=" ...").strip())
             lines[-1] = f"    {lines[-1]}"

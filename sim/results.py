@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,10 @@ from sim.metrics import measure
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Run", "collect"]
+__all__ = ["STATUSES", "Run", "collect"]
+
+STATUSES = ("active", "starting", "draining", "down")
+"""What a replica can be, besides off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,8 @@ class Run:
     (found in the prefix cache), rejected (0 or 1), alone (response time it would have had alone), ttft_slo,
     tpot_slo (NaN for none)."""
     series: Mapping[str, NDArray[Any]]
-    """time[k], and [k, replica]: running, waiting (requests), blocks_used."""
+    """time[k]; [k, replica]: running, waiting (requests), blocks_used; [k]: how many replicas are active
+    (take requests), starting, draining (finish what they have) and down (failed)."""
     totals: Mapping[str, float]
     """What is counted during the run rather than per request: replicas (at the start), replica_time
     (replica-seconds paid for), kv_blocks (mean of the replicas), end (seconds), router_calls,
@@ -123,8 +127,10 @@ def collect(
     alone: NDArray[np.float64],
     slo: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None],
     counts: Mapping[str, float],
+    statuses: Sequence[tuple[float, tuple[int, ...]]],
 ) -> Run:
-    """The run that left this state behind; `slo` of each request for TTFT and TPOT, `counts` for `totals`."""
+    """The run that left this state behind; `slo` of each request for TTFT and TPOT, `counts` for `totals`,
+    and from when on how many replicas were in each of STATUSES."""
     times, work = state.times, state.work
     end = float(state.clock[layout.NOW])
     recompute = times[:, layout.RECOMPUTE] + np.where(
@@ -150,11 +156,14 @@ def collect(
     }
     arrived = int((state.known[:, layout.STATE] != layout.NOT_ARRIVED).sum())  # by the horizon
     samples = state.samples[: state.sampled[0]]
+    time = np.arange(len(samples)) * state.clock[layout.INTERVAL]
+    since = np.searchsorted([moment for moment, _ in statuses], time, side="right") - 1
     series = {
-        "time": np.arange(len(samples)) * state.clock[layout.INTERVAL],
+        "time": time,
         "running": samples[:, :, 0],
         "waiting": samples[:, :, 1],
         "blocks_used": samples[:, :, 2],
+        **dict(zip(STATUSES, np.array([counted for _, counted in statuses])[since].T, strict=True)),
     }
     mean, p99 = _kv_use(state.kv_use)
     tally = state.tally
