@@ -35,8 +35,16 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
     if options.command == "describe":
         return showing.description(options)
     if options.command == "bench":
-        from sim import bench
+        from sim import bench, fresh, stages
 
+        if options.large is not None or options.start or options.stages:
+            if options.azure is None:
+                raise ValueError("--large, --start and --stages run workload W; expected --azure TRACE, too")
+            if options.stages:
+                return stages.stages(options.azure, options.repeats)
+            if options.start:
+                return fresh.start(options.azure, options.repeats)
+            return fresh.large(options.azure, tuple(options.large) or fresh.LARGE)
         return bench.report(
             options.rate,
             options.duration,
@@ -104,7 +112,17 @@ def _parser() -> argparse.ArgumentParser:
         "--repeats", type=_positive, default=9, help="runs to take the median of (default %(default)s)"
     )
     bench.add_argument("--azure", type=Path, help="Azure's 2023 trace (CSV): workload W on vLLM's engine")
-    bench.add_argument("--scheduler", action="store_true", help="with a batch scheduler in Python")
+    kind = bench.add_mutually_exclusive_group()
+    kind.add_argument("--scheduler", action="store_true", help="with a batch scheduler in Python")
+    kind.add_argument(
+        "--large",
+        nargs="*",
+        type=_positive,
+        metavar="REQUESTS",
+        help="so many requests on 64 replicas, each run in a fresh process (10^4, 10^5 and 10^6 without)",
+    )
+    kind.add_argument("--stages", action="store_true", help="where the time of a request goes")
+    kind.add_argument("--start", action="store_true", help="how soon a process is ready, and its memory")
     paper = commands.add_parser("paper", help="the Glia paper's trace: calibration, six routers, sensitivity")
     paper.add_argument(
         "--data",
