@@ -60,7 +60,12 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
         from sim import fit
 
         recipes = fit.chosen(
-            options.source, options.gpu, options.model, options.tensor_parallel, options.folder
+            options.source,
+            options.gpu,
+            options.model,
+            options.tensor_parallel,
+            options.folder,
+            options.eager,
         )
         return fit.report(recipes, options.data, options.out)
     if options.command == "profiles":
@@ -158,14 +163,15 @@ def _add_costs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     fit = commands.add_parser("fit", help="fit cost profiles to measured operator times")
     fit.add_argument(
         "--source",
-        choices=("shipped", "aiconfigurator", "llmservingsim", "roofline", "vidur"),
+        choices=("shipped", "aiconfigurator", "llmservingsim", "roofline", "steps", "vidur"),
         default="shipped",
         help="the tool that took the measurements; shipped: as the profiles of this package (default)",
     )
     fit.add_argument("--gpu", help="as the profile shall be called; shipped: fit only this one's")
     fit.add_argument("--model", help="as --gpu")
     fit.add_argument("--tensor-parallel", type=_positive, default=1, help="GPUs per replica (default 1)")
-    fit.add_argument("--folder", help="of the measurements, below --data")
+    fit.add_argument("--folder", help="of the measurements, below --data; steps: the file")
+    fit.add_argument("--eager", action="store_true", help="steps: measured without CUDA graphs")
     fit.add_argument(
         "--data", type=Path, default=Path(), help="folder that holds profiles/ (default: this one)"
     )
