@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sim import comparing, showing
 from sim.complaints import explain
+from sim.layers import LAYERS
 from sim.policies import PolicyError
 
 
@@ -35,8 +36,16 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
     if options.command == "describe":
         return showing.description(options)
     if options.command == "bench":
-        from sim import bench
+        from sim import bench, fresh, stages
 
+        if options.large is not None or options.start or options.stages:
+            if options.azure is None:
+                raise ValueError("--large, --start and --stages run workload W; expected --azure TRACE, too")
+            if options.stages:
+                return stages.stages(options.azure, options.repeats)
+            if options.start:
+                return fresh.start(options.azure, options.repeats)
+            return fresh.large(options.azure, tuple(options.large) or fresh.LARGE)
         return bench.report(
             options.rate,
             options.duration,
@@ -52,7 +61,12 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
         from sim import fit
 
         recipes = fit.chosen(
-            options.source, options.gpu, options.model, options.tensor_parallel, options.folder
+            options.source,
+            options.gpu,
+            options.model,
+            options.tensor_parallel,
+            options.folder,
+            options.eager,
         )
         return fit.report(recipes, options.data, options.out)
     if options.command == "profiles":
@@ -71,14 +85,20 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sim", description="A simulator of LLM-serving clusters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="one router on one workload: metrics, and a page")
-    run.add_argument("--router", required=True, metavar="FILE[:CLASS]", help="or a name in sim.baselines")
+    run = commands.add_parser("run", help="policies on one workload: metrics, and a page")
+    showing.add_policy_arguments(run)
     showing.add_workload_arguments(run)
     run.add_argument("--seed", type=_seed, help="of the workload (0 without; a trace: as recorded)")
     run.add_argument("--html", metavar="OUT", help="draw the run in this file")
     showing.add_cluster_arguments(run)
-    compare = commands.add_parser("compare", help="routers side by side on the same workloads")
-    compare.add_argument("routers", nargs="+", metavar="ROUTER", help="the first is what others compare with")
+    compare = commands.add_parser("compare", help="policies of a layer side by side on the same workloads")
+    compare.add_argument(
+        "policies", nargs="+", metavar="POLICY", help="the first is what others compare with"
+    )
+    compare.add_argument(
+        "--layer", choices=tuple(LAYERS), default="router", help="what is compared (default %(default)s)"
+    )
+    showing.add_policy_arguments(compare)
     showing.add_workload_arguments(compare)
     compare.add_argument("--seeds", type=_positive, default=12, help="paired seeds (default %(default)s)")
     compare.add_argument("--seed", type=_seed, default=0, help="the first of them (default %(default)s)")
@@ -98,7 +118,17 @@ def _parser() -> argparse.ArgumentParser:
         "--repeats", type=_positive, default=9, help="runs to take the median of (default %(default)s)"
     )
     bench.add_argument("--azure", type=Path, help="Azure's 2023 trace (CSV): workload W on vLLM's engine")
-    bench.add_argument("--scheduler", action="store_true", help="with a batch scheduler in Python")
+    kind = bench.add_mutually_exclusive_group()
+    kind.add_argument("--scheduler", action="store_true", help="with a batch scheduler in Python")
+    kind.add_argument(
+        "--large",
+        nargs="*",
+        type=_positive,
+        metavar="REQUESTS",
+        help="so many requests on 64 replicas, each run in a fresh process (10^4, 10^5 and 10^6 without)",
+    )
+    kind.add_argument("--stages", action="store_true", help="where the time of a request goes")
+    kind.add_argument("--start", action="store_true", help="how soon a process is ready, and its memory")
     paper = commands.add_parser("paper", help="the Glia paper's trace: calibration, six routers, sensitivity")
     paper.add_argument(
         "--data",
@@ -134,14 +164,15 @@ def _add_costs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     fit = commands.add_parser("fit", help="fit cost profiles to measured operator times")
     fit.add_argument(
         "--source",
-        choices=("shipped", "aiconfigurator", "llmservingsim", "roofline", "vidur"),
+        choices=("shipped", "aiconfigurator", "llmservingsim", "roofline", "steps", "vidur"),
         default="shipped",
         help="the tool that took the measurements; shipped: as the profiles of this package (default)",
     )
     fit.add_argument("--gpu", help="as the profile shall be called; shipped: fit only this one's")
     fit.add_argument("--model", help="as --gpu")
     fit.add_argument("--tensor-parallel", type=_positive, default=1, help="GPUs per replica (default 1)")
-    fit.add_argument("--folder", help="of the measurements, below --data")
+    fit.add_argument("--folder", help="of the measurements, below --data; steps: the file")
+    fit.add_argument("--eager", action="store_true", help="steps: measured without CUDA graphs")
     fit.add_argument(
         "--data", type=Path, default=Path(), help="folder that holds profiles/ (default: this one)"
     )

@@ -46,9 +46,13 @@ class ReadingLeastLoadedQueue:
         return pairs
 
 
+AZURE_RATE = 28.0
+"""Requests/s of workload W."""
+
+
 def azure(trace: Path) -> Workload:
-    """Workload W: the first 2,000 lengths of Azure's 2023 trace, at most 4,096 tokens, Poisson at 28
-    requests/s.
+    """Workload W: the first 2,000 lengths of Azure's 2023 trace of conversations, at most 4,096 tokens each,
+    Poisson at 28 requests/s.
 
     FileNotFoundError if the trace is not there.
     """
@@ -61,7 +65,7 @@ def azure(trace: Path) -> Workload:
         rows = csv.DictReader(file)
         lengths = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in islice(rows, 2000)]
     prompts, outputs = np.clip(np.array(lengths), 1, 4096).T
-    gaps = np.random.default_rng(0).exponential(1 / 28, len(lengths))
+    gaps = np.random.default_rng(0).exponential(1 / AZURE_RATE, len(lengths))
     return Workload.from_arrays(arrival=np.cumsum(gaps), prompt_tokens=prompts, output_tokens=outputs)
 
 
@@ -109,11 +113,12 @@ def report(
         if plans is not None and planned < steps:
             raise AssertionError(f"the batch scheduler was called {planned:.0f} times in {steps:.0f} steps")
     rates = sorted(len(workload) / second for second in seconds)
+    rate = AZURE_RATE if trace else rate
     kind = f"{cluster.engine} engine" + (", a batch scheduler in Python at every step" if scheduler else "")
     yield (
         f"{statistics.median(rates):,.0f} requests/s "
         f"(median of {repeats}; {rates[0]:,.0f} to {rates[-1]:,.0f}): {len(workload)} requests at "
-        f"{28 if trace else rate:g}/s on 4 replicas, {kind}, {expected} router calls counted, each reading "
+        f"{rate:g}/s on 4 replicas, {kind}, {expected} router calls counted, each reading "
         f"all views of 4 replicas, {int(run.totals['steps'])} engine steps, {metrics['restarts']:.2f} "
         "restarts per request"
     )

@@ -262,6 +262,7 @@ class Cluster:
                 "requeued": 0 if fleet is None else fleet.requeued,
                 "queue_max": longest,
             },
+            statuses=[(0.0, (self.replicas, 0, 0, 0))] if fleet is None else fleet.statuses,
         )
 
     @property

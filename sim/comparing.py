@@ -1,4 +1,4 @@
-"""Routers side by side on the same workloads: `python -m sim compare`."""
+"""Policies of one layer side by side on the same workloads: `python -m sim compare`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from sim import bounds, naming
 from sim.intervals import Interval, paired_difference, paired_ratio
+from sim.layers import Policies, policy
 from sim.results import Run
-from sim.showing import cluster_of, titles
+from sim.showing import cluster_of, policies_of, size, titles
 from sim.workloads import ClosedWorkload
 
 __all__ = ["METRICS", "report"]
@@ -31,24 +32,30 @@ BOUNDS = {"mean_response_time": bounds.mean_response_time, "mean_ttft": bounds.m
 """What of them has a lower bound."""
 
 Values = Mapping[str, Mapping[str, Sequence[float]]]
-"""values[router][metric]: one number a seed."""
+"""values[policy][metric]: one number a seed."""
 
 
 def report(options: argparse.Namespace) -> Iterator[str]:
     """The lines of the report; writes the page if `--html` asks for one.
 
-    Every router serves the same workloads, one a seed. The change against the first router is that of the
-    pairs, with a 95 % interval: a ratio by paired t of its logarithm, or where a value may be 0 a difference.
+    All serve the same workloads, one a seed, beside the same policies of the other layers. The change against
+    the first is that of the pairs, with a 95 % interval: a ratio by paired t of its logarithm, or where a
+    value may be 0 a difference.
     """
-    routers = [naming.router(text) for text in options.routers]
-    cluster = cluster_of(options)
-    metrics = tuple(options.metric or METRICS)
-    values: dict[str, dict[str, list[float]]] = {
-        router.name: {name: [] for name in metrics} for router in routers
-    }
-    if len(values) < len(routers):
-        raise ValueError("a router is given twice; expected different ones")
-    least: dict[str, list[float]] = {name: [] for name in metrics if name in BOUNDS}
+    layer, beside = options.layer, policies_of(options)
+    if layer in beside:
+        raise ValueError(f"--{layer} {beside[layer].name} where {layer}s are compared; name it among them")
+    beside = {"router": policy("router", "llq"), **beside}
+    compared = [policy(layer, text) for text in options.policies]
+    rivals = {one.label: Policies(**{**beside, layer: one}) for one in compared}
+    if len(rivals) < len(compared):
+        raise ValueError(f"a {layer} is given twice; expected different ones")
+    autoscaled = layer == "autoscaler" or "autoscaler" in beside
+    cluster = cluster_of(options, autoscaled=autoscaled)
+    metrics = tuple(options.metric or (*METRICS, *(("gpu_hours",) if autoscaled else ())))
+    values: dict[str, dict[str, list[float]]] = {label: {name: [] for name in metrics} for label in rivals}
+    bounded = not cluster.autoscaling and not cluster.failures
+    least: dict[str, list[float]] = {name: [] for name in metrics if bounded and name in BOUNDS}
     first: dict[str, Run] = {}
     lead: list[str] = []
     for seed in range(options.seed, options.seed + options.seeds):
@@ -59,33 +66,42 @@ def report(options: argparse.Namespace) -> Iterator[str]:
         else:
             for name, found in least.items():
                 found.append(BOUNDS[name](cluster, workload).seconds)
-        for router in routers:
-            run = router.serve(cluster, workload, seed)
-            first.setdefault(router.name, run)
+        for label, policies in rivals.items():
+            run = policies.serve(cluster, workload, seed)
+            first.setdefault(label, run)
             for name in metrics:
                 if name not in run.metrics:
                     raise ValueError(
                         f"no metric is called {name!r}; expected one of {', '.join(run.metrics)}"
                     )
-                values[router.name][name].append(run.metrics[name])
+                values[label][name].append(run.metrics[name])
+    others = [one.label for other, one in beside.items() if other != layer]
+    if others:
+        lead.append(f"{layer}s beside {' + '.join(others)}")
     seeds = f"seeds {options.seed} to {options.seed + options.seeds - 1}"
-    note = f"{seeds}; means over seeds; change against {routers[0].name} on the same seeds, 95 % interval"
+    note = f"{seeds}; means over seeds; change against {compared[0].label} on the same seeds, 95 % interval"
     rows = {name: _rows(values, name) for name in metrics}
     yield from (*lead, note)
     width = max(map(len, values))
     for name, table in rows.items():
         yield f"\n{name}"
-        for router_name, mean, change, interval in table:
-            yield f"  {router_name:{width}s}  {mean:>10s}  {change:>8s}  {interval}".rstrip()
+        for label, mean, change, interval in table:
+            yield f"  {label:{width}s}  {mean:>10s}  {change:>8s}  {interval}".rstrip()
         if name in least:
             yield f"  no policy can be below {_figure(float(np.mean(least[name])), False)} (sim.bounds)"
     if options.html is not None:
-        Path(options.html).write_text(_page(options, lead, note, rows, first), "utf-8")
+        Path(options.html).write_text(
+            _page(
+                f"{len(first)} {layer}s on {size(cluster)} replicas", options.seed, lead, note, rows, first
+            ),
+            "utf-8",
+        )
         yield f"\ndrawn in {options.html} (runs of seed {options.seed})"
 
 
 def _page(
-    options: argparse.Namespace,
+    title: str,
+    seed: int,
     lead: Sequence[str],
     note: str,
     rows: Mapping[str, Sequence[tuple[str, str, str, str]]],
@@ -94,14 +110,11 @@ def _page(
     from sim.page import page, table
 
     cells = [
-        (name, [(mean, f"{change} {interval}".strip()) for _, mean, change, interval in of_routers])
-        for name, of_routers in rows.items()
+        (name, [(mean, f"{change} {interval}".strip()) for _, mean, change, interval in of_rivals])
+        for name, of_rivals in rows.items()
     ]
     shown = table(list(runs), cells)
-    title = f"{len(runs)} routers on {options.replicas} replicas"
-    return page(
-        title, [*lead, f"{note}. The figures below the table are of seed {options.seed}."], runs, shown
-    )
+    return page(title, [*lead, f"{note}. The figures below the table are of seed {seed}."], runs, shown)
 
 
 def _rows(values: Values, metric: str) -> list[tuple[str, str, str, str]]:

@@ -63,17 +63,17 @@ def converse(
                 place=None if planner is None else planner.where,
             )
         method, asked = "route", True
+        if event == TIMED:
+            assert fleet is not None
+            asked = fleet.fire(now)
+            if fleet.over:
+                break
         try:
             if event == ARRIVAL:
                 arrived += 1
                 if fleet is not None:
                     fleet.arrived = arrived
                 asked = dispatch.arrive(arrived - 1)
-            elif event == TIMED:
-                assert fleet is not None
-                asked = fleet.fire(now)
-                if fleet.over:
-                    break
             elif event == COMPLETION:
                 for request in finished[1 : finished[0] + 1].tolist():
                     view = dispatch.finish(request)

@@ -189,19 +189,20 @@ def end_step(state: State, replica: int, now: float) -> int:
     progress = False
     for seat in range(gauges[RUNNING_COUNT]):
         request = seats[seat]
-        computed = work[request, COMPUTED] + chunks[seat]
-        work[request, COMPUTED] = computed
-        lost = work[request, LOST]
+        book, chunk = work[request], chunks[seat]
+        computed = book[COMPUTED] + chunk
+        book[COMPUTED] = computed
+        lost = book[LOST]
         if lost > 0:
             if computed >= lost:
                 times[request, RECOMPUTE] += now - times[request, SINCE]
-                work[request, LOST] = 0
-        elif chunks[seat] > 0:
+                book[LOST] = 0
+        elif chunk > 0:
             progress = True
-        if chunks[seat] > 0 and computed >= work[request, PREFILL]:
-            made = work[request, MADE] + 1
-            work[request, MADE] = made
-            known[request, TOKENS_DONE] = work[request, PROMPT] + made
+        if chunk > 0 and computed >= book[PREFILL]:
+            made = book[MADE] + 1
+            book[MADE] = made
+            known[request, TOKENS_DONE] = book[PROMPT] + made
             progress = True
             if made == 1:
                 times[request, FIRST_TOKEN] = now
@@ -211,7 +212,7 @@ def end_step(state: State, replica: int, now: float) -> int:
                 if caching:
                     give_back(state, replica, request, False)
                 else:
-                    gauges[BLOCKS_USED] -= work[request, BLOCKS]
+                    gauges[BLOCKS_USED] -= book[BLOCKS]
                 done += 1
                 completed[done] = request
                 continue

@@ -70,7 +70,7 @@ class Axis:
     def name(self, tick: float) -> str:
         """The tick as text."""
         if self.percent:
-            return f"{tick:.0%}"
+            return f"{tick * 100:g}%"
         return f"{tick:,.0f}" if abs(tick) >= 1000 else f"{tick:g}"
 
 

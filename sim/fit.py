@@ -31,9 +31,16 @@ def report(recipes: tuple[Recipe, ...], data: Path, out: Path | None) -> Iterato
 
 
 def chosen(
-    source: str, gpu: str | None, model: str | None, tensor_parallel: int, folder: str | None
+    source: str,
+    gpu: str | None,
+    model: str | None,
+    tensor_parallel: int,
+    folder: str | None,
+    eager: bool,
 ) -> tuple[Recipe, ...]:
     """The recipes that the command line names; ValueError if it names none."""
+    if eager and source != "steps":
+        raise ValueError(f"--eager with --source {source}; expected --source steps, whose steps may be eager")
     if source == "shipped":
         found = tuple(
             recipe
@@ -48,7 +55,7 @@ def chosen(
         return found
     if gpu is None or model is None or (folder is None and source != "roofline"):
         raise ValueError(f"--source {source} needs --gpu, --model and (unless roofline) --folder")
-    return (Recipe(gpu, model, source, folder or "", tensor_parallel),)
+    return (Recipe(gpu, model, source, folder or "", tensor_parallel, eager),)
 
 
 def profiles() -> Iterator[str]:

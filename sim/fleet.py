@@ -12,6 +12,7 @@ import numpy as np
 
 from sim.complaints import Refused, cause, complaint, defined_at, named, shown
 from sim.policies import PolicyError
+from sim.results import STATUSES
 from sim.routing import Dispatch, memory
 from sim.scaling import Autoscaler, Autoscaling, ClusterView, Failure
 from sim.state import (
@@ -35,7 +36,8 @@ from sim.state import (
     empty_cache,
 )
 
-ACTIVE, STARTING, DRAINING, DOWN, OFF = "active", "starting", "draining", "down", "off"
+ACTIVE, STARTING, DRAINING, DOWN = STATUSES
+OFF = "off"
 PATIENCE = 1000
 """Calls of an autoscaler in a row between which nothing else happens: then it is a livelock."""
 
@@ -81,8 +83,11 @@ class Fleet:
             self._at(autoscaling.interval, self._scale)
         if horizon is not None:
             self._at(horizon, self._stop)
+        self.statuses: list[tuple[float, tuple[int, ...]]] = []
+        """From when on how many replicas were in each of STATUSES."""
         self._set_timer()
         self._offer()
+        self._note(0.0)
 
     def fire(self, now: float) -> bool:
         """Do what is due; whether the router should be asked because replicas or the queue changed."""
@@ -91,6 +96,7 @@ class Fleet:
         while self._timers and self._timers[0][0] <= now and not self.over:
             heapq.heappop(self._timers)[2](now)
         self._set_timer()
+        self._note(now)
         return before != self._dispatch.replicas or requeued != self.requeued
 
     def after_completion(self, completed: int, now: float) -> None:
@@ -100,6 +106,7 @@ class Fleet:
         if self.draining:
             for index in self._with(DRAINING):
                 self._stop_if_empty(index, now)
+            self._note(now)
 
     def paid(self, begin: float, end: float) -> list[float]:
         """Seconds for which each replica is paid between two moments."""
@@ -116,6 +123,11 @@ class Fleet:
 
     def _set_timer(self) -> None:
         self._clock[TIMER] = self._timers[0][0] if self._timers else math.inf
+
+    def _note(self, now: float) -> None:
+        counted = tuple(map(self._status.count, STATUSES))
+        if not self.statuses or self.statuses[-1][1] != counted:
+            self.statuses.append((now, counted))
 
     def _with(self, *statuses: str) -> list[int]:
         return [index for index, status in enumerate(self._status) if status in statuses]

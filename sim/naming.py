@@ -1,30 +1,19 @@
-"""Routers and workloads by name or file, as the command line gives them; what is wrong with one is said.
+"""Workloads by name or file, as the command line gives them; what is wrong with one is said.
 
-A router is a name in `sim.baselines` or a file, `candidates/router.py` or `candidates/router.py:Router`; a
-workload a name of `WORKLOADS`, a closed loop as `sharegpt_closed:users=64,think=5`, or a file that
+A workload is a name of `WORKLOADS`, a closed loop as `sharegpt_closed:users=64,think=5`, or a file that
 `sim.workloads.load` reads.
 """
 
 from __future__ import annotations
 
-import inspect
-import sys
-import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim import baselines
 from sim import workloads as w
-from sim.cluster import Cluster
-from sim.complaints import complaint
-from sim.policies import Place, PolicyError, Router
-from sim.results import Run
-from sim.streams import POLICY, stream
 from sim.workloads import ClosedWorkload, Workload
 
-__all__ = ["CLOSED", "WORKLOADS", "NamedRouter", "router", "workload"]
+__all__ = ["CLOSED", "WORKLOADS", "workload"]
 
 Generator = Callable[[float, float, int], Workload]
 
@@ -62,91 +51,6 @@ _LOOP: Mapping[str, tuple[Callable[[str], float], float]] = {
     "spread": (float, 0.0),
 }
 """The settings of a closed loop (see `sim.workloads.ClosedLoop`) and what they are unless given."""
-
-_SHORT = {
-    "rr": "RoundRobin",
-    "llq": "LeastLoadedQueue",
-    "lor": "LeastOutstandingRequests",
-    "hra": "HeadRoomAdmission",
-}
-
-
-@dataclass(frozen=True)
-class NamedRouter:
-    """A router to be made anew for each run."""
-
-    name: str
-    path: Path | None
-    """Its file; None for a baseline."""
-    make: Callable[..., Router]
-
-    def new(self, seed: int) -> Router:
-        """One with nothing learnt; its constructor gets a generator of this seed if it asks for `rng`."""
-        try:
-            wanted = "rng" in inspect.signature(self.make).parameters
-        except (TypeError, ValueError):
-            wanted = False
-        try:
-            return self.make(rng=stream(seed, POLICY)) if wanted else self.make()
-        except Exception as error:
-            raise complaint(self.make, "__init__", f"making {self.name}", error) from error
-
-    def serve(self, cluster: Cluster, workload: Workload | ClosedWorkload, seed: int) -> Run:
-        """A run of a new one; PolicyError if its constructor raises, or `Cluster.run` says so."""
-        return cluster.run(workload, router=self.new(seed))
-
-
-def router(text: str) -> NamedRouter:
-    """The router of this name or file; ValueError or FileNotFoundError if there is none, PolicyError if its
-    file raises or has no router."""
-    known = {name.lower(): getattr(baselines, name) for name in baselines.__all__}
-    known = {name: found for name, found in known.items() if callable(getattr(found, "route", None))}
-    lowered = text.lower()
-    if (found := known.get(_SHORT.get(lowered, text).lower())) is not None:
-        return NamedRouter(found.__name__, None, found)
-    file, _, entry = text.rpartition(":") if ".py:" in text else (text, "", "")
-    path = Path(file)
-    if path.suffix != ".py":
-        names = ", ".join(name for name in baselines.__all__ if name.lower() in known)
-        raise ValueError(
-            f"no router is called {text!r}; expected a file (router.py[:Router]) or one of {names}"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"the router's file is not there: {str(path)!r}")
-    try:
-        module = _loaded(path)
-    except Exception as error:
-        raise complaint(None, "", f"loading {path}", error) from error
-    return NamedRouter(text, path, _entry(path, module, entry))
-
-
-def _loaded(path: Path) -> Mapping[str, Any]:
-    """What the file defines, in a module of its own that leaves no files behind."""
-    module = types.ModuleType(f"candidate at {path}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses of a candidate look themselves up there
-    exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
-    return vars(module)
-
-
-def _entry(path: Path, module: Mapping[str, Any], entry: str) -> Callable[..., Router]:
-    """The class of this name, or `Router`, or the only class with a method `route`."""
-    classes = {
-        name: found
-        for name, found in module.items()
-        if isinstance(found, type)
-        and callable(getattr(found, "route", None))
-        and found.__module__ == module["__name__"]
-    }
-    wanted = entry or ("Router" if "Router" in classes else next(iter(classes), "Router"))
-    if wanted in classes and (entry or wanted == "Router" or len(classes) == 1):
-        return classes[wanted]
-    has = f"has {', '.join(classes)}" if classes else "has none"
-    raise PolicyError(
-        f"the file {has}; expected a class {wanted if entry or not classes else 'Router'} with a method route"
-        "(queue, replicas, now), or name one as FILE.py:CLASS",
-        place=Place(str(path), 1, ""),
-    )
 
 
 def workload(

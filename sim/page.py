@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.figures import STYLE, Axis, Figure, colour
-from sim.results import Run
+from sim.results import STATUSES, Run
 from sim.strips import strips
 from sim.workloads.plotting import cdf, rate_over_time
 
@@ -95,6 +95,8 @@ def _tiles(run: Run) -> str:
         "requests evicted at least once": f"{metrics['restarted_fraction']:.1%}",
         "KV cache in use, mean": f"{metrics['kv_use_mean']:.0%}",
     }
+    if run.totals["autoscaler_calls"]:
+        shown["GPU hours paid for"] = f"{metrics['gpu_hours']:.2f}"
     if metrics["unfinished_fraction"]:
         shown["of the requests unfinished"] = f"{metrics['unfinished_fraction']:.1%}"
     tiles = (
@@ -119,6 +121,7 @@ def _cdfs(seconds: Mapping[str, Floats], unit: str) -> str:
     figure = Figure(
         Axis(low * 0.95, max(high, low * 2) * 1.05, f"time, {unit}", log=True),
         Axis(0.0, 1.0, "share of requests", percent=True),
+        left=62,
     )
     for number, (name, values) in enumerate(seconds.items()):
         if len(values):
@@ -135,6 +138,9 @@ def _over_time(run: Run, fill: str) -> list[str]:
     time = series["time"]
     waiting = series["waiting"].astype(float)
     kv_use = series["blocks_used"] / run.replicas["kv_blocks"] * 100
+    active = series["active"]
+    paid = np.sum([series[status] for status in STATUSES], axis=0)
+    changes = run.totals["autoscaler_calls"] > 0 or len(np.unique(active)) > 1
     cards = [
         _card(
             "KV cache in use",
@@ -149,6 +155,7 @@ def _over_time(run: Run, fill: str) -> list[str]:
             ),
         ),
         _card("Requests in the system", "From arrival to the last token", _population(requests, fill)),
+        *([_card("Replicas", REPLICAS, _replicas(time, active, paid, fill))] if changes else []),
         _card("Arrivals", "Requests per second", rate_over_time(requests["arrival"], 640, 240)),
         _card(
             "Restarts",
@@ -158,6 +165,22 @@ def _over_time(run: Run, fill: str) -> list[str]:
         _card("Restarts of a request", "Requests by how often each was evicted", _restarts(requests, fill)),
     ]
     return cards
+
+
+REPLICAS = "Paid for are also those that start, drain, or have failed and come back"
+
+
+def _replicas(time: Floats, active: Floats, paid: Floats, fill: str) -> str:
+    """How many took requests, and how many were paid for."""
+    figure = Figure(
+        Axis(0.0, float(time[-1]), "time, s"),
+        Axis(0.0, max(float(paid.max()), 4.0) * 1.1, "replicas"),
+        legend_above=True,
+    )
+    figure.area(np.repeat(time, 2)[1:], np.repeat(active, 2)[:-1], fill)
+    figure.line(time, active, fill, "take requests", steps=True)
+    figure.line(time, paid, "var(--c7)", "paid for", steps=True)
+    return figure.svg("replicas over time")
 
 
 def _population(requests: Mapping[str, NDArray[np.float64]], fill: str) -> str:
@@ -199,7 +222,7 @@ def _restarts(requests: Mapping[str, NDArray[np.float64]], fill: str) -> str:
     most = min(int(requests["restarts"].max(initial=0)), 20)
     counts = np.bincount(np.minimum(requests["restarts"].astype(int), most), minlength=most + 1)
     figure = Figure(
-        Axis(-0.5, most + 0.5, "evictions of a request" + (" (20: or more)" if most == 20 else "")),
+        Axis(-0.5, max(most, 4) + 0.5, "evictions of a request" + (" (20: or more)" if most == 20 else "")),
         Axis(0.8, max(float(counts.max()), 1.0) * 1.3, "requests", log=True),
     )
     titles = [f"{k} evictions: {count} requests" for k, count in enumerate(counts.tolist())]

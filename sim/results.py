@@ -20,7 +20,10 @@ from sim.metrics import measure
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Run", "collect"]
+__all__ = ["STATUSES", "Run", "collect"]
+
+STATUSES = ("active", "starting", "draining", "down")
+"""What a replica can be, besides off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,8 @@ class Run:
     (found in the prefix cache), rejected (0 or 1), alone (response time it would have had alone), ttft_slo,
     tpot_slo (NaN for none)."""
     series: Mapping[str, NDArray[Any]]
-    """time[k], and [k, replica]: running, waiting (requests), blocks_used."""
+    """time[k]; [k, replica]: running, waiting (requests), blocks_used; [k]: how many replicas are active
+    (take requests), starting, draining (finish what they have) and down (failed)."""
     replicas: Mapping[str, NDArray[Any]]
     """Columns, one entry a replica: kv_blocks (that requests can have), gpus, paid (seconds, of those from
     the first arrival to the end, for which it existed: starting, draining and down included)."""
@@ -136,9 +140,10 @@ def collect(
     paid: Sequence[float],
     marks: Mapping[str, str],
     counts: Mapping[str, float],
+    statuses: Sequence[tuple[float, tuple[int, ...]]],
 ) -> Run:
     """The run that left this state behind; `slo` of each request for TTFT and TPOT, `gpus` and seconds `paid`
-    of each replica, `counts` for `totals`."""
+    of each replica, `counts` for `totals`, and from when on how many replicas were in each of STATUSES."""
     times, work = state.times, state.work
     end = float(state.clock[layout.NOW])
     recompute = times[:, layout.RECOMPUTE] + np.where(
@@ -164,11 +169,14 @@ def collect(
     }
     arrived = int((state.known[:, layout.STATE] != layout.NOT_ARRIVED).sum())  # by the horizon
     samples = state.samples[: state.sampled[0]]
+    time = np.arange(len(samples)) * state.clock[layout.INTERVAL]
+    since = np.searchsorted([moment for moment, _ in statuses], time, side="right") - 1
     series = {
-        "time": np.arange(len(samples)) * state.clock[layout.INTERVAL],
+        "time": time,
         "running": samples[:, :, 0],
         "waiting": samples[:, :, 1],
         "blocks_used": samples[:, :, 2],
+        **dict(zip(STATUSES, np.array([counted for _, counted in statuses])[since].T, strict=True)),
     }
     mean, p99 = _kv_use(state.kv_use)
     tally = state.tally

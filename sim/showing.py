@@ -10,16 +10,21 @@ from typing import Any
 
 from sim import naming
 from sim.cluster import Cluster
+from sim.layers import LAYERS, NamedPolicy, Policies, policy
 from sim.results import Run
+from sim.scaling import Autoscaling
 from sim.workloads import ClosedWorkload, Workload
 
 __all__ = [
     "add_cluster_arguments",
+    "add_policy_arguments",
     "add_workload_arguments",
     "cluster_of",
     "description",
     "figures",
+    "policies_of",
     "report",
+    "size",
     "titles",
 ]
 
@@ -40,8 +45,23 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, help="seconds of arrivals (1,000 without; a trace: all)")
 
 
+def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    """--router, --scheduler, --autoscaler."""
+    for layer, module in (
+        ("router", "baselines or balancing"),
+        ("scheduler", "schedulers"),
+        ("autoscaler", "autoscalers"),
+    ):
+        parser.add_argument(
+            f"--{layer}",
+            metavar="FILE[:CLASS]",
+            help=f"or a name in sim.{module}"
+            + (" (LeastLoadedQueue beside another layer)" if layer == "router" else ""),
+        )
+
+
 def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
-    """An option for every setting of `Cluster` that is a number, a name or a switch."""
+    """An option for every setting of `Cluster` that is a number, a name or a switch, and of `Autoscaling`."""
     group = parser.add_argument_group("cluster")
     for field in fields(Cluster):
         option = "--" + field.name.replace("_", "-")
@@ -51,14 +71,39 @@ def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
             group.add_argument(option, action=flag, default=field.default, help="default %(default)s")
         elif kind in _TYPES:
             group.add_argument(option, type=_TYPES[kind], default=field.default, help="default %(default)s")
+    group = parser.add_argument_group("autoscaling, under an autoscaler")
+    for scaling in fields(Autoscaling):
+        option = "--" + scaling.name.replace("_", "-")
+        group.add_argument(option, type=_TYPES[str(scaling.type)], help=f"default {scaling.default}")
 
 
-def cluster_of(options: argparse.Namespace) -> Cluster:
-    """The cluster of these options; ValueError if one is out of its range."""
+def cluster_of(options: argparse.Namespace, *, autoscaled: bool) -> Cluster:
+    """The cluster of these options; ValueError if one is out of its range, or says how to scale where nothing
+    does."""
     settings: dict[str, Any] = {
         field.name: getattr(options, field.name) for field in fields(Cluster) if hasattr(options, field.name)
     }
-    return Cluster(**settings)
+    scaling = {field.name: getattr(options, field.name) for field in fields(Autoscaling)}
+    scaling = {name: value for name, value in scaling.items() if value is not None}
+    if scaling and not autoscaled:
+        given = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in scaling.items())
+        raise ValueError(f"{given} without an autoscaler; expected --autoscaler FILE[:CLASS] or a name")
+    return Cluster(**settings, autoscaling=Autoscaling(**scaling) if autoscaled else None)
+
+
+def policies_of(options: argparse.Namespace) -> dict[str, NamedPolicy]:
+    """The policies given, by layer."""
+    return {
+        layer: policy(layer, getattr(options, layer))
+        for layer in LAYERS
+        if getattr(options, layer) is not None
+    }
+
+
+def size(cluster: Cluster) -> str:
+    """How many replicas there are."""
+    scaling = cluster.autoscaling
+    return f"{cluster.replicas}" if scaling is None else f"{scaling.min_replicas} to {scaling.max_replicas}"
 
 
 def titles(cluster: Cluster, workload: Workload | ClosedWorkload, name: str) -> list[str]:
@@ -73,9 +118,11 @@ def titles(cluster: Cluster, workload: Workload | ClosedWorkload, name: str) -> 
         else f"in {of['duration']:,.1f} s ({of['rate']:.3g}/s, gaps' CV {of['gap_cv']:.1f})"
     )
     marks = ", ".join(f"{profile} ({marks or 'all measured'})" for profile, marks in cluster.marks.items())
-    gpus = f" ({cluster.tensor_parallel} GPUs each)" if cluster.tensor_parallel > 1 else ""
+    notes = [f"{cluster.tensor_parallel} GPUs each"] if cluster.tensor_parallel > 1 else []
+    notes += [f"{cluster.replicas} at the start"] if cluster.autoscaling else []
+    beside = f" ({', '.join(notes)})" if notes else ""
     return [
-        f"{cluster.replicas} x {cluster.gpu}{gpus} with {cluster.model}, {cluster.kv_blocks:,} KV blocks of "
+        f"{size(cluster)} x {cluster.gpu}{beside} with {cluster.model}, {cluster.kv_blocks:,} KV blocks of "
         f"{cluster.block_size} tokens each",
         f"{name}: {len(workload):,} requests {came}; {lengths}",
         f"costs of {marks}",
@@ -84,11 +131,15 @@ def titles(cluster: Cluster, workload: Workload | ClosedWorkload, name: str) -> 
 
 def report(options: argparse.Namespace) -> Iterator[str]:
     """The lines of the report; writes the page if `--html` asks for one."""
-    router, cluster = naming.router(options.router), cluster_of(options)
+    given = policies_of(options)
+    if not given:
+        raise ValueError("no policy is given; expected --router, --scheduler or --autoscaler")
+    policies = Policies(**{"router": policy("router", "llq"), **given})
+    cluster = cluster_of(options, autoscaled=policies.autoscaler is not None)
     workload = naming.workload(options.workload, options.rate, options.duration, options.seed)
-    run = router.serve(cluster, workload, 0 if options.seed is None else options.seed)
+    run = policies.serve(cluster, workload, 0 if options.seed is None else options.seed)
     lead = titles(cluster, workload, options.workload)
-    yield f"{router.name} on {lead[0]}"
+    yield f"{policies.label} on {lead[0]}"
     yield from lead[1:]
     yield ""
     yield from figures(run)
@@ -96,7 +147,7 @@ def report(options: argparse.Namespace) -> Iterator[str]:
         from sim.page import page
 
         Path(options.html).write_text(
-            page(f"{router.name} on {cluster.replicas} replicas", lead, {router.name: run}), "utf-8"
+            page(f"{policies.label} on {size(cluster)} replicas", lead, {policies.label: run}), "utf-8"
         )
         yield f"\ndrawn in {options.html}"
 

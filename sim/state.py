@@ -208,8 +208,8 @@ def empty_cache(state: State, replica: int) -> None:
     """Make every block of a replica free and forgotten, and every slot free."""
     count, blocks = int(state.limits[replica, KV_BLOCKS]), state.blocks[replica]
     ring = np.arange(count + 1)
-    blocks[NEXT, : count + 1] = (ring + 1) % (count + 1)
-    blocks[PREVIOUS, : count + 1] = (ring - 1) % (count + 1)
+    blocks[NEXT, :count], blocks[NEXT, count] = ring[1:], 0
+    blocks[PREVIOUS, 1 : count + 1], blocks[PREVIOUS, 0] = ring[:-1], count
     blocks[HOLDERS] = 0
     blocks[CONTENT] = NOTHING
     blocks[CHAIN] = UNMAPPED

@@ -159,8 +159,9 @@ def _form_batch(state: State, replica: int, now: float, planned: bool, stated: i
     seat = 0
     while seat < gauges[RUNNING_COUNT] and (budget > 0 or planned):
         request = seats[seat]
-        computed = work[request, COMPUTED]
-        left = work[request, PROMPT] + work[request, MADE] - computed
+        book = work[request]
+        computed = book[COMPUTED]
+        left = book[PROMPT] + book[MADE] - computed
         chunk = min(left, budget)
         count = NOBODY
         if planned:
@@ -169,7 +170,10 @@ def _form_batch(state: State, replica: int, now: float, planned: bool, stated: i
                 return _refuse(state.plan, TOO_MANY_TOKENS, request, count)
             if count != NOBODY:
                 chunk = count
-        need = (computed + chunk + block_size - 1) // block_size - work[request, BLOCKS]
+        after, room = computed + chunk, book[BLOCKS] * block_size
+        need = 0  # most steps of a decode stay within its last block: they divide nothing
+        if after > room:
+            need = (after - room + block_size - 1) // block_size
         itself = False
         while not itself and need > kv_blocks - gauges[BLOCKS_USED]:
             victim = _victim(state, replica)
@@ -190,16 +194,16 @@ def _form_batch(state: State, replica: int, now: float, planned: bool, stated: i
         if itself:
             break
         if caching:
-            if need > 0 or (computed + chunk) % block_size < chunk:  # a new block, or one that becomes full
-                take_blocks(state, replica, request, max(need, 0), computed + chunk)
+            if chunk > 1 or after >= room:  # only then a block is new, or becomes full
+                take_blocks(state, replica, request, need, after)
         elif need > 0:
-            work[request, BLOCKS] += need
+            book[BLOCKS] += need
             gauges[BLOCKS_USED] += need
         chunks[seat] = chunk
         if count == NOBODY:
             budget -= chunk
         tokens += chunk
-        if chunk == 1 and computed >= work[request, PREFILL]:
+        if chunk == 1 and computed >= book[PREFILL]:
             decodes += 1
             context += computed + 1
         else:

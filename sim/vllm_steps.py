@@ -223,18 +223,7 @@ class _Replica:
 
 def _describe(batch: list[_Share]) -> Batch:
     """The step as the cost model sees it."""
-    decodes = [share for share in batch if share.decodes]
-    chunks = [share for share in batch if not share.decodes]
-    return Batch(
-        tokens=sum(share.tokens for share in batch),
-        sequences=len(batch),
-        decodes=len(decodes),
-        context=sum(share.before + 1 for share in decodes),
-        deepest=max((share.before + 1 for share in decodes), default=0),
-        pairs=sum(share.tokens * (2 * share.before + share.tokens + 1) for share in chunks),
-        depth=max((share.before + share.tokens for share in chunks), default=0),
-        longest=max((share.tokens for share in chunks), default=0),
-    )
+    return Batch.of((share.tokens, share.before, share.decodes) for share in batch)
 
 
 def serve(

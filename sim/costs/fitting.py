@@ -17,7 +17,14 @@ from sim.costs.measured import Attention, Errors, Measurements, errors, knots
 from sim.costs.profile import Basis, DecodeRow, Prefill, Profile
 from sim.costs.step import CONTEXT_KNOTS, SEGMENTS
 
-__all__ = ["CPU_STEP", "Fit", "attention_seconds", "fit", "nonnegative_least_squares"]
+__all__ = [
+    "CPU_STEP",
+    "Fit",
+    "attention_seconds",
+    "fit",
+    "nonnegative_least_squares",
+    "relative_least_squares",
+]
 
 Floats = NDArray[np.float64]
 
@@ -232,16 +239,26 @@ def _alike(width: int, counts: Floats, first: int) -> Floats:
 
 
 def _weighted(columns: Floats, seconds: Floats, beside: Floats, alike: Floats) -> list[float]:
-    """Least squares of the error relative to the step; what exceeds SMALL counts linearly (Huber)."""
+    """Least squares of the error relative to the step, and of the wish `alike`."""
     step = seconds + beside
     relative = np.vstack([columns / step[:, None], alike * (ALIKE / step.mean())])
     target = np.concatenate([seconds / step, np.zeros(len(alike))])
+    return [float(value) for value in _robust(relative, target)]
+
+
+def relative_least_squares(columns: Floats, seconds: Floats) -> Floats:
+    """The coefficients >= 0 of least squared relative errors; what exceeds SMALL counts linearly (Huber)."""
+    return _robust(columns / seconds[:, None], np.ones(len(seconds)))
+
+
+def _robust(relative: Floats, target: Floats) -> Floats:
+    """Least squares without negative ones, in which errors beyond SMALL count linearly (Huber)."""
     root = np.ones(len(target))
     for _ in range(REWEIGHTINGS):
         found = nonnegative_least_squares(relative * root[:, None], target * root)
         miss = np.abs(relative @ found - target)
         root = np.sqrt(np.minimum(1.0, SMALL / np.maximum(miss, SMALL)))
-    return [float(value) for value in found]
+    return found
 
 
 def nonnegative_least_squares(columns: Floats, target: Floats) -> Floats:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sim.costs.fitting import Fit, fit
 from sim.costs.measured import Measurements
 from sim.costs.profile import Basis
 from sim.costs.shapes import GPUS, MODELS, kv_blocks
-from sim.costs.sources import aiconfigurator, llmservingsim, roofline, vidur
+from sim.costs.sources import aiconfigurator, llmservingsim, roofline, steps, vidur
+from sim.costs.step_fitting import fit_steps
 
 __all__ = ["SHIPPED", "SOURCES", "Recipe", "make"]
 
@@ -22,10 +23,12 @@ class Recipe:
     gpu: str
     model: str
     source: str
-    """One of SOURCES."""
+    """One of SOURCES, or "steps"."""
     folder: str
-    """Of the measurements, below the data folder."""
+    """Of the measurements (steps: the file), below the data folder."""
     tensor_parallel: int = 1
+    eager: bool = False
+    """Whether engine steps were measured without CUDA graphs."""
     linear: str = ""
     """A Vidur mlp.csv to take the layers from, instead of the source's matrix products and a roofline."""
 
@@ -63,6 +66,8 @@ SHIPPED = (
 
 def make(recipe: Recipe, data: Path) -> Fit:
     """Fit a profile; FileNotFoundError or ValueError if its measurements are missing or of another model."""
+    if recipe.source == "steps":
+        return _steps(recipe, data)
     if recipe.model not in MODELS:
         raise ValueError(f"model={recipe.model!r} has no sizes here; there is {', '.join(MODELS)}")
     if recipe.gpu not in GPUS:
@@ -75,6 +80,21 @@ def make(recipe: Recipe, data: Path) -> Fit:
         precision="bf16",
         tensor_parallel=recipe.tensor_parallel,
         kv_tokens=16 * blocks,
+    )
+
+
+def _steps(recipe: Recipe, data: Path) -> Fit:
+    """Engine steps as a whole; a roofline, where there are data sheets, for what they do not show."""
+    known = recipe.model in MODELS and recipe.gpu in GPUS and recipe.tensor_parallel == 1
+    path = data / recipe.folder
+    return fit_steps(
+        steps.read(path),
+        gpu=recipe.gpu,
+        model=recipe.model,
+        tensor_parallel=recipe.tensor_parallel,
+        cuda_graphs=not recipe.eager,
+        source=f"engine steps {path.name}",
+        otherwise=make(replace(recipe, source="roofline"), data).profile if known else None,
     )
 
 

@@ -13,6 +13,7 @@ as slowly. CPU work is added, or hidden behind the GPU where the engine schedule
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +70,24 @@ class Batch(NamedTuple):
     """Keys that the last token of the deepest prefill chunk sees."""
     longest: int
     """Tokens of the longest prefill chunk; 0 if nothing is prefilled."""
+
+    @classmethod
+    def of(cls, requests: Iterable[tuple[int, int, bool]]) -> Batch:
+        """The step that computes for each request so many tokens, after so many whose KV is held, and whether
+        it decodes (then one token)."""
+        rows = list(requests)
+        decoded = [before + 1 for _, before, decodes in rows if decodes]
+        chunks = [(tokens, before) for tokens, before, decodes in rows if not decodes]
+        return cls(
+            tokens=sum(tokens for tokens, _, _ in rows),
+            sequences=len(rows),
+            decodes=len(decoded),
+            context=sum(decoded),
+            deepest=max(decoded, default=0),
+            pairs=sum(tokens * (2 * before + tokens + 1) for tokens, before in chunks),
+            depth=max((before + tokens for tokens, before in chunks), default=0),
+            longest=max((tokens for tokens, _ in chunks), default=0),
+        )
 
 
 def step_seconds(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sim import bench, curve, paper
@@ -113,3 +114,77 @@ def test_a_count_below_one_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["bench", "--repeats", "0"])
     assert "'0'; expected a whole number of at least 1" in capsys.readouterr().err
+
+
+def azures_trace() -> Path:
+    """Azure's trace, or a skip that says where it should be."""
+    trace = DATA / "traces" / "AzureLLMInferenceTrace_conv.csv"
+    if not trace.is_file():
+        pytest.skip(f"Azure's trace is not at {trace}")
+    return trace
+
+
+def test_workload_w_is_what_it_is_called() -> None:
+    """2,000 of Azure's conversations, clipped at 4,096 tokens, Poisson at 28 requests/s."""
+    workload = bench.azure(azures_trace())
+    figures = workload.describe()
+    assert len(workload) == 2000
+    assert max(workload.prompt_tokens.max(), workload.output_tokens.max()) == 4096
+    assert figures["rate"] == pytest.approx(28, rel=0.05)
+    assert figures["gap_cv"] == pytest.approx(1, abs=0.05)
+
+
+def test_large_and_start_need_azures_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without it: one sentence, exit code 1."""
+    for option in ("--large", "--start", "--stages"):
+        assert main(["bench", option]) == 1
+        assert "expected --azure TRACE" in capsys.readouterr().err
+        assert main(["bench", option, "--azure", str(tmp_path / "none.csv")]) == 1
+        assert "Azure's trace is not at" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_request_costs_the_same_in_large_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """From 10,000 to 100,000 requests on 64 replicas CPU time per request grows by less than 60 % (30 % on an
+    idle machine), and memory by less than 1 kB per request; the system is in the same state."""
+    assert main(["bench", "--azure", str(azures_trace()), "--large", "10000", "10000", "100000"]) == 0
+    rows = [line.replace(",", "").split() for line in capsys.readouterr().out.splitlines()[2:]]
+    requests, steps, response, _, cpu, memory = np.array(
+        [[float(cell) for cell in row if cell[0].isdigit()] for row in rows]
+    ).T
+    assert requests.tolist() == [10_000, 10_000, 100_000]
+    assert steps[2] / steps[0] == pytest.approx(10, rel=0.2)
+    assert response[2] == pytest.approx(response[0], rel=0.1)
+    assert cpu[2] < 1.6 * cpu[:2].min()
+    assert memory[2] - memory[0] < 90
+
+
+@pytest.mark.slow
+def test_a_start_is_soon_and_small(capsys: pytest.CaptureFixture[str]) -> None:
+    """A fork is ready far sooner than a fresh process, which compiles nothing; workload W stays below 200
+    MB."""
+    assert main(["bench", "--azure", str(azures_trace()), "--start", "--repeats", "5"]) == 0
+    fresh, fork, memory = (line.split(": ")[1].split() for line in capsys.readouterr().out.splitlines())
+    assert fresh[1] == "s"
+    assert float(fresh[0]) < 5
+    assert fork[1] == "ms"
+    assert float(fork[0]) < 100
+    assert 100 < float(memory[0]) < 200
+
+
+@pytest.mark.slow
+def test_workload_w_is_fast_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    """A seventh of what an idle machine does, with a router, and with a batch scheduler in Python, too."""
+    for more, least in (([], 10_000), (["--scheduler"], 2_000)):
+        assert main(["bench", "--azure", str(azures_trace()), *more]) == 0
+        measured = capsys.readouterr().out.splitlines()[1]
+        assert float(measured.split(" requests/s")[0].replace(",", "")) > least
+
+
+def test_stages_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+    """To the time of a request, each of them some of it."""
+    assert main(["bench", "--azure", str(azures_trace()), "--stages", "--repeats", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    *parts, whole = (float(line.split(" us per request")[0].split()[-1]) for line in lines)
+    assert min(parts) > 0
+    assert sum(parts) == pytest.approx(whole, abs=0.05)

@@ -249,7 +249,7 @@ def test_a_dead_replica_is_told_by_file_and_line(
     """A router that goes on sending to a replica that failed."""
     candidate.write_text(DYING)
     failing = Cluster(failures=(Failure(0, at=2.0),))
-    monkeypatch.setattr("sim.showing.cluster_of", lambda options: failing)
+    monkeypatch.setattr("sim.showing.cluster_of", lambda options, autoscaled: failing)
     assert main(["run", "--router", "candidates/router.py", *SMALL]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "candidates/router.py:2 in route"
