@@ -69,7 +69,7 @@ def clairvoyant(how: str, top: str = "") -> str:
                     self.outputs = lengths(queue[0], now)
                 for request in sorted(queue, key=lambda each: self.outputs[each.id]):
                     replica = min(replicas, key=lambda each: each.running + each.waiting)
-                    if replica.running + replica.waiting < 12:
+                    if replica.running + replica.waiting < 24:
                         yield request, replica
         """)
     )

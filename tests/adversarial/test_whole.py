@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no sandbox h
 
 INI = """\
 [pytest]
-glia_replications = 4
+glia_replications = 8
 glia_workers = 2
 glia_timeout = 3
 glia_allow_imports = {allowed}
@@ -45,7 +45,7 @@ CLUSTER = Cluster(replicas=2, kv_blocks=900)
 
 
 def serve(router, seed):
-    return CLUSTER.run(workloads.sharegpt_bursty(rate=3.5, duration=60, seed=seed), router=router)
+    return CLUSTER.run(workloads.sharegpt_bursty(rate=6.5, duration=60, seed=seed), router=router)
 '''
 TEST = """
 
@@ -60,10 +60,10 @@ def file_of(name: str) -> str:
 
 
 def project_of(make_project: MakeProject, allowed: str) -> Project:
-    """One project with all cheats and their honest twins, each asked to be 10 % better than round robin."""
+    """One project with all cheats and their honest twins, each asked to be 5 % better than round robin."""
     files = {f"candidates/{file_of(each.name)}.py": each.source for each in CHEATS}
     files |= {f"candidates/honest_{file_of(name)}.py": text for name, text in HONEST.items()}
-    tests = [TEST.format(file=file_of(each.name), than=0.9) for each in CHEATS]
+    tests = [TEST.format(file=file_of(each.name), than=0.95) for each in CHEATS]
     tests += [TEST.format(file=f"honest_{file_of(name)}", than=50) for name in HONEST]
     return make_project(
         {"pytest.ini": INI.format(allowed=allowed), "test_spec.py": SPEC + "".join(tests), **files},
@@ -141,7 +141,7 @@ def search(make_project: MakeProject, allowed: str) -> tuple[Project, Result, di
             "pytest.ini": INI.format(allowed=allowed),
             "conftest.py": HOSTILE,
             "cheats.py": Path(cheats.__file__).read_text("utf-8"),
-            "test_spec.py": SPEC + TEST.format(file="router", than=0.9),
+            "test_spec.py": SPEC + TEST.format(file="router", than=0.95),
             "candidates/router.py": ROUND_ROBIN,
         }
     )

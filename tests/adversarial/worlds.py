@@ -11,7 +11,7 @@ CLUSTER = Cluster(replicas=2, kv_blocks=900)
 
 def workload(seed: int) -> Workload:
     """A minute of requests, past what the cache holds at times."""
-    return workloads.sharegpt_bursty(rate=3.5, duration=60, seed=seed)
+    return workloads.sharegpt_bursty(rate=6.5, duration=60, seed=seed)
 
 
 def serve(router: Any, seed: int) -> Run:
