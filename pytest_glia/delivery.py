@@ -13,6 +13,7 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import Candidate
+from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.designers import Proposal
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation, result_of
@@ -43,6 +44,7 @@ class Delivery:
         self._attempt = 0
         self._confirmed: Evaluation | None = None
         self._refused: str | None = None
+        self._audited = ""
         self.passed = False
 
     def confirm(self, before: list[pytest.TestReport]) -> list[pytest.TestReport]:
@@ -109,7 +111,10 @@ class Delivery:
         decisions are asked for again where only what comes after them is another.
         """
         search, found = self._search, self._proposal.evaluation
-        search.write("Audit: other draws of the same worlds, and other futures")
+        if not self._lab.audited:
+            self._audited = "None: no domain records what this candidate decides."
+            return None
+        search.write(f"Audit: other draws of {len(found.seeds)} development seeds, other futures of {PROBED}")
         key = hmac.new(self._secret, f"glia audit {self._blob}".encode(), "sha256").digest()
         there = search.evaluator.look(self._winner, found.seeds, world=key)
         for nodeid, message in there.errors.items():
@@ -118,9 +123,13 @@ class Delivery:
         confidence = search.settings.confidence
         gain = -self._lab.aim.change(found, self._lab.start, confidence).mean
         lost = self._lab.aim.change(there, found, confidence)
+        self._audited = (
+            f"In other draws of the same worlds the loss changed by {lost} (its gain was {gain:.3f}); with "
+            f"other futures ({CHANGES} for each of {PROBED} seeds) it decided the same up to there."
+        )
         if math.isfinite(gain) and lost.low > _LOST * gain:
             return (
-                "its gain is not there in other draws of the same worlds: it knows those of its seeds "
+                "its gain is not there in other draws of the same worlds, so it knew those of its seeds "
                 f"(loss {lost} against what it was; its gain was {gain:.3f})"
             )
         return None
@@ -151,6 +160,7 @@ class Delivery:
             spent=search.account,
             base=search.base,
             secret=self._secret,
+            audit=self._audited,
             blob=self._blob,
             start=self._lab.start,
             proposal=self._proposal,

@@ -70,6 +70,7 @@ class Lab:
         start: What the candidates of the base commit have shown.
         aim: What the specs ask, the failing ones first.
         failing: The tests that the present candidates fail.
+        audited: Whether a domain records the candidates' decisions, so that a design can be audited.
         trials: All candidates tried so far, in order.
     """
 
@@ -104,7 +105,7 @@ class Lab:
         self._branch = branch
         self._run = run
         self._write = write
-        self._audited = audited
+        self.audited = audited
         self._seeds = seeds.known("development", settings.replications)
         first = max(2, math.ceil(settings.replications * _FIRST_LOOK))
         self._looks = tuple(sorted({first, settings.replications}))
@@ -144,8 +145,8 @@ class Lab:
         if ablations * self._evaluation_simulations > quarter:
             ablations = int(quarter // self._evaluation_simulations)
         pace = self._evaluator.seconds / max(1, self._evaluator.runs)
-        audit = self._evaluation_simulations + PROBED * CHANGES if self._audited else 0
-        runs = (1 + self._audited) * self._evaluation_runs + ablations * self._evaluation_simulations
+        audit = self._evaluation_simulations + PROBED * CHANGES if self.audited else 0
+        runs = (1 + self.audited) * self._evaluation_runs + ablations * self._evaluation_simulations
         self.account.held_simulations = (1 + ablations) * self._evaluation_simulations + audit
         self.account.held_seconds = _MARGIN * pace * runs
 

@@ -27,7 +27,8 @@ class Record:
     """All that a run has found out about its winner.
 
     ``attempt`` counts the confirmations of designs of these files from this base commit, and ``confidence``
-    is that of this one and its ablations; ``margin`` is the change of loss that is taken for none.
+    is that of this one and its ablations; ``audit`` tells what it showed; ``margin`` is the change of loss
+    that is taken for none.
     """
 
     run: str
@@ -36,6 +37,7 @@ class Record:
     spent: Account
     base: str
     secret: bytes
+    audit: str
     blob: str
     start: Evaluation
     proposal: Proposal
@@ -211,6 +213,7 @@ def _provenance(record: Record) -> str:
             f"- Designer `{record.designer}`.",
             f"- Budget {record.budget}; spent {spent.simulations} simulations and {spent.seconds:.0f} s; "
             f"{_count(len({trial.number for trial in record.trials}), 'candidate')}.",
+            f"- Audit: {record.audit}",
             f"- Confirmation seeds: HMAC-SHA256 under the run's secret `{record.secret.hex()}` of the "
             f"candidate's git blob `{record.blob}`: {seeds}.",
         ]

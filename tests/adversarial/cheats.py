@@ -294,7 +294,7 @@ CHEATS = [
             """,
             "import sys",
         ),
-        "knows those of its seeds",
+        "so it knew those of its seeds",
     ),
     # It misjudges the next one.
     Cheat(
