@@ -13,6 +13,7 @@ DEFAULTS: dict[str, Any] = {
     "glia_confidence": 0.95,
     "glia_margin": 0.01,
     "glia_timeout": 60.0,
+    "glia_executor": "local",
     "glia_workers": 3,
     "glia_designer": "offline",
     "glia_budget": "200 sims, 100 s",
