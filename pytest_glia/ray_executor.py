@@ -8,8 +8,11 @@ decides what is paid for and what the verdict is; what no worker has delivered i
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
 import shutil
+import socket
 import tarfile
 import tempfile
 import time
@@ -26,6 +29,7 @@ from pytest_glia.replication import Metrics
 
 # Seconds after which a worker gives a sign of life, and can be told to end.
 _BEAT = 1.0
+_CONNECT_TIMEOUT = 10.0
 _NO_MORE = {"exhausted": ["simulations", 0]}
 
 
@@ -34,29 +38,47 @@ class OtherSoftware(Exception):
 
 
 class Worker:
-    """A child somewhere on the cluster. Made by Ray in a process of its own, where `exchange` is called.
+    """A child somewhere on the cluster. Ray makes it in a process of its own, anew where that one is lost.
+
+    Its methods take the tree as Ray's reference to a tar archive, in a list so that it stays a reference.
 
     Args:
-        tree: The composed tree, as a tar archive.
-        software: What must be installed; raises `OtherSoftware` if anything else is.
+        software: What must be installed; anything else raises `OtherSoftware` when a child is started.
     """
 
-    def __init__(self, launch: Launch, tree: bytes, software: Sequence[str]) -> None:
+    def __init__(self, launch: Launch, software: Sequence[str]) -> None:
         self._launch = launch
         self._software = software
         self._child: ChildProcess | None = None
         self._folder = scratch(Path(tempfile.gettempdir()), "glia-worker")
-        with tarfile.open(fileobj=io.BytesIO(tree)) as archive:
-            archive.extractall(self._folder / "tree", filter="fully_trusted")
+
+    def start(self, tree: Sequence[Any]) -> dict[str, Any]:
+        """Start a child, unless there is one; the message of a child that is done with its job."""
+        if not (self._folder / "tree").exists():
+            with tarfile.open(fileobj=io.BytesIO(_ray().get(tree[0]))) as archive:
+                archive.extractall(self._folder / "tree", filter="fully_trusted")
+        if self._child is None:
+            child = ChildProcess(self._launch, self._folder)
+            try:
+                self._compare(child.software)
+            except OtherSoftware:
+                child.stop()
+                raise
+            self._child = child
+        return {"done": 0}
+
+    def begin(self, job: Mapping[str, Any], tree: Sequence[Any]) -> dict[str, Any]:
+        """Start a child, unless there is one, and `exchange` a job for its first message."""
+        self.start(tree)
+        return self.exchange(job)
 
     def exchange(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Send the child a message, unless it is empty; its next one, or nothing if none comes for a second.
 
-        A child is started if there is none. Reports are left out. Raises `EvaluatorFailed` if it has ended.
+        Reports are left out. Raises `EvaluatorFailed` if the child has ended, with its process or before it.
         """
         if self._child is None:
-            self._child = ChildProcess(self._launch, self._folder)
-            self._compare(self._child.software)
+            raise EvaluatorFailed("its process was started anew")
         try:
             if message:
                 self._child.channel.send(**message)
@@ -139,10 +161,12 @@ class RayExecutor:
         cores = int(self._ray.cluster_resources().get("CPU", 1))
         # Ray starts a worker anew whose process or node is lost.
         remote = self._ray.remote(num_cpus=1, max_restarts=-1, scheduling_strategy="SPREAD")(Worker)
-        packed = self._ray.put(_packed(tree))
-        self._followers = [
-            _Follower(remote.remote(launch, packed, software)) for _ in range(max(1, min(cores, at_most)))
-        ]
+        self._tree = [self._ray.put(_packed(tree))]
+        workers = [remote.remote(launch, software) for _ in range(max(1, min(cores, at_most)))]
+        now = time.monotonic()
+        self._followers = [_Follower(each, each.start.remote(self._tree), now) for each in workers]
+        # What the first replications take is not to be judged by how long their workers take to start.
+        self._ray.wait([each.reply for each in self._followers], timeout=SILENCE)
 
     def follow(self, job: Mapping[str, Any]) -> None:
         """From now on it is this message's job that the local child does."""
@@ -196,7 +220,8 @@ class RayExecutor:
         """Send a follower that waits for a message the next one, if it is time for that."""
         if follower.job != self._number and not follower.asks:
             follower.job, follower.arrived = self._number, False
-            self._send(follower, self._job)
+            follower.heard = time.monotonic()
+            follower.reply = follower.actor.begin.remote(self._job, self._tree)
         elif follower.job != self._number:
             self._send(follower, _NO_MORE)
         elif not follower.asks or not follower.asks <= self._asked:
@@ -265,25 +290,37 @@ def _connected() -> tuple[Any, bool]:
 
     It is the cluster that ``RAY_ADDRESS`` names, or one that runs on this machine, or a new one.
     """
+    try:
+        ray = _ray()
+    except ImportError:
+        raise Misuse(
+            'glia_executor is "ray", but Ray is not installed: pip install "pytest-glia[ray]", or leave the '
+            "setting out"
+        ) from None
+    if ray.is_initialized():
+        return ray, False
+    try:
+        address = os.environ.get("RAY_ADDRESS", "")
+        host, _, port = address.partition(":")
+        if port.isdigit():
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), _CONNECT_TIMEOUT).close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Misuse(
+            f'glia_executor is "ray", but no Ray cluster can be reached ({address}: {error}): correct '
+            "RAY_ADDRESS, or unset it to use this machine"
+        ) from None
+    return ray, True
+
+
+def _ray() -> Any:
+    """The package, which is large and optional; what it warns of while it is loaded is none of the user's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            import ray
-        except ImportError:
-            raise Misuse(
-                'glia_executor is "ray", but Ray is not installed: pip install "pytest-glia[ray]", or leave '
-                "the setting out"
-            ) from None
-        if ray.is_initialized():
-            return ray, False
-        try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise Misuse(
-                f'glia_executor is "ray", but no Ray cluster can be reached ({error}): correct RAY_ADDRESS, '
-                "or unset it to use this machine"
-            ) from None
-    return ray, True
+        return importlib.import_module("ray")
 
 
 def _packed(tree: Path) -> bytes:

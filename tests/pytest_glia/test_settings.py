@@ -55,10 +55,11 @@ def settings(**changes: Any) -> Settings:
         ("glia_timeout", 0.0),
         ("glia_timeout", float("inf")),
         ("glia_timeout", float("nan")),
+        ("glia_executor", "dask"),
         ("glia_workers", -1),
     ],
 )
-def test_bad_setting_names_itself_and_its_value(name: str, value: float) -> None:
+def test_bad_setting_names_itself_and_its_value(name: str, value: float | str) -> None:
     """The message begins with the setting and what it is."""
     with pytest.raises(pytest.UsageError, match=f"^{name} is {value!r}: "):
         settings(**{name: value})
