@@ -103,7 +103,7 @@ class Worker:
         if here != there:
             parts = [f"{', '.join(sorted(there - here)[:3]) or 'nothing'} there"]
             parts.append(f"{', '.join(sorted(here - there)[:3]) or 'nothing'} here")
-            raise OtherSoftware("; ".join(parts))
+            raise OtherSoftware(", ".join(parts))
 
 
 @dataclass(eq=False)

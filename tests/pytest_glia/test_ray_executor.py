@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
+import secrets
 import signal
 import sqlite3
 import subprocess
@@ -23,6 +26,7 @@ from tests.project import PACKING, MakeProject, Project, Result
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason='Ray is not installed: pip install "pytest-glia[ray]"'
 )
+ROOT = Path(__file__).parents[2]
 # So that the executor is no part of what a sample is known by.
 ON_RAY = {"PYTEST_ADDOPTS": "-o glia_executor=ray"}
 # Ray and its workers take long to start on a machine that is busy.
@@ -39,8 +43,7 @@ def samples(project: Project) -> dict[str, str]:
 
 def spent(result: Result) -> int:
     """Simulations, as the last lines of a search tell."""
-    [line] = result.lines(" simulations")[-1:]
-    return int(line.rpartition(",")[2].split()[0])
+    return int(re.findall(r", (\d+) simulations$", result.out, re.MULTILINE)[-1])
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,12 @@ def without_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Without
     search = blocked(tmp_path_factory.mktemp("without"), PATIENCE, **ON_RAY)
     try:
         Path(alone.environment["GATE"]).touch()
-        os.kill(working(search)[0], signal.SIGKILL)
+        looks = min(2, len(os.sched_getaffinity(0)))
+        until(lambda: search.runs("blocked").total() == looks)
+        worker = working(search)[0]
+        os.kill(worker, signal.SIGKILL)
+        # What it had started ends with it, before it can come to its own end.
+        until(lambda: not any(f"glia-worker-{worker}-" in title for title in titles(search).values()))
         Path(search.environment["GATE"]).touch()
         out, _ = search.process.communicate(timeout=PATIENCE)
         alone.process.communicate(timeout=PATIENCE)
@@ -135,14 +143,18 @@ def without_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Without
         ended(alone)
 
 
-def working(search: Blocked) -> list[int]:
-    """The workers that run a replication: Ray gives a process the name of what it does."""
-    found = []
+def titles(search: Blocked) -> dict[int, str]:
+    """The command lines of the search's processes, in which Ray writes what a worker does."""
+    found = {}
     for pid in search.project.processes():
-        title = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if title.startswith(b"ray::Worker."):
-            found.append(pid)
+        with contextlib.suppress(OSError):
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     return found
+
+
+def working(search: Blocked) -> list[int]:
+    """The workers that run a replication."""
+    return [pid for pid, title in titles(search).items() if title.startswith("ray::Worker.")]
 
 
 def ended(search: Blocked) -> None:
@@ -193,19 +205,13 @@ def test_killed_search_leaves_no_worker(tmp_path: Path) -> None:
     try:
         assert working(search)
         search.signalled(signal.SIGKILL)
-
-        def titles() -> list[str]:
-            return [
-                Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
-                for pid in search.project.processes()
-                if Path(f"/proc/{pid}").exists()
-            ]
-
-        until(lambda: all("Agent" in title for title in titles()))
+        until(lambda: all("Agent" in title for title in titles(search).values()))
     finally:
         ended(search)
 
 
+# Ray lets nobody into a cluster who does not know its token.
+TOKEN = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token"}
 CLUSTER = """\
 import signal, ray
 
@@ -229,7 +235,7 @@ def other_cluster(tmp_path: Path, make_project: MakeProject) -> Iterator[tuple[P
     (packages / "ours.pth").write_text(f"{ours}\n")
     cluster = subprocess.Popen(
         [environment / "bin" / "python", "-c", CLUSTER],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")},
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), **TOKEN},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -238,7 +244,7 @@ def other_cluster(tmp_path: Path, make_project: MakeProject) -> Iterator[tuple[P
         address = next(line for line in cluster.stdout if line.startswith("at ")).split()[1]
         yield project, address
     finally:
-        cluster.terminate()
+        cluster.kill()
         cluster.communicate()
 
 
@@ -248,12 +254,12 @@ def test_worker_with_other_software_is_not_used(other_cluster: tuple[Project, st
     project, address = other_cluster
     runs = project.folder.parent / "runs"
     arguments = ("--glia-optimize", "--glia-budget=90 sims, 500 s")
-    result = project.pytest(*arguments, RUNS=str(runs), RAY_ADDRESS=address, **ON_RAY)
+    result = project.pytest(*arguments, RUNS=str(runs), RAY_ADDRESS=address, **TOKEN, **ON_RAY)
     assert result.code == 0, result.out
     said = (
         "glia: a Ray worker has other software than this machine: odd 1.0 there, nothing here; it is not used"
     )
-    assert said in result.text
+    assert said in result.text, result.out
     assert len(runs.read_text().splitlines()) == len(samples(project))
 
 
@@ -282,3 +288,27 @@ def test_missing_ray_is_misuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
             seconds_left=lambda: 1.0,
             write=lambda text: None,
         )
+
+
+@needs_ray
+@pytest.mark.slow
+def test_same_samples_of_the_simulator(tmp_path: Path) -> None:
+    """The quickstart's specs on a fifth of its traffic: replayed and audited, byte by byte the same."""
+    found = []
+    for name, environment in (("here", {}), ("ray", ON_RAY)):
+        folder = tmp_path / name
+        for path in ("router.py", "test_quickstart.py"):
+            (folder / "specs/quickstart").mkdir(parents=True, exist_ok=True)
+            text = (ROOT / "specs/quickstart" / path).read_text()
+            (folder / "specs/quickstart" / path).write_text(text.replace("duration=1000", "duration=200"))
+        project = Project(folder).write({"pytest.ini": "[pytest]\nglia_replications = 4\n"})
+        project.commit()
+        arguments = ("specs/quickstart", "--glia-optimize", "--glia-budget=40 sims, 500 s")
+        result = project.pytest(*arguments, **environment)
+        assert result.lines("Audit: "), result.out
+        found.append(samples(project))
+    here, ray = found
+    shared = here.keys() & ray.keys()
+    assert {key: here[key] for key in shared} == {key: ray[key] for key in shared}
+    assert len(shared) > len(here) / 2
+    assert len(here) == len(ray)
