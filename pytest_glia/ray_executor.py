@@ -166,7 +166,8 @@ class RayExecutor:
         now = time.monotonic()
         self._followers = [_Follower(each, each.start.remote(self._tree), now) for each in workers]
         # What the first replications take is not to be judged by how long their workers take to start.
-        self._ray.wait([each.reply for each in self._followers], timeout=SILENCE)
+        patience = max(0.0, min(SILENCE, seconds_left()))
+        self._ray.wait([each.reply for each in self._followers], timeout=patience)
 
     def follow(self, job: Mapping[str, Any]) -> None:
         """From now on it is this message's job that the local child does."""

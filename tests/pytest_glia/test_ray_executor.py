@@ -21,7 +21,7 @@ from pytest_glia.childprocess import Launch
 from pytest_glia.misuse import Misuse
 from pytest_glia.ray_executor import RayExecutor
 from tests.blocking import Blocked, blocked, until
-from tests.project import PACKING, MakeProject, Project, Result
+from tests.project import PACKER_SPEC, PACKING, MakeProject, Project, Result
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason='Ray is not installed: pip install "pytest-glia[ray]"'
@@ -264,6 +264,20 @@ def test_worker_with_other_software_is_not_used(other_cluster: tuple[Project, st
 
 
 @needs_ray
+def test_worker_with_other_replications_is_not_used(make_project: MakeProject) -> None:
+    """A spec that depends on its folder has other samples in each tree: said once, nothing runs twice."""
+    spec = PACKER_SPEC.replace("import pytest\n", "import pytest\n\nHERE = os.path.dirname(__file__)\n")
+    spec = spec.replace("random.Random(seed)", "random.Random(seed + HERE.count(chr(0)))")
+    project = make_project({**PACKING, "specs/test_packer.py": spec})
+    runs = project.folder.parent / "runs"
+    result = project.pytest("--glia-optimize", "--glia-budget=90 sims, 500 s", RUNS=str(runs), **ON_RAY)
+    assert result.code == 0, result.out
+    said = "a Ray worker asks for other replications than this machine does, perhaps because a spec depends"
+    assert result.text.count(said) == 1
+    assert len(runs.read_text().splitlines()) == len(samples(project))
+
+
+@needs_ray
 def test_cluster_out_of_reach_is_misuse(make_project: MakeProject) -> None:
     """The address is named, and what to do."""
     result = make_project(PACKING).pytest("--glia-optimize", RAY_ADDRESS="127.0.0.1:1", **ON_RAY)
@@ -293,17 +307,17 @@ def test_missing_ray_is_misuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 @needs_ray
 @pytest.mark.slow
 def test_same_samples_of_the_simulator(tmp_path: Path) -> None:
-    """The quickstart's specs on a fifth of its traffic: replayed and audited, byte by byte the same."""
+    """The quickstart's specs with less traffic: replayed and audited, byte by byte the same."""
     found = []
     for name, environment in (("here", {}), ("ray", ON_RAY)):
         folder = tmp_path / name
         for path in ("router.py", "test_quickstart.py"):
             (folder / "specs/quickstart").mkdir(parents=True, exist_ok=True)
             text = (ROOT / "specs/quickstart" / path).read_text()
-            (folder / "specs/quickstart" / path).write_text(text.replace("duration=1000", "duration=200"))
-        project = Project(folder).write({"pytest.ini": "[pytest]\nglia_replications = 4\n"})
+            (folder / "specs/quickstart" / path).write_text(text.replace("duration=1000", "duration=400"))
+        project = Project(folder).write({"pytest.ini": "[pytest]\nglia_replications = 6\n"})
         project.commit()
-        arguments = ("specs/quickstart", "--glia-optimize", "--glia-budget=40 sims, 500 s")
+        arguments = ("specs/quickstart", "--glia-optimize", "--glia-budget=80 sims, 500 s")
         result = project.pytest(*arguments, **environment)
         assert result.lines("Audit: "), result.out
         found.append(samples(project))
