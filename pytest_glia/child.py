@@ -9,11 +9,13 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.machinery import ModuleSpec
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +25,7 @@ import pytest
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
-from pytest_glia.context import CONTEXT, BaseSource, Context
+from pytest_glia.context import CONTEXT, BaseSource, Context, Found
 from pytest_glia.decisions import World
 from pytest_glia.domains import audits, manager
 from pytest_glia.hookspecs import Audit
@@ -83,13 +85,12 @@ class RemoteStore:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    def find(self, keys: Sequence[str], *, simulations: bool) -> dict[str, Metrics]:
-        self._channel.send(find=list(keys), simulations=simulations)
+    def find(self, keys: Sequence[str], simulations: Sequence[str]) -> Found:
+        self._channel.send(find=list(keys), simulations=list(simulations))
         answer = self._channel.receive()
         if "exhausted" in answer:
             raise BudgetExhausted(*answer["exhausted"])
-        known: dict[str, Metrics] = answer["known"]
-        return known
+        return Found(answer["known"], tuple(answer["share"]))
 
     def add(self, key: str, metrics: Metrics) -> None:
         self._channel.send(add=key, metrics=metrics)
@@ -113,7 +114,7 @@ class Evaluations:
             # Once here, so that no fork has to load or compile the domain again.
             hooks.hook.glia_testbed(name=session.config.getoption("glia_testbed"))
         gc.freeze()
-        self._channel.send(ready=sorted(items))
+        self._channel.send(ready=sorted(items), software=software())
         try:
             while True:
                 self._fork_job(session.config, items, self._channel.receive())
@@ -204,6 +205,12 @@ def _look(reports: _Reports, item: pytest.Item, following: pytest.Item | None) -
 
 def _comparisons(gathered: list[pytest.TestReport]) -> int:
     return sum(len(getattr(report, "glia", ())) for report in gathered)
+
+
+def software() -> list[str]:
+    """This Python and the installed distributions: any of them may take part in a replication."""
+    installed = sorted({f"{each.name} {each.version}" for each in distributions()})
+    return [f"Python {platform.python_version()} {platform.machine()}", *installed]
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:

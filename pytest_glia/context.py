@@ -18,14 +18,26 @@ from pytest_glia.replication import Metrics
 __tracebackhide__ = True
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is known of the samples that were asked for, and what to run before asking again.
+
+    This ``share`` is all of the others, unless they are run in several places.
+    """
+
+    known: dict[str, Metrics]
+    share: tuple[str, ...]
+
+
 class SampleStore(Protocol):
     """Metrics of replications that were already paid for, by content key."""
 
-    def find(self, keys: Sequence[str], *, simulations: bool) -> dict[str, Metrics]:
-        """What is known of `keys`. The caller is about to run the rest.
+    def find(self, keys: Sequence[str], simulations: Sequence[str]) -> Found:
+        """What is known of `keys`, and which of them the caller is to run and `add` now.
 
-        If `simulations`, the rest are runs of a candidate, and are reserved from the budget first;
-        raises `pytest_glia.budget.BudgetExhausted` if they do not fit.
+        Those of `simulations` that are not known, runs of a candidate, are reserved from the budget first;
+        raises `pytest_glia.budget.BudgetExhausted` if they do not fit. Probes are simulations, too, though
+        they are run with one of the `keys`.
         """
         ...
 
@@ -40,8 +52,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self._samples: dict[str, Metrics] = {}
 
-    def find(self, keys: Sequence[str], *, simulations: bool) -> dict[str, Metrics]:
-        return {key: self._samples[key] for key in keys if key in self._samples}
+    def find(self, keys: Sequence[str], simulations: Sequence[str]) -> Found:
+        known = {key: self._samples[key] for key in keys if key in self._samples}
+        return Found(known, tuple(key for key in keys if key not in known))
 
     def add(self, key: str, metrics: Metrics) -> None:
         self._samples[key] = metrics

@@ -6,19 +6,13 @@ The child works in a tree composed of the base commit; a candidate reaches it as
 
 from __future__ import annotations
 
-import contextlib
 import os
-import platform
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +20,18 @@ import pytest
 
 from pytest_glia.budget import Account, BudgetExhausted
 from pytest_glia.candidate import Candidate
-from pytest_glia.channel import Channel, ChannelClosed
-from pytest_glia.child import ENVIRONMENT
+from pytest_glia.channel import ChannelClosed
+from pytest_glia.child import software
+from pytest_glia.childprocess import SILENCE, ChildProcess, EvaluatorFailed, Launch, without_secrets
 from pytest_glia.commandline import forwarded
 from pytest_glia.context import BaseSource
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
+from pytest_glia.ray_executor import RayExecutor
+from pytest_glia.replication import Metrics
 from pytest_glia.repository import Repository
-from pytest_glia.sandbox import is_secret
 from pytest_glia.settings import Settings
-
-_START_TIMEOUT = 300.0
-# A spec's own set-up may be silent for this long, besides what a replication may take, in seconds.
-_SILENCE = 300.0
-
-
-class EvaluatorFailed(Exception):
-    """The child pytest could not be started, or ended; the message shows its last words."""
 
 
 class Evaluator:
@@ -65,6 +53,7 @@ class Evaluator:
         candidates: Sequence[Candidate],
         base: str,
         nodeids: Sequence[str],
+        write: Callable[[str], None],
     ) -> None:
         self._config = config
         self._settings = settings
@@ -75,17 +64,16 @@ class Evaluator:
         self._base = base
         self._nodeids = nodeids
         self._folder = ledger.scratch()
-        self._composed = self._folder / "tree"
-        self._root = repository.compose(base, self._composed)
-        self._log = self._folder / "child.log"
+        repository.compose(base, self._folder / "tree")
         self._harness = _harness(repository.tree(base), settings.testbed, self._forwarded())
+        self._write = write
         self.timeout = settings.timeout
         self.runs = 0
         self.seconds = 0.0
         self.needed: set[str] = set()
         self.needed_simulations: set[str] = set()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
+        self._child: ChildProcess | None = None
+        self._others: RayExecutor | None = None
 
     def first_look(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> list[pytest.TestReport]:
         """The reports of all tests as a plain run of pytest would give them; nothing is charged.
@@ -137,51 +125,47 @@ class Evaluator:
 
     def _run(self, job: _Job) -> list[pytest.TestReport]:
         self._account.reserve(0)
-        if self._channel is None:
-            self._start()
-        assert self._channel is not None
+        if self._child is None:
+            self._child = self._started()
+            self._others = self._others or self._elsewhere(self._child)
+        channel = self._child.channel
         began = time.monotonic()
         self.needed, self.needed_simulations = set(), set()
         reports: list[pytest.TestReport] = []
         refused: BudgetExhausted | None = None
+        message = self._message(job)
+        if self._others is not None:
+            self._others.follow(message)
         try:
-            self._channel.send(**self._message(job))
+            channel.send(**message)
             while True:
-                message = self._channel.receive(self._patience())
+                message = channel.receive(self._patience())
                 if "find" in message:
-                    known = self._ledger.known(message["find"])
-                    self.needed |= set(message["find"])
-                    if message["simulations"]:
-                        self.needed_simulations |= set(message["find"])
                     try:
-                        if job.charged and message["simulations"]:
-                            self._account.reserve(len(message["find"]) - len(known))
+                        known = self._known(message["find"], message["simulations"], job)
                     except BudgetExhausted as error:
                         refused = error
-                        self._channel.send(exhausted=[error.kind, error.limit])
+                        channel.send(exhausted=[error.kind, error.limit])
                     else:
-                        self._channel.send(known=known)
+                        share = [key for key in message["find"] if key not in known]
+                        channel.send(known=known, share=share)
                 elif "add" in message:
-                    self.runs += 1
-                    self._ledger.keep(message["add"], message["metrics"])
+                    self._keep(message["add"], message["metrics"])
                 elif "report" in message:
                     reports.append(self._report(message["report"]))
                 elif message["done"] != 0:
                     raise EvaluatorFailed(
-                        f"the evaluation ended early ({message['done']}){self._last_words()}"
+                        f"the evaluation ended early ({message['done']}){self._child.last_words()}"
                     )
                 else:
                     break
         except TimeoutError:
-            self.stop()
+            words = self.stop()
             if self._account.seconds_left() <= 0:
                 raise BudgetExhausted("seconds", self._account.budget.seconds) from None
-            raise EvaluatorFailed(
-                f"the evaluation did not go on and was killed{self._last_words()}"
-            ) from None
+            raise EvaluatorFailed(f"the evaluation did not go on and was killed{words}") from None
         except ChannelClosed:
-            self.stop()
-            raise EvaluatorFailed(f"the evaluating pytest ended{self._last_words()}") from None
+            raise EvaluatorFailed(f"the evaluating pytest ended{self.stop()}") from None
         except BaseException:
             self.stop()
             raise
@@ -191,88 +175,80 @@ class Evaluator:
             raise refused
         return reports
 
-    def stop(self) -> None:
-        """End the child and all that it started; a later job starts a new one."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._process is not None:
-            # Its replications have process groups of their own, and may have started more.
-            for pid in [*_of_session(self._process.pid), self._process.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+    def _known(self, keys: Sequence[str], simulations: Sequence[str], job: _Job) -> dict[str, Metrics]:
+        """What is known of samples, once others have run what they could; simulations are reserved first."""
+        self.needed |= {*keys, *simulations}
+        self.needed_simulations |= set(simulations)
+        if job.charged:
+            self._account.reserve(len(simulations) - len(self._ledger.known(simulations)))
+        if self._others is not None:
+            for key, metrics in self._others.samples(keys):
+                self._keep(key, metrics)
+        return self._ledger.known(keys)
+
+    def _keep(self, key: str, metrics: Metrics) -> None:
+        self.runs += 1
+        self._ledger.keep(key, metrics)
+
+    def stop(self) -> str:
+        """End the child and all that it started; a later job starts a new one. Returns its last words."""
+        if self._child is None:
+            return ""
+        child, self._child = self._child, None
+        child.stop()
+        return child.last_words()
 
     def close(self) -> None:
-        """`stop`, and delete the composed tree."""
+        """`stop`, end what runs elsewhere, and delete the composed tree."""
         self.stop()
+        if self._others is not None:
+            self._others.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        environment = {name: value for name, value in os.environ.items() if not is_secret(name, value)}
-        environment[ENVIRONMENT] = os.pathsep.join(
-            [
-                str(theirs.fileno()),
-                str(os.getpid()),
-                str(self._repository.top),
-                str(self._composed),
-                *(candidate.path for candidate in self._candidates),
-            ]
-        )
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command(),
-                cwd=self._root,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        theirs.close()
-        self._channel = Channel(ours)
-        try:
-            ready = self._channel.receive(_START_TIMEOUT)["ready"]
-        except ChannelClosed:
-            self.stop()
-            raise EvaluatorFailed(
-                f"the specs cannot be collected at the base commit{self._last_words()}"
-            ) from None
-        except TimeoutError:
-            self.stop()
-            raise EvaluatorFailed(
-                f"collecting the specs took more than {_START_TIMEOUT:g} s{self._last_words()}"
-            ) from None
-        missing = sorted(set(self._nodeids) - set(ready))
+    def _started(self) -> ChildProcess:
+        child = ChildProcess(self._launch, self._folder)
+        missing = sorted(set(self._nodeids) - set(child.collected))
         if missing:
-            self.stop()
+            child.stop()
             raise Misuse(
                 f"the base commit has no test {missing[0]}: commit the spec before --glia-optimize, which "
                 "evaluates what is committed"
             )
+        return child
 
-    def _command(self) -> list[str]:
-        config = self._config
-        command = [sys.executable]
-        if "" not in sys.path and os.getcwd() not in sys.path:
-            command.append("-P")
-        command += ["-m", "pytest", "-p", "pytest_glia.child"]
-        command += self._forwarded()
-        inifile = config.inipath
-        if inifile is not None and inifile.is_relative_to(self._repository.top):
-            inifile = self._composed / inifile.relative_to(self._repository.top)
-        command += ["-c", str(inifile or os.devnull), f"--rootdir={self._root}"]
-        # Conftests above the root belong to the project only where its settings say so.
-        top = inifile.parent if inifile is not None and inifile.is_relative_to(self._composed) else self._root
-        command += [f"--confcutdir={top}", "-k", "", "-m", "", "-o", f"cache_dir={self._folder / 'cache'}"]
+    @cached_property
+    def _launch(self) -> Launch:
+        config, top = self._config, self._repository.top
+        arguments = self._forwarded()
         if config.pluginmanager.hasplugin("xdist"):
-            command += ["-n", "0"]
+            arguments += ["-n", "0"]
         if config.pluginmanager.hasplugin("_cov"):
-            command += ["--no-cov"]
-        return [*command, *sorted({str(self._root / nodeid.partition("::")[0]) for nodeid in self._nodeids})]
+            arguments += ["--no-cov"]
+        inifile = config.inipath or Path(os.devnull)
+        return Launch(
+            options=() if "" in sys.path or os.getcwd() in sys.path else ("-P",),
+            arguments=tuple(arguments),
+            inifile=inifile.relative_to(top) if inifile.is_relative_to(top) else inifile,
+            root=self._repository.prefix,
+            files=tuple(sorted({nodeid.partition("::")[0] for nodeid in self._nodeids})),
+            candidates=tuple(candidate.path for candidate in self._candidates),
+            checkout=top,
+            environment=without_secrets(os.environ),
+        )
+
+    def _elsewhere(self, child: ChildProcess) -> RayExecutor | None:
+        """Who runs replications besides the child, by the settings."""
+        if self._settings.executor == "local":
+            return None
+        return RayExecutor(
+            self._launch,
+            self._folder / "tree",
+            child.software,
+            at_most=self._settings.replications,
+            known=self._ledger.known,
+            seconds_left=self._account.seconds_left,
+            write=self._write,
+        )
 
     def _forwarded(self) -> list[str]:
         """Of the user's own arguments, those on which a replication may depend."""
@@ -296,30 +272,12 @@ class Evaluator:
 
     def _patience(self) -> float:
         """Seconds to wait for the next message: a sign of life comes at least once a replication."""
-        return min(self.timeout + _SILENCE, max(0.0, self._account.seconds_left()))
+        return min(self.timeout + SILENCE, max(0.0, self._account.seconds_left()))
 
     def _report(self, data: dict[str, Any]) -> pytest.TestReport:
         report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
         assert isinstance(report, pytest.TestReport)
         return report
-
-    def _last_words(self) -> str:
-        try:
-            lines = self._log.read_text("utf-8", "replace").strip().splitlines()[-30:]
-        except OSError:
-            return ""
-        return ":\n" + "\n".join(lines) if lines else ""
-
-
-def _of_session(session: int) -> list[int]:
-    """The processes of a session, where the system lists them (Linux)."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = status.read_text("utf-8", "replace").rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                found.append(int(status.parent.name))
-    return found
 
 
 @dataclass(frozen=True)
@@ -342,10 +300,5 @@ class _Job:
 
 
 def _harness(tree: str, testbed: str, arguments: list[str]) -> str:
-    """Names everything that decides a replication besides candidate, spec call and seed.
-
-    Any installed distribution may take part in a replication, so all their versions do.
-    """
-    installed = sorted({f"{each.name} {each.version}" for each in distributions()})
-    python = f"Python {platform.python_version()} {platform.machine()}"
-    return "; ".join([f"tree {tree}", f"testbed {testbed}", *arguments, python, *installed])
+    """Names everything that decides a replication besides candidate, spec call and seed."""
+    return "; ".join([f"tree {tree}", f"testbed {testbed}", *arguments, *software()])

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pytest_glia import seeds
 from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate, fault
+from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.estimate import Check
-from pytest_glia.evaluator import Evaluator, EvaluatorFailed
+from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.merit import Aim, Evaluation, Result, result_of
 from pytest_glia.repository import Repository

@@ -10,14 +10,13 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_glia.childprocess import scratch
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics
 
@@ -144,15 +143,7 @@ class Ledger:
 
     def scratch(self) -> Path:
         """A new folder for this process; those that killed processes have left are deleted."""
-        for left in self.folder.glob("tree-*"):
-            pid = int(left.name.split("-")[1])
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                shutil.rmtree(left, ignore_errors=True)
-            except PermissionError:
-                pass
-        return Path(tempfile.mkdtemp(prefix=f"tree-{os.getpid()}-", dir=self.folder))
+        return scratch(self.folder, "tree")
 
     def close(self) -> None:
         """Release locks and the database."""

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate
-from pytest_glia.evaluator import EvaluatorFailed
+from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.ledger import Ledger
 from pytest_glia.misuse import Misuse
 from pytest_glia.search import Search

@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("glia_margin", "Change of loss that a search takes for none.", type="float", default=0.01)
     parser.addini("glia_timeout", "Seconds after which a replication is killed.", type="float", default=60.0)
     parser.addini("glia_workers", "Replications at once; 0 is one a core.", type="int", default=0)
+    parser.addini("glia_executor", "Where a search runs: local or ray.", type="string", default="local")
     parser.addini("glia_designer", "Who designs under --glia-optimize.", type="string", default="offline")
     parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 100 s")
     parser.addini("glia_sandbox", "Confine candidates: auto, required or off.", type="string", default="auto")

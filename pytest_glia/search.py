@@ -80,7 +80,15 @@ class Search:
         # What an earlier search of the same command has held back for its end is free again.
         account.held_simulations, account.held_seconds = 0, 0.0
         self.evaluator = Evaluator(
-            config, settings, self.repository, ledger, self.account, candidates, self.base, self.nodeids
+            config,
+            settings,
+            self.repository,
+            ledger,
+            self.account,
+            candidates,
+            self.base,
+            self.nodeids,
+            self.write,
         )
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ class Settings:
         confidence: Of the two-sided interval that decides a verdict (``glia_confidence``).
         margin: The change of loss that a search takes for no change (``glia_margin``).
         timeout: Seconds after which one replication is killed (``glia_timeout``).
+        executor: Where a search runs replications: ``local``, or on a cluster of ``ray`` (``glia_executor``).
         workers: Replications that run at once (``glia_workers``; 0 is one a usable core).
         testbed: What the fixture ``testbed`` gives (``--glia-testbed``).
         designer: Who designs under ``--glia-optimize`` (``--glia-designer`` or ``glia_designer``).
@@ -33,6 +34,7 @@ class Settings:
     confidence: float
     margin: float
     timeout: float
+    executor: str
     workers: int
     testbed: str
     designer: str
@@ -61,6 +63,9 @@ class Settings:
         timeout = config.getini("glia_timeout")
         if not 0 < timeout < float("inf"):
             raise pytest.UsageError(f"glia_timeout is {timeout!r}: give a positive number of seconds")
+        executor = config.getini("glia_executor")
+        if executor not in ("local", "ray"):
+            raise pytest.UsageError(f"glia_executor is {executor!r}: give local or ray")
         workers = config.getini("glia_workers")
         if workers < 0:
             raise pytest.UsageError(f"glia_workers is {workers!r}: give 0 (one a core) or a positive number")
@@ -82,6 +87,7 @@ class Settings:
             confidence=confidence,
             margin=margin,
             timeout=timeout,
+            executor=executor,
             workers=workers or _usable_cores(),
             testbed=config.getoption("glia_testbed"),
             designer=config.getoption("glia_designer") or config.getini("glia_designer"),
