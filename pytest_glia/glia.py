@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import math
 import numbers
-import pickle
 import random
 import textwrap
 import traceback
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +17,7 @@ import pytest
 from numpy import random as numpy_random
 
 from pytest_glia.candidate import Candidate, fault, load, make
+from pytest_glia.content import content_key, digest
 from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
@@ -174,7 +171,7 @@ class Glia:
 
         parts = [f"{each.path}:{each.entry}:{each.role}".encode() for each in self._candidates]
         files = frozenset(str(self._context.root / each.path) for each in self._candidates)
-        return _Arm(name, _digest(*parts, *sources.values()), objects, is_candidate, False, files)
+        return _Arm(name, digest(*parts, *sources.values()), objects, is_candidate, False, files)
 
     def _baseline_arm(self, against: Any) -> _Arm:
         if isinstance(against, str):
@@ -198,8 +195,8 @@ class Glia:
             if not callable(entry):
                 raise Misuse(f"against={entry!r}: give a class, a function, or the string 'base'")
         names = [getattr(entry, "__name__", repr(entry)) for entry in entries.values()]
-        keys = [_content_key(entry) for entry in entries.values()]
-        key = _digest(*(each or self._call_key() for each in keys))
+        keys = [content_key(entry) for entry in entries.values()]
+        key = digest(*(each or self._call_key() for each in keys))
         return _Arm(
             " + ".join(names),
             key,
@@ -213,13 +210,13 @@ class Glia:
         self._measured.calls += 1
         seeds = self._context.seeds
         patched = "monkeypatch" in self._item.fixturenames  # type: ignore[attr-defined]
-        function = (None if patched else _content_key(replicate)) or self._call_key()
+        function = (None if patched else content_key(replicate)) or self._call_key()
         recordable = self._is_recordable(replicate, function)
         world = self._context.world if recordable else None
         harness = self._context.harness if world is None else f"{self._context.harness}; {world}"
         places = [(arm, seed) for seed in seeds for arm in arms]
         keys = {
-            (arm.key, seed): _digest(harness, self._sharing(), function, arm.key, str(seed))
+            (arm.key, seed): digest(harness, self._sharing(), function, arm.key, str(seed))
             for arm, seed in places
         }
         probed = {keys[arm.key, seed] for arm, seed in places if arm.is_candidate and seed in seeds[:PROBED]}
@@ -259,7 +256,7 @@ class Glia:
         """
         if not self._context.audits:
             return False
-        key = _digest(self._context.harness, self._sharing(), function, "asks for decisions")
+        key = digest(self._context.harness, self._sharing(), function, "asks for decisions")
         known = self._context.samples.find([key], simulations=False)
         if key not in known:
             recorded = self._recorded(replicate, self._candidate_arm(), self._context.seeds[0], None)
@@ -367,60 +364,3 @@ def _metrics(result: Any) -> Metrics:
         if not isinstance(value, numbers.Real):
             raise ReplicationError(f"the metric {name!r} is {value!r}: a metric is a number")
     return {str(name): float(value) for name, value in named.items()}
-
-
-def _content_key(function: Any) -> bytes | None:
-    """What decides a function or class of this tree, or None if that cannot be told.
-
-    Its place in the source says which code it is (the harness key stands for the source itself). What a
-    function has captured, and the globals that it and the functions it calls read, are told by their pickle:
-    a test may have changed them.
-    """
-    try:
-        return pickle.dumps(_content(function, getattr(function, "__module__", None), set()))
-    except Exception:
-        return None
-
-
-def _content(value: Any, home: str | None, seen: set[int]) -> Any:
-    """A picklable stand-in for a value; functions of the module `home` are looked into."""
-
-    def of(inner: Any) -> Any:
-        return _content(inner, home, seen)
-
-    if isinstance(value, functools.partial):
-        return "partial", of(value.func), of(value.args), of(value.keywords)
-    if isinstance(value, types.MethodType):
-        return "method", of(value.__func__), value.__self__
-    if isinstance(value, types.ModuleType):
-        return "module", value.__name__
-    if isinstance(value, (list, tuple)):
-        return [of(each) for each in value]
-    if isinstance(value, dict):
-        return [(of(key), of(each)) for key, each in value.items()]
-    if not isinstance(value, types.FunctionType):
-        return value
-    if id(value) in seen or value.__module__ != home:
-        return "function", value.__module__, value.__qualname__
-    seen.add(id(value))
-    code = value.__code__
-    cells = [cell.cell_contents for cell in value.__closure__ or ()]
-    # Two lambdas may stand on one line: the columns of their code tell them apart.
-    place = (value.__module__, value.__qualname__, list(code.co_positions()), code.co_code)
-    names = sorted(name for name in _names(code) if name in value.__globals__)
-    read = [(name, of(value.__globals__[name])) for name in names]
-    return "function", place, of([cells, value.__defaults__, value.__kwdefaults__]), read
-
-
-def _names(code: types.CodeType) -> set[str]:
-    """The global names that a function's code may read, its inner functions' included."""
-    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    return set(code.co_names).union(*(_names(each) for each in inner))
-
-
-def _digest(*parts: bytes | str) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()
