@@ -164,6 +164,8 @@ class Evaluator:
                 elif "add" in message:
                     self.runs += 1
                     self._ledger.keep(message["add"], message["metrics"])
+                elif "ran" in message:
+                    self.runs += 1
                 elif "report" in message:
                     reports.append(self._report(message["report"]))
                 elif message["done"] != 0:
