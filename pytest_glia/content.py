@@ -59,9 +59,9 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def digest(*parts: bytes | str) -> str:
-    """One hash of several parts, each told from its neighbours."""
-    digest = hashlib.sha256()
+    """A hash of all the parts, in order."""
+    hashed = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()
+        hashed.update(len(data).to_bytes(8, "big") + data)
+    return hashed.hexdigest()

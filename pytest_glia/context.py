@@ -45,6 +45,10 @@ class SampleStore(Protocol):
         """Keep the metrics of a replication that has just been run."""
         ...
 
+    def ran(self) -> None:
+        """Be told of a replication that has just been run, of which nothing is kept."""
+        ...
+
 
 class MemoryStore:
     """Samples kept for the length of one pytest session, without a budget."""
@@ -58,6 +62,9 @@ class MemoryStore:
 
     def add(self, key: str, metrics: Metrics) -> None:
         self._samples[key] = metrics
+
+    def ran(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,8 @@ class Evaluator:
                         channel.send(known=known, share=share)
                 elif "add" in message:
                     self._keep(message["add"], message["metrics"])
+                elif "ran" in message:
+                    self.runs += 1
                 elif "report" in message:
                     reports.append(self._report(message["report"]))
                 elif message["done"] != 0:

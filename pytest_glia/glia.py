@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import math
-import numbers
-import random
 import textwrap
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any, NoReturn
 
 import pytest
-from numpy import random as numpy_random
 
-from pytest_glia.candidate import Candidate, fault, load, make
+from pytest_glia.calling import (
+    Replicate,
+    call,
+    function_of,
+    make_objects,
+    metrics_of,
+    seed_generators,
+    told,
+)
+from pytest_glia.candidate import Candidate, fault, load
 from pytest_glia.content import content_key, digest
 from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
-from pytest_glia.replication import Metrics, Replication, ReplicationError, run_all
-from pytest_glia.seeds import global_seed
+from pytest_glia.replication import Metrics, Replication, run_all
 from pytest_glia.statistics import mean_interval
+from pytest_glia.timing import Code, Prepare, Stopwatch, TimingFailed, Timings, noise
 
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
 
-Replicate = Callable[..., Any]
-
 
 @dataclass(frozen=True)
 class _Arm:
-    """One side of a comparison: a name for people, a key for its content, and how to make its objects."""
+    """One side of a comparison: a name for people, a key for its content, and what loads its entries."""
 
     name: str
     key: str
-    objects: Callable[[int], Objects]
+    entries: Callable[[], Objects]
     is_candidate: bool
     trusted: bool
     files: frozenset[str] = frozenset()
@@ -75,19 +77,37 @@ class Glia:
         self._context = context
         self._measured = item.stash[MEASURED] = Measured()
 
-    def measure(self, replicate: Replicate, metric: str | None = None) -> Estimate:
+    def measure(
+        self, replicate: Replicate, metric: str | None = None, *, timed: bool = False, reference: Any = None
+    ) -> Estimate:
         """The mean of a metric of the candidate over seeded replications, with its interval.
 
         Args:
             replicate: Takes (candidate object, seed) - or the candidates by their roles and ``seed`` as
                 keywords - and returns a number, a mapping of numbers, or an object with ``.metrics``.
             metric: Which number of several.
+            timed: Measure seconds of wall-clock time: `replicate` prepares the input and returns a function
+                without arguments, whose call is timed and whose result is compared with the reference's.
+            reference: Of a timed candidate: what gives the right output, as ``against`` of `compare`.
         """
+        if timed:
+            if reference is None:
+                raise Misuse(
+                    'measure(..., timed=True) has no reference=...: give a class, a function or "base" '
+                    "whose output is right, for a fast answer may be a wrong one"
+                )
+            timings = self._timed(replicate, metric, self._baseline_arm(reference, "reference"), paired=False)
+            samples = [each.seconds for each in timings]
+            return self._timed_estimate("seconds", samples, "mean", timings)
+        if reference is not None:
+            raise Misuse("reference=... is what a timed output is compared with: add timed=True, or drop it")
         [runs] = self._run(replicate, [self._candidate_arm()])
         values = [self._value(run, metric, seed) for run, seed in zip(runs, self._context.seeds, strict=True)]
         return self._estimate(metric or "value", values, "mean", runs, deterministic=_all_equal(runs))
 
-    def compare(self, replicate: Replicate, against: Any, metric: str | None = None) -> Estimate:
+    def compare(
+        self, replicate: Replicate, against: Any, metric: str | None = None, *, timed: bool = False
+    ) -> Estimate:
         """How the candidate's metric compares with a baseline's, in paired replications.
 
         Both run on the same seeds. The estimate is a paired interval of the log-ratio candidate /
@@ -98,8 +118,13 @@ class Glia:
             against: A class or function that takes the candidate's place, ``"base"`` (the candidate at
                 the merge-base with the default branch), or a mapping from roles to such.
             metric: Which number of several; it must be positive in every replication.
+            timed: As for `measure`; the reference is the baseline.
         """
         baseline = self._baseline_arm(against)
+        if timed:
+            timings = self._timed(replicate, metric, baseline, paired=True)
+            samples = [math.log(each.seconds / each.baseline_seconds) for each in timings]
+            return self._timed_estimate(f"seconds against {baseline.name}", samples, "ratio", timings)
         runs, base_runs = self._run(replicate, [self._candidate_arm(), baseline])
         logs, pairs = [], set()
         for run, base_run, seed in zip(runs, base_runs, self._context.seeds, strict=True):
@@ -158,26 +183,25 @@ class Glia:
         sources = {each.path: self._context.source(each.path) for each in self._candidates}
         allowed = self._item.config.getini("glia_allow_imports")
         for each in self._candidates:
-            if told := fault(each, sources[each.path], allowed):
-                self._fail(textwrap.fill(told, 78, break_long_words=False, break_on_hyphens=False))
+            if wrong := fault(each, sources[each.path], allowed):
+                self._fail(textwrap.fill(wrong, 78, break_long_words=False, break_on_hyphens=False))
         return self._source_arm("the candidate", sources, is_candidate=True)
 
     def _source_arm(self, name: str, sources: Mapping[str, bytes], *, is_candidate: bool) -> _Arm:
-        def objects(seed: int) -> Objects:
+        def entries() -> Objects:
             return {
-                each.role: make(load(each, sources[each.path], self._context.root), seed)
-                for each in self._candidates
+                each.role: load(each, sources[each.path], self._context.root) for each in self._candidates
             }
 
         parts = [f"{each.path}:{each.entry}:{each.role}".encode() for each in self._candidates]
         files = frozenset(str(self._context.root / each.path) for each in self._candidates)
-        return _Arm(name, digest(*parts, *sources.values()), objects, is_candidate, False, files)
+        return _Arm(name, digest(*parts, *sources.values()), entries, is_candidate, False, files)
 
-    def _baseline_arm(self, against: Any) -> _Arm:
+    def _baseline_arm(self, against: Any, argument: str = "against") -> _Arm:
         if isinstance(against, str):
             if against != "base":
                 raise Misuse(
-                    f'against={against!r}: give a class, a function, or "base" (the candidate before this '
+                    f'{argument}={against!r}: give a class, a function, or "base" (the candidate before this '
                     "branch's changes)"
                 )
             sources = {each.path: self._context.base_source(each.path) for each in self._candidates}
@@ -188,19 +212,19 @@ class Glia:
         roles = {each.role for each in self._candidates}
         if set(entries) != roles:
             raise Misuse(
-                f"against= gives {sorted(map(str, entries))}, but the candidates' roles are "
+                f"{argument}= gives {sorted(map(str, entries))}, but the candidates' roles are "
                 f"{sorted(map(str, roles))}: give a mapping with one baseline for each role"
             )
         for entry in entries.values():
             if not callable(entry):
-                raise Misuse(f"against={entry!r}: give a class, a function, or the string 'base'")
+                raise Misuse(f"{argument}={entry!r}: give a class, a function, or the string 'base'")
         names = [getattr(entry, "__name__", repr(entry)) for entry in entries.values()]
         keys = [content_key(entry) for entry in entries.values()]
         key = digest(*(each or self._call_key() for each in keys))
         return _Arm(
             " + ".join(names),
             key,
-            lambda seed: {role: make(entry, seed) for role, entry in entries.items()},
+            lambda: entries,
             is_candidate=False,
             trusted=True,
         )
@@ -304,18 +328,61 @@ class Glia:
         audits = self._context.audits
 
         def run(objects: Objects) -> Metrics:
-            _seed_global_generators(seed)
-            with _told(arm.files), in_world(audits, world, seed):
-                if set(objects) == {None}:
-                    return _metrics(replicate(objects[None], seed))
-                return _metrics(replicate(seed=seed, **{str(role): each for role, each in objects.items()}))
+            with told(arm.files), in_world(audits, world, seed):
+                return metrics_of(call(replicate, objects, seed))
 
         def objects() -> Objects:
-            _seed_global_generators(seed)
-            with _told(arm.files):
-                return arm.objects(seed)
+            seed_generators(seed)
+            with told(arm.files):
+                return make_objects(arm.entries(), seed)
 
         return Recorded(audits, tuple(each.role for each in self._candidates), objects, run)
+
+    def _timed(self, prepare: Replicate, metric: str | None, other: _Arm, *, paired: bool) -> list[Timings]:
+        """The timings of the candidate, and of another arm if they are `paired`; none is kept."""
+        if metric is not None:
+            raise Misuse(f"timed=True measures seconds: leave metric={metric!r} out")
+        self._measured.calls += 1
+        arms = [self._candidate_arm(), other]
+        key = self._call_key().decode()
+        runs = [
+            f"{key} timed {seed} {run}" for run in range(4 if paired else 3) for seed in self._context.seeds
+        ]
+        simulations = len(self._context.seeds)
+        self._context.samples.find((), runs[:simulations])
+        context = self._context
+        watch = Stopwatch(context.timeout, context.private, context.confine, context.samples.ran)
+        codes = [Code(arm.name, partial(self._loaded, prepare, arm)) for arm in arms]
+        try:
+            return watch.time(self._context.seeds, *codes, paired=paired)
+        except TimingFailed as error:
+            failure = str(error)
+        self._fail(failure)
+
+    def _loaded(self, prepare: Replicate, arm: _Arm) -> Prepare:
+        """An arm's code, loaded once in the fork in which it is timed."""
+        with told(arm.files):
+            entries = arm.entries()
+
+        def prepared(seed: int) -> Callable[[], Any]:
+            with told(arm.files), in_world(self._context.audits, self._context.world, seed):
+                function = function_of(call(prepare, make_objects(entries, seed), seed))
+
+            def run() -> Any:
+                with told(arm.files):
+                    return function()
+
+            return run
+
+        return prepared
+
+    def _timed_estimate(
+        self, what: str, samples: list[float], scale: Any, timings: Sequence[Timings]
+    ) -> Estimate:
+        share = noise(timings)
+        runs = [{"seconds": each.seconds, "timing_noise": share} for each in timings]
+        what = f"{what} (noise {100 * share:.2g} %)"
+        return self._estimate(what, samples, scale, runs, deterministic=False)
 
     def _sharing(self) -> str:
         """Tests share the runs of one replication function only if nothing else could differ.
@@ -330,52 +397,6 @@ class Glia:
         return f"{self._item.nodeid} call {self._measured.calls}".encode()
 
 
-def _seed_global_generators(seed: int) -> None:
-    """Forks start from one state of the global generators: else they would all draw the same."""
-    random.seed(global_seed(seed))
-    numpy_random.seed(global_seed(seed))
-
-
-@contextmanager
-def _told(files: frozenset[str]) -> Iterator[None]:
-    """Make of whatever a replication raises the sentence for its user."""
-    try:
-        yield
-    except ReplicationError:
-        raise
-    except Exception as error:
-        raise ReplicationError(_sentence(error, files)) from error
-
-
 def _all_equal(runs: Sequence[Metrics]) -> bool:
     """Whether no metric differs between replications: then they do not depend on their seeds."""
     return all(run == runs[0] for run in runs)
-
-
-def _sentence(error: BaseException, files: frozenset[str]) -> str:
-    """An error of a replication with the lines of the candidate in it, or else of what was called last."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    frames = [frame for each in reversed(chain) for frame in traceback.extract_tb(each.__traceback__)]
-    outside = [frame for frame in frames if Path(frame.filename).parent != Path(__file__).parent]
-    shown = [frame for frame in outside if frame.filename in files] or outside[-3:]
-    sentence = f"the replication raised {type(error).__name__}: {str(error).strip()}".rstrip(": ")
-    lines = [f"{frame.filename}:{frame.lineno}: in {frame.name}\n    {frame.line}" for frame in shown]
-    return "\n".join([*textwrap.wrap(sentence, 78), *lines])
-
-
-def _metrics(result: Any) -> Metrics:
-    """All numbers that a replication returned, by name."""
-    if isinstance(result, numbers.Real):
-        return {"value": float(result)}
-    named = result if isinstance(result, Mapping) else getattr(result, "metrics", None)
-    if not isinstance(named, Mapping) or not named:
-        raise ReplicationError(
-            f"the replication returned {type(result).__name__}: return a number, a mapping of numbers, or "
-            "an object with .metrics"
-        )
-    for name, value in named.items():
-        if not isinstance(value, numbers.Real):
-            raise ReplicationError(f"the metric {name!r} is {value!r}: a metric is a number")
-    return {str(name): float(value) for name, value in named.items()}

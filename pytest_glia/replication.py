@@ -13,17 +13,28 @@ import json
 import os
 import selectors
 import signal
+import socket
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 Metrics = dict[str, float]
 
+Run = Callable[[], Metrics | bytes | Callable[[], bytes]]
+"""The work of a fork; a function that it gives is called when the fork is asked to."""
+
+Confine = Callable[[Collection[int]], None]
+"""Confines the process in which it is called, but for the file descriptors given."""
+
 # An answer of more bytes than this is none: it would only fill the memory of whoever reads it.
 _LARGEST = 1 << 28
+
+READY = b"\1"
+"""What a fork says when it has a function to be asked for; no answer begins with it."""
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -49,14 +60,15 @@ class Replication:
     """What one fork does.
 
     Attributes:
-        run: Its work: metrics, or raw bytes, come back.
+        run: Its work: metrics, or raw bytes, come back. If it gives a function, the fork says `READY` and
+            calls that for raw bytes as soon as it is asked to (`Fork.ask`).
         confined: Whether it runs candidate code, and so in the sandbox.
         quiet: Whether what it prints is thrown away.
         then: Makes of its answer (not of a failure) what counts instead: an outcome, or a replication to
             run next.
     """
 
-    run: Callable[[], Metrics | bytes]
+    run: Run
     confined: bool = False
     quiet: bool = False
     then: Callable[[Metrics | bytes], Replication | Metrics | Failure] | None = None
@@ -66,15 +78,41 @@ Outcome = Metrics | bytes | Failure
 
 
 @dataclass
+class Fork:
+    """A replication's process, the socket's end that leads to it, and what it has answered so far."""
+
+    pid: int
+    descriptor: int
+    answer: bytearray = field(default_factory=bytearray)
+
+    def receive(self) -> bool:
+        """Read what there is, or wait for it; whether the answer is whole, or no more will come."""
+        try:
+            part = os.read(self.descriptor, 1 << 20)
+        except ConnectionResetError:
+            part = b""
+        self.answer += part
+        if len(self.answer) > _LARGEST:
+            part, self.answer = b"", bytearray()
+        # What a replication has started may hold the socket open: the length says when it is all.
+        return not part or len(self.answer) >= 8 + max(1, int.from_bytes(self.answer[:8], "big"))
+
+    def ask(self) -> None:
+        """Have a fork that is `READY` call its function."""
+        with contextlib.suppress(OSError):
+            os.write(self.descriptor, b"?")
+
+    def end(self) -> Outcome:
+        """Kill what is left of it; its answer."""
+        return _outcome(bytes(self.answer), _reap(self.descriptor, self.pid))
+
+
+@dataclass
 class _Running:
     index: int
     replication: Replication
-    pid: int
+    fork: Fork
     deadline: float
-    answer: bytearray = field(default_factory=bytearray)
-
-    def complete(self) -> bool:
-        return len(self.answer) >= 8 + int.from_bytes(self.answer[:8], "big") if self.answer[8:] else False
 
 
 def run_all(
@@ -83,7 +121,7 @@ def run_all(
     workers: int,
     timeout: float,
     private: Sequence[int] = (),
-    confine: Callable[[Collection[int]], None] | None = None,
+    confine: Confine | None = None,
 ) -> Iterator[tuple[int, Outcome]]:
     """Run each replication in a fork; yields its index and outcome as soon as it is known.
 
@@ -99,23 +137,18 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < workers:
                 index, replication = waiting.pop()
-                within = confine if replication.confined else None
-                descriptor, pid = _fork(replication, [*private, *running], within)
-                running[descriptor] = _Running(index, replication, pid, time.monotonic() + timeout)
-                selector.register(descriptor, selectors.EVENT_READ)
+                forked = fork(replication, [*private, *running], confine)
+                deadline = time.monotonic() + timeout
+                running[forked.descriptor] = _Running(index, replication, forked, deadline)
+                selector.register(forked.descriptor, selectors.EVENT_READ)
             next_deadline = min(run.deadline for run in running.values())
             for key, _ in selector.select(max(0.0, next_deadline - time.monotonic())):
                 run = running[key.fd]
-                part = os.read(key.fd, 1 << 20)
-                run.answer += part
-                if len(run.answer) > _LARGEST:
-                    part, run.answer = b"", bytearray()
-                # What a replication has started may hold the pipe open: the length says when it is all.
-                if part and not run.complete():
+                if not run.fork.receive():
                     continue
                 selector.unregister(key.fd)
                 del running[key.fd]
-                outcome = _outcome(bytes(run.answer), _reap(key.fd, run.pid))
+                outcome = run.fork.end()
                 following = run.replication.then
                 if following is None or isinstance(outcome, Failure):
                     yield run.index, outcome
@@ -129,26 +162,25 @@ def run_all(
                 if time.monotonic() >= run.deadline:
                     selector.unregister(descriptor)
                     del running[descriptor]
-                    _reap(descriptor, run.pid)
-                    yield (
-                        run.index,
-                        Failure(
-                            f"the replication did not finish within {timeout:g} s and was killed: it may "
-                            "never return; raise glia_timeout if it is only slow"
-                        ),
-                    )
+                    run.fork.end()
+                    yield run.index, late(timeout)
     finally:
-        for descriptor, run in running.items():
-            _reap(descriptor, run.pid)
+        for run in running.values():
+            run.fork.end()
         selector.close()
 
 
-def _fork(
-    replication: Replication,
-    private: Sequence[int],
-    confine: Callable[[Collection[int]], None] | None,
-) -> tuple[int, int]:
-    reader, writer = os.pipe()
+def late(timeout: float) -> Failure:
+    """What is said of a replication that was killed at its deadline."""
+    return Failure(
+        f"the replication did not finish within {timeout:g} s and was killed: it may never return; raise "
+        "glia_timeout if it is only slow"
+    )
+
+
+def fork(replication: Replication, private: Sequence[int], confine: Confine | None) -> Fork:
+    """Start a replication in a process of its own; `private` and `confine` are those of `run_all`."""
+    reader, writer = (end.detach() for end in socket.socketpair())
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -160,7 +192,7 @@ def _fork(
         os.close(writer)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
-        return reader, pid
+        return Fork(pid, reader)
     status = 1
     try:
         for descriptor in (reader, *private):
@@ -176,7 +208,9 @@ def _fork(
             os.dup2(sys.stdout.fileno(), 1)
             os.dup2(sys.stdout.fileno(), 2)
         run = replication.run
-        answer = _answer(run if confine is None else lambda: _confined(run, confine, writer))
+        if confine is not None and replication.confined:
+            run = partial(_confined, replication.run, confine, writer)
+        answer = _answer(run, writer)
         with os.fdopen(writer, "wb") as stream:
             stream.write(len(answer).to_bytes(8, "big") + answer)
         status = 0
@@ -197,9 +231,7 @@ def die_with(parent: int) -> None:
             os._exit(1)
 
 
-def _confined(
-    run: Callable[[], Metrics | bytes], confine: Callable[[Collection[int]], None], keep: int
-) -> Metrics | bytes:
+def _confined(run: Run, confine: Confine, keep: int) -> Metrics | bytes | Callable[[], bytes]:
     """Run a replication after `confine`, or not at all."""
     confine([keep, *_outputs()])
     try:
@@ -218,10 +250,14 @@ def _outputs() -> Iterator[int]:
             yield stream.fileno()
 
 
-def _answer(run: Callable[[], Metrics | bytes]) -> bytes:
+def _answer(run: Run, descriptor: int) -> bytes:
     """JSON, or raw bytes behind a zero; never a pickle, which could do anything where it is read."""
     try:
         found = run()
+        if callable(found):
+            os.write(descriptor, READY)
+            os.read(descriptor, 1)
+            found = found()
         return b"\0" + found if isinstance(found, bytes) else json.dumps({"metrics": found}).encode()
     except ReplicationError as error:
         return json.dumps({"failure": str(error)}).encode()

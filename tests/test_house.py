@@ -52,7 +52,7 @@ def test_simulator_knows_no_plugin(file: Path) -> None:
     assert not packages(file) & {"pytest", "_pytest", "pytest_glia", "gpu_harness"}
 
 
-DESCRIBED_BY_A_PROTOCOL = {"find", "add", "find_spec"}
+DESCRIBED_BY_A_PROTOCOL = {"find", "add", "ran", "find_spec"}
 """Methods of stores and of import finders."""
 
 

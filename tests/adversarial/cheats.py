@@ -390,7 +390,7 @@ CHEATS = [
             answer = json.dumps({"metrics": {"mean_response_time": 0.001}}).encode()
             for descriptor in range(200, 2, -1):
                 try:
-                    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                    if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                         os.write(descriptor, len(answer).to_bytes(8, "big") + answer)
                 except OSError:
                     continue

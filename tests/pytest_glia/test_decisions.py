@@ -163,7 +163,7 @@ def test_forged_metrics_do_not_count() -> None:
             answer = json.dumps({"metrics": {"right": 1e9}}).encode()
             for descriptor in range(200, 2, -1):  # the channel was opened last
                 try:
-                    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                    if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                         os.write(descriptor, len(answer).to_bytes(8, "big") + answer)
                         break
                 except OSError:
