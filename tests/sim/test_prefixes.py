@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sim import Prefixes
 
@@ -25,6 +27,22 @@ def test_smaller_blocks_split_and_larger_ones_take_the_last_hash() -> None:
     assert rows(prefixes, 32) == [[6], [], []]
     with pytest.raises(ValueError, match="in blocks of 16 tokens and the cluster's block_size is 24"):
         prefixes.in_blocks(24)
+
+
+HASHES = st.integers(2**62, 2**64 - 1) | st.integers(2**60, 2**60 + 3)
+
+
+@given(
+    named=st.lists(st.lists(HASHES, max_size=4), max_size=4),
+    size=st.sampled_from([1, 8, 16]),
+    unsigned=st.booleans(),
+)
+def test_hashes_of_64_bits_stay_apart(named: list[list[int]], size: int, unsigned: bool) -> None:
+    """As lists or unsigned, hashes are equal after as before, split or not, also next to an empty row."""
+    columns: list[Any] = [np.array(row, np.uint64) if unsigned else row for row in [*named, []]]
+    found = [each for row in rows(Prefixes.from_rows(columns, 16), size) for each in row]
+    meant = [(each, part) for row in named for each in row for part in range(16 // size)]
+    assert len(set(zip(found, meant, strict=True))) == len(set(found)) == len(set(meant))
 
 
 def test_sessions_share_full_blocks() -> None:
