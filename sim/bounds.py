@@ -31,14 +31,14 @@ Tokens in blocks that another request has too may be found in its cache and coun
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.cluster import Cluster
+from sim.cluster import Cluster, Replica
 from sim.costs.step import (
     BASE,
     BESIDE_PREFILL,
@@ -112,7 +112,7 @@ def _bound(cluster: Cluster, workload: Workload, whole: bool) -> Bound:
     shared = _shared_tokens(cluster, workload)
     kinds: dict[tuple[object, ...], _Needs] = {}
     replicas = []
-    names = ("gpu", "model", "kv_blocks", "max_num_seqs", "max_num_batched_tokens", "time_scale")
+    names = tuple(field.name for field in fields(Replica))
     for index in range(cluster.replicas):
         kind = tuple(cluster.setting(index, name) for name in names)
         if kind not in kinds:

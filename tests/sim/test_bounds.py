@@ -21,6 +21,7 @@ from sim import (
     Run,
     Workload,
     bounds,
+    costs,
     schedulers,
     workloads,
 )
@@ -95,6 +96,18 @@ def test_alone_the_bound_is_reached(engine: str) -> None:
     assert found.relaxation == "alone"
     reached = cluster.run(workload, ToTheFast()).metrics["mean_response_time"]
     assert found.seconds == pytest.approx(reached, rel=2e-3)
+
+
+def test_replicas_that_differ_in_their_gpus_alone_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound knows that a replica of two GPUs is faster than one of one."""
+    one = costs.profile("a10", "llama-3-8b")
+    two = replace(one, tensor_parallel=2, time_scale=one.time_scale / 2)
+    monkeypatch.setattr(costs, "profile", lambda gpu, model, gpus=1: two if gpus == 2 else one)
+    cluster = Cluster(replicas=2, each=(Replica(), Replica(tensor_parallel=2)))
+    workload = Workload.from_arrays(arrival=[0], prompt_tokens=[400], output_tokens=[90])
+    fast = Cluster(replicas=1, tensor_parallel=2)
+    assert bounds.mean_ttft(cluster, workload).seconds == bounds.mean_ttft(fast, workload).seconds
+    assert bounds.mean_response_time(cluster, workload) == bounds.mean_response_time(fast, workload)
 
 
 def test_under_overload_the_pool_binds() -> None:
