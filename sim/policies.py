@@ -105,7 +105,7 @@ class _ReadOnly:
         raise AttributeError(f"a view is read-only: {type(self).__name__}.{name} cannot be deleted")
 
 
-_STATES = ("not arrived", "queued", "waiting", "running", "finished")
+_STATES = ("not arrived", "queued", "waiting", "running", "finished", "rejected")
 
 
 class RequestView(_ReadOnly):
@@ -116,8 +116,8 @@ class RequestView(_ReadOnly):
     prompt_tokens: length of its prompt.
     tokens_done: 0 until its first output token has streamed, from then on prompt tokens plus output tokens
         streamed so far; it does not fall at an eviction, for the client has seen them.
-    state: "queued" (in the global queue), "waiting" (in a replica's queue), "running" (in a replica's batch)
-        or "finished".
+    state: "queued" (in the global queue), "waiting" (in a replica's queue), "running" (in a replica's batch),
+        "finished", or "rejected" (sent to a replica whose cache could never hold it).
     priority: as given by the client, 0 by default.
     session: the conversation it belongs to, or None.
     prefix: hashes of the full blocks of its prompt from the beginning on, as far as others may share them:

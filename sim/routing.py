@@ -153,7 +153,7 @@ class Dispatch:
         return tuple(hashes[begin:end].tolist())
 
     def _reject(self, request: int) -> None:
-        self._state[request] = REJECTED
+        self._state[request] = self._known_state[request] = REJECTED
         self.rejected += 1
 
     def finish(self, request: int) -> RequestView:
