@@ -22,8 +22,10 @@ class Prefixes:
 
     Two requests whose k-th hashes are equal have the same first (k + 1) x `block_size` tokens, as in vLLM's
     hash chains and Mooncake's `hash_ids`. Blocks beyond a request's row are its own. Rows may reach into the
-    output, so that the next turn of a conversation finds the answer of the last. Make one with `from_rows` or
-    `from_sessions`.
+    output, so that the next turn of a conversation finds the answer of the last. Make one with `from_rows`.
+
+    A router sees a row as far as the prompt's full blocks go. One that ends before, where nobody will share
+    what follows, tells it the future: name all full blocks, as engines do.
     """
 
     starts: NDArray[np.int64]
@@ -60,36 +62,6 @@ class Prefixes:
         for array in (starts, hashes):
             array.flags.writeable = False
         return cls(starts, hashes, int(block_size))
-
-    @classmethod
-    def from_sessions(cls, session: ArrayLike, tokens: ArrayLike, block_size: int = 16) -> Prefixes:
-        """Requests of one session begin alike: each shares its first `tokens` tokens with the others.
-
-        `session` is -1 for requests that share nothing. Only full blocks are shared. `tokens` of a request is
-        what it has in common with the conversation so far and to come: prompt and output of a turn that is
-        continued, the system prompt of one that is not.
-        """
-        check("block_size", block_size, 1, MOST, "tokens per block", whole=True)
-        sessions, lengths = np.asarray(session), np.asarray(tokens)
-        if sessions.shape != lengths.shape or sessions.ndim != 1:
-            raise ValueError(
-                f"session has the shape {sessions.shape} and tokens {lengths.shape}; expected one of "
-                "each per request"
-            )
-        for name, column, least in (("session", sessions, -1), ("tokens", lengths, 0)):
-            bad = (column < least) if column.dtype.kind in "iu" else np.ones(len(column), bool)
-            if bad.any():
-                row = int(np.argmax(bad))
-                raise ValueError(
-                    f"{name} of row {row} is {column[row].item()!r}; expected a whole number of at least "
-                    f"{least}"
-                )
-        reach = int(lengths.max(initial=0)) // block_size + 1
-        rows: list[ArrayLike] = [
-            int(one) * reach + np.arange(int(many) // block_size if one >= 0 else 0)
-            for one, many in zip(sessions, lengths, strict=True)
-        ]
-        return cls.from_rows(rows, block_size)
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -11,6 +11,7 @@ import pytest
 from sim import Autoscaling, Cluster, Prefixes, Workload, autoscalers, balancing, schedulers, workloads
 from sim.baselines import HeadRoomAdmission, LeastLoadedQueue, Random, RoundRobin
 from sim.scaling import ClusterView
+from tests.sim.strategies import begin_alike
 from tests.sim.test_baselines import decisions, replica, request
 
 CHAT = workloads.sharegpt_bursty(8.0, 1, seed=1)
@@ -59,7 +60,7 @@ def test_prefix_affinity_finds_more_of_conversations() -> None:
         prompt_tokens=tokens,
         output_tokens=[50] * 300,
         session=session,
-        prefixes=Prefixes.from_sessions(session, tokens + 50),
+        prefixes=begin_alike(session, tokens + 50),
     )
     cluster = Cluster(engine="vllm")
     shares = {

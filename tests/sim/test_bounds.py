@@ -16,7 +16,6 @@ from sim import (
     Autoscaling,
     Cluster,
     Failure,
-    Prefixes,
     Replica,
     Run,
     Workload,
@@ -27,7 +26,7 @@ from sim import (
 )
 from sim.balancing import OracleLeastWork
 from sim.baselines import LeastLoadedQueue, RoundRobin
-from tests.sim.strategies import ROUTERS, scenarios_of_both
+from tests.sim.strategies import ROUTERS, begin_alike, scenarios_of_both
 from tests.sim.test_scheduling import Juggler
 
 checked = settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -124,7 +123,7 @@ def test_what_may_be_found_in_a_cache_costs_nothing() -> None:
     """A prompt that another request has too may be found; its last token is computed."""
     session, tokens = np.array([0, 0, -1]), np.array([330, 330, 330])
     columns: dict[str, Any] = {"arrival": [0, 50, 90], "prompt_tokens": [320] * 3, "output_tokens": [10] * 3}
-    workload = Workload.from_arrays(**columns, prefixes=Prefixes.from_sessions(session, tokens))
+    workload = Workload.from_arrays(**columns, prefixes=begin_alike(session, tokens))
     cluster = Cluster(engine="vllm", replicas=1)
     assert bounds._shared_tokens(cluster, workload).tolist() == [320, 320, 0]
     without = replace(cluster, prefix_caching=False)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from sim import Cluster, Prefixes, Run, Workload
 from sim.schedulers import ShortestPromptFirst
-from tests.sim.strategies import Learner, scenarios_of_both
+from tests.sim.strategies import Learner, begin_alike, scenarios_of_both
 
 checked = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 
@@ -148,7 +148,7 @@ def test_every_version_gives_the_same_bytes(engine: str) -> None:
         arrival=np.sort(arrival % 2560) / 64.0,
         prompt_tokens=330 + prompt % 300,
         output_tokens=1 + output % 400,
-        prefixes=Prefixes.from_sessions(np.arange(300) % 7, np.full(300, 160)),
+        prefixes=begin_alike(np.arange(300) % 7, np.full(300, 160)),
     )
     run = Cluster(replicas=2, kv_blocks=600, engine=engine).run(workload, Learner())
     assert run.metrics["restarts"] > 0.05
