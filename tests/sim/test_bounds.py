@@ -109,6 +109,15 @@ def test_replicas_that_differ_in_their_gpus_alone_differ(monkeypatch: pytest.Mon
     assert bounds.mean_response_time(cluster, workload) == bounds.mean_response_time(fast, workload)
 
 
+def test_a_closed_loop_has_no_bound() -> None:
+    """When its requests arrive is the policies' doing; the error names what has one."""
+    lengths = workloads.Independent(workloads.LogNormal(100, 1.0), workloads.LogNormal(100, 1.0))
+    loop: Any = workloads.ClosedLoop(users=8, requests=10, lengths=lengths).workload(1)
+    for bound in (bounds.mean_response_time, bounds.mean_ttft):
+        with pytest.raises(ValueError, match=r"workload=ClosedWorkload; .* only for a sim\.Workload"):
+            bound(Cluster(), loop)
+
+
 def test_under_overload_the_pool_binds() -> None:
     """Far beyond capacity the work decides, and is within a factor of two of an oracle."""
     workload = workloads.sharegpt_bursty(40.0, 100, seed=1)
