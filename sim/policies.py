@@ -18,7 +18,8 @@ requests cannot be recalled.
 
 Views show what a real deployment can observe: never the output length of a request that has not finished, nor
 anything about requests that have not arrived. They are live: an attribute read later may differ. Units are
-seconds, tokens and blocks.
+seconds, tokens and blocks. Names that begin with an underscore are private by convention: through them Python
+code reaches the run's memory, read-only or not.
 """
 
 from __future__ import annotations
