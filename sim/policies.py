@@ -122,7 +122,7 @@ class RequestView(_ReadOnly):
     priority: as given by the client, 0 by default.
     session: the conversation it belongs to, or None.
     prefix: hashes of the full blocks of its prompt from the beginning on, as far as others may share them:
-        equal hashes at one place are equal tokens up to there.
+        equal hashes at one place are equal tokens up to there; empty where no replica caches prefixes.
     ttft_slo, tpot_slo: seconds within which its first token, and on average each later one, should come; or
         None.
     """

@@ -90,6 +90,23 @@ def test_a_router_sees_the_prompts_hashes_only() -> None:
     assert seen == [((7, 8), 1.5, None), ((), None, None)]
 
 
+@pytest.mark.parametrize(
+    "cluster", [Cluster(), Cluster(engine="vllm", prefix_caching=False)], ids=lambda cluster: cluster.engine
+)
+def test_where_nothing_is_cached_no_prefix_is_seen(cluster: Cluster) -> None:
+    """Then prefixes in blocks of any size do no harm either."""
+    seen: list[Any] = []
+
+    class Listener(RoundRobin):
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            seen.extend(one.prefix for one in queue)
+            return super().route(queue, replicas, now)
+
+    columns: dict[str, Any] = {"arrival": [0, 1], "prompt_tokens": [50, 50], "output_tokens": [9, 5]}
+    cluster.run(Workload.from_arrays(**columns, prefixes=Prefixes.from_rows([[7, 8], [7]], 24)), Listener())
+    assert seen == [(), ()]
+
+
 def test_funsearchs_example_learns_by_class_and_fears_the_capacity() -> None:
     """Answers of long prompts do not change what is expected of short ones; a full replica is avoided."""
     router = balancing.FunSearchExample()
