@@ -31,14 +31,14 @@ Tokens in blocks that another request has too may be found in its cache and coun
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.cluster import Cluster
+from sim.cluster import Cluster, Replica
 from sim.costs.step import (
     BASE,
     BESIDE_PREFILL,
@@ -61,7 +61,8 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """No run can be below it."""
+    """No run to its end can be below it; one to a horizon can, for it counts requests that had not finished
+    with the time until then."""
 
     seconds: float
     relaxation: Literal["alone", "pool"]
@@ -90,7 +91,8 @@ class _Needs:
 def mean_response_time(cluster: Cluster, workload: Workload) -> Bound:
     """A mean response time in seconds that no run of the workload on the cluster can be below.
 
-    ValueError if the cluster scales or fails: a replica's share of the work is then not known beforehand.
+    ValueError if the cluster scales or fails, or the workload is a closed loop: a replica's share of the
+    work, or the arrivals, are then not known beforehand.
     """
     return _bound(cluster, workload, whole=True)
 
@@ -102,6 +104,11 @@ def mean_ttft(cluster: Cluster, workload: Workload) -> Bound:
 
 
 def _bound(cluster: Cluster, workload: Workload, whole: bool) -> Bound:
+    if not isinstance(workload, Workload):
+        raise ValueError(
+            f"workload={type(workload).__name__}; a bound is known only for a sim.Workload, whose arrivals "
+            "do not hang on the policies"
+        )
     if cluster.autoscaling is not None or cluster.failures:
         raise ValueError(
             f"autoscaling={cluster.autoscaling!r} and failures={cluster.failures!r}; a bound is known only "
@@ -112,7 +119,7 @@ def _bound(cluster: Cluster, workload: Workload, whole: bool) -> Bound:
     shared = _shared_tokens(cluster, workload)
     kinds: dict[tuple[object, ...], _Needs] = {}
     replicas = []
-    names = ("gpu", "model", "kv_blocks", "max_num_seqs", "max_num_batched_tokens", "time_scale")
+    names = tuple(field.name for field in fields(Replica))
     for index in range(cluster.replicas):
         kind = tuple(cluster.setting(index, name) for name in names)
         if kind not in kinds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any
@@ -37,8 +37,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "step_overhead": (0.0, 10.0, "seconds per step"),
     "staleness": (0.0, 3600.0, "seconds between two publications"),
 }
-_KIND = ("gpu", "model", "tensor_parallel", "time_scale")
-"""What the costs of a step hang on."""
+_KIND = ("gpu", "model", "tensor_parallel", "time_scale", "max_num_seqs", "max_num_batched_tokens")
+"""What the costs of a step hang on, sizes of CUDA graphs included."""
 _CHOICES = {"engine": ("sarathi", "vllm"), "scheduling_policy": ("fcfs", "priority")}
 
 
@@ -140,11 +140,6 @@ class Cluster:
             self._profile(index)
 
     @property
-    def watermark_blocks(self) -> int:
-        """Blocks that an admission must leave free (of the cluster's own `kv_blocks`)."""
-        return self.watermark_of(self.kv_blocks)
-
-    @property
     def caches_prefixes(self) -> bool:
         """Whether prefixes are cached."""
         return self.engine == "vllm" if self.prefix_caching is None else self.prefix_caching
@@ -235,12 +230,6 @@ class Cluster:
         elif self.size > self.replicas:
             dispatch.accept(range(self.replicas))
         calls, longest = converse(state, router, dispatch, planner, fleet, clients)
-        profile = costs.profile(self.gpu, self.model, self.tensor_parallel)
-        alone = profile.alone(
-            workload.prompt_tokens, workload.output_tokens, self.max_num_batched_tokens, self.time_scale
-        )
-        steps = -(-workload.prompt_tokens // self.max_num_batched_tokens) + workload.output_tokens - 1
-        alone += steps * (self.step_overhead + (profile.cpu if self.engine == "sarathi" else 0.0))
         begin, end = float(state.arrival[0]) if len(workload) else 0.0, float(state.clock[NOW])
         paid = (
             [end - begin] * self.replicas + [0.0] * (self.size - self.replicas)
@@ -249,7 +238,7 @@ class Cluster:
         )
         return collect(
             state,
-            alone=alone,
+            alone=self._alone(limits, tables, workload),
             slo=(workload.ttft_slo, workload.tpot_slo),
             gpus=[self.setting(index, "tensor_parallel") for index in range(self.size)],
             paid=paid,
@@ -288,16 +277,33 @@ class Cluster:
 
     def tables(self, replica: int) -> costs.Tables:
         """What a step costs on that replica; vLLM's CPU work runs beside the GPU's."""
-        profile = self._profile(replica)
-        vllm = self.engine == "vllm"
-        tokens, requests = (
-            max(self.setting(other, name) for other in range(len(self.each) or 1))
-            for name in ("max_num_batched_tokens", "max_num_seqs")
+        tokens, requests, scale = (
+            self.setting(replica, name) for name in ("max_num_batched_tokens", "max_num_seqs", "time_scale")
         )
-        scale = self.setting(replica, "time_scale")
-        found = profile.tables(tokens, requests, scale, async_scheduling=vllm)
+        found = self._profile(replica).tables(tokens, requests, scale, async_scheduling=self.engine == "vllm")
         found.rates[SERIAL_CPU] += self.step_overhead
         return found
+
+    def _alone(self, limits: NDArray[np.int64], tables: _Costs, workload: Workload) -> _Table:
+        """Response time of each request alone on an idle replica, of those that differ on the fastest; in
+        seconds."""
+        from sim import state as layout
+        from sim.alone import response_times
+
+        kinds, first = np.unique(limits[:, layout.PROFILE], return_index=True)
+        seconds: _Table = np.min(
+            [
+                response_times(
+                    costs.Tables(*(table[kind] for table in tables)),
+                    int(budget),
+                    workload.prompt_tokens,
+                    workload.output_tokens,
+                )
+                for kind, budget in zip(kinds, limits[first, layout.MAX_NUM_BATCHED_TOKENS], strict=True)
+            ],
+            axis=0,
+        )
+        return seconds
 
     def _limits(self) -> tuple[NDArray[np.int64], _Costs]:
         """`limits` of a run's state (see `sim.state`), and its tables of costs by profile."""
@@ -323,8 +329,16 @@ class Cluster:
             row[layout.FULL_FIT] = self.full_prompt_must_fit
             row[layout.BY_PRIORITY] = self.scheduling_policy == "priority"
             row[layout.CACHING] = self.caches_prefixes
-        linear, head, decode, rates = (np.array(column) for column in zip(*tables, strict=True))
+        linear, head, decode, rates = map(_stacked, zip(*tables, strict=True))
         return limits, (linear, head, decode, rates)
+
+
+def _stacked(tables: Sequence[_Table]) -> _Table:
+    """One table after another, the shorter ones filled up with zeros, which nobody looks up."""
+    stacked = np.zeros((len(tables), max(map(len, tables)), *tables[0].shape[1:]))
+    for row, table in zip(stacked, tables, strict=True):
+        row[: len(table)] = table
+    return stacked
 
 
 def _check_fields(settings: Cluster | Replica) -> None:

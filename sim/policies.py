@@ -18,7 +18,8 @@ requests cannot be recalled.
 
 Views show what a real deployment can observe: never the output length of a request that has not finished, nor
 anything about requests that have not arrived. They are live: an attribute read later may differ. Units are
-seconds, tokens and blocks.
+seconds, tokens and blocks. Names that begin with an underscore are private by convention: through them Python
+code reaches the run's memory, read-only or not.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class _ReadOnly:
         raise AttributeError(f"a view is read-only: {type(self).__name__}.{name} cannot be deleted")
 
 
-_STATES = ("not arrived", "queued", "waiting", "running", "finished")
+_STATES = ("not arrived", "queued", "waiting", "running", "finished", "rejected")
 
 
 class RequestView(_ReadOnly):
@@ -116,12 +117,12 @@ class RequestView(_ReadOnly):
     prompt_tokens: length of its prompt.
     tokens_done: 0 until its first output token has streamed, from then on prompt tokens plus output tokens
         streamed so far; it does not fall at an eviction, for the client has seen them.
-    state: "queued" (in the global queue), "waiting" (in a replica's queue), "running" (in a replica's batch)
-        or "finished".
+    state: "queued" (in the global queue), "waiting" (in a replica's queue), "running" (in a replica's batch),
+        "finished", or "rejected" (sent to a replica whose cache could never hold it).
     priority: as given by the client, 0 by default.
     session: the conversation it belongs to, or None.
     prefix: hashes of the full blocks of its prompt from the beginning on, as far as others may share them:
-        equal hashes at one place are equal tokens up to there.
+        equal hashes at one place are equal tokens up to there; empty where no replica caches prefixes.
     ttft_slo, tpot_slo: seconds within which its first token, and on average each later one, should come; or
         None.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +22,10 @@ class Prefixes:
 
     Two requests whose k-th hashes are equal have the same first (k + 1) x `block_size` tokens, as in vLLM's
     hash chains and Mooncake's `hash_ids`. Blocks beyond a request's row are its own. Rows may reach into the
-    output, so that the next turn of a conversation finds the answer of the last. Make one with `from_rows` or
-    `from_sessions`.
+    output, so that the next turn of a conversation finds the answer of the last. Make one with `from_rows`.
+
+    A router sees a row as far as the prompt's full blocks go. One that ends before, where nobody will share
+    what follows, tells it the future: name all full blocks, as engines do.
     """
 
     starts: NDArray[np.int64]
@@ -46,47 +49,19 @@ class Prefixes:
 
     @classmethod
     def from_rows(cls, rows: list[ArrayLike], block_size: int) -> Prefixes:
-        """One row of hashes (whole numbers) a request; ValueError if a row or the block size is not that."""
+        """One row of hashes (whole numbers of up to 64 bits) a request; ValueError if a row or the block size
+        is not that."""
         check("block_size", block_size, 1, MOST, "tokens per block", whole=True)
-        columns = [np.asarray(row if np.size(row) else np.zeros(0, np.int64)) for row in rows]
+        columns = [_column(row) for row in rows]
         for number, column in enumerate(columns):
             if column.ndim != 1 or column.dtype.kind not in "iu":
                 raise ValueError(f"the hashes of row {number} are {rows[number]!r}; expected whole numbers")
         starts = np.cumsum([0, *(len(column) for column in columns)]).astype(np.int64)
-        hashes = np.concatenate([np.zeros(0, np.int64), *columns]).astype(np.int64)
+        # Column by column: together, signed and unsigned ones would become floats, and near hashes one.
+        hashes = np.concatenate([np.zeros(0, np.int64), *(column.astype(np.int64) for column in columns)])
         for array in (starts, hashes):
             array.flags.writeable = False
         return cls(starts, hashes, int(block_size))
-
-    @classmethod
-    def from_sessions(cls, session: ArrayLike, tokens: ArrayLike, block_size: int = 16) -> Prefixes:
-        """Requests of one session begin alike: each shares its first `tokens` tokens with the others.
-
-        `session` is -1 for requests that share nothing. Only full blocks are shared. `tokens` of a request is
-        what it has in common with the conversation so far and to come: prompt and output of a turn that is
-        continued, the system prompt of one that is not.
-        """
-        check("block_size", block_size, 1, MOST, "tokens per block", whole=True)
-        sessions, lengths = np.asarray(session), np.asarray(tokens)
-        if sessions.shape != lengths.shape or sessions.ndim != 1:
-            raise ValueError(
-                f"session has the shape {sessions.shape} and tokens {lengths.shape}; expected one of "
-                "each per request"
-            )
-        for name, column, least in (("session", sessions, -1), ("tokens", lengths, 0)):
-            bad = (column < least) if column.dtype.kind in "iu" else np.ones(len(column), bool)
-            if bad.any():
-                row = int(np.argmax(bad))
-                raise ValueError(
-                    f"{name} of row {row} is {column[row].item()!r}; expected a whole number of at least "
-                    f"{least}"
-                )
-        reach = int(lengths.max(initial=0)) // block_size + 1
-        rows: list[ArrayLike] = [
-            int(one) * reach + np.arange(int(many) // block_size if one >= 0 else 0)
-            for one, many in zip(sessions, lengths, strict=True)
-        ]
-        return cls.from_rows(rows, block_size)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -97,8 +72,10 @@ class Prefixes:
         if block_size == mine:
             return self.starts, self.hashes
         if mine % block_size == 0:
-            ratio = mine // block_size
-            return self.starts * ratio, (self.hashes[:, None] * ratio + np.arange(ratio)).ravel()
+            ratio, hashes = mine // block_size, self.hashes
+            if max(abs(int(hashes.min(initial=0))), abs(int(hashes.max(initial=0)))) >= 2**63 // ratio:
+                hashes = np.unique(hashes, return_inverse=True)[1].astype(np.int64)  # the product would wrap
+            return self.starts * ratio, (hashes[:, None] * ratio + np.arange(ratio)).ravel()
         if block_size % mine:
             raise ValueError(
                 f"the workload's prefixes are hashed in blocks of {mine} tokens and the cluster's block_size "
@@ -111,6 +88,17 @@ class Prefixes:
         ]
         starts = np.cumsum([0, *(len(row) for row in kept)]).astype(np.int64)
         return starts, np.concatenate([np.zeros(0, np.int64), *kept])
+
+
+def _column(row: ArrayLike) -> NDArray[Any]:
+    """The row as an array: whole if its hashes are."""
+    column = np.asarray(row)
+    if column.size == 0:
+        return np.zeros(0, np.int64)
+    # NumPy takes a list with numbers below and above 2**63 for floats.
+    if column.dtype.kind == "f" and isinstance(row, list) and all(isinstance(each, int) for each in row):
+        return np.array([each % 2**64 for each in row], np.uint64)
+    return column
 
 
 def contents(

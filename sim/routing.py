@@ -14,6 +14,7 @@ from sim.state import (
     BEHIND,
     BLOCK_SIZE,
     BY_PRIORITY,
+    CACHING,
     ENGINE,
     FINISHED,
     HEAD,
@@ -63,7 +64,7 @@ class Dispatch:
         self._priority = None if workload.priority is None else workload.priority.tolist()
         self._session = None if workload.session is None else workload.session.tolist()
         self._block_size = int(state.limits[0, BLOCK_SIZE])
-        prefixes = workload.prefixes
+        prefixes = workload.prefixes if state.limits[0, CACHING] else None
         self._prefixes = None if prefixes is None else prefixes.in_blocks(self._block_size)
         bounded = workload.ttft_slo is not None or workload.tpot_slo is not None
         self._slo = (workload.ttft_slo, workload.tpot_slo) if bounded else None
@@ -153,7 +154,7 @@ class Dispatch:
         return tuple(hashes[begin:end].tolist())
 
     def _reject(self, request: int) -> None:
-        self._state[request] = REJECTED
+        self._state[request] = self._known_state[request] = REJECTED
         self.rejected += 1
 
     def finish(self, request: int) -> RequestView:

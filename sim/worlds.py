@@ -185,4 +185,4 @@ class _Clock:
 def _most_tokens(cluster: Cluster) -> int:
     """Tokens of a request that fits every replica alone."""
     blocks = min(cluster.setting(index, "kv_blocks") for index in range(len(cluster.each) or 1))
-    return int((blocks - cluster.watermark_blocks - 1) * cluster.block_size)
+    return int((blocks - cluster.watermark_of(blocks) - 1) * cluster.block_size)

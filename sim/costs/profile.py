@@ -175,30 +175,6 @@ class Profile:
         rates[step.PARALLEL_CPU if async_scheduling else step.SERIAL_CPU] = self.cpu
         return Tables(linear, head, decode * scale, rates)
 
-    def alone(
-        self,
-        prompt_tokens: NDArray[np.int64],
-        output_tokens: NDArray[np.int64],
-        budget: int,
-        time_scale: float = 1.0,
-    ) -> Floats:
-        """Response time of each request on an idle replica with so many tokens a step, in seconds of GPU
-        time; its attention bound by query-key pairs."""
-        linear = self.linear_table(budget, time_scale)
-        _, half_pair, head = self.rates(time_scale)
-        scale = self.time_scale * time_scale
-        first, terms = self.decode_rows[0], self.prefill_terms
-        full, rest = np.divmod(prompt_tokens, budget)
-        prefill_steps = full + (rest > 0)
-        prefill = full * linear[budget] + linear[rest] + prefill_steps * head
-        prefill += prompt_tokens * (prompt_tokens + 1) * half_pair
-        steps = output_tokens - 1
-        context = steps * prompt_tokens + steps * (steps + 1) // 2
-        other = prefill_steps * terms.fixed + prompt_tokens * terms.per_token
-        other = (other + steps * first.fixed) * scale
-        decoded = prefill + steps * (linear[1] + head) + context * (first.per_kv_token[-1] * scale)
-        return decoded + other  # type: ignore[no-any-return]
-
 
 def capture_sizes(max_seqs: int) -> tuple[int, ...]:
     """Token counts for which vLLM captures CUDA graphs; smaller batches are padded to the next.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from sim import Cluster, Failure, Workload, strategies
 from sim.baselines import (
@@ -70,6 +71,16 @@ def scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Workload]:
     )
 
 
+def begin_alike(session: ArrayLike, tokens: ArrayLike, block_size: int = 16) -> Prefixes:
+    """Requests of one session share the full blocks of their first `tokens` tokens; those of -1 nothing."""
+    reach = int(np.max(tokens)) // block_size + 1
+    pairs = zip(np.asarray(session).tolist(), np.asarray(tokens).tolist(), strict=True)
+    rows: list[ArrayLike] = [
+        one * reach + np.arange(many // block_size if one >= 0 else 0) for one, many in pairs
+    ]
+    return Prefixes.from_rows(rows, block_size)
+
+
 @st.composite
 def vllm_scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Workload]:
     """The same on vLLM's engine, with every setting that it has, priorities, and shared prefixes."""
@@ -95,7 +106,7 @@ def vllm_scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Worklo
         output_tokens=workload.output_tokens,
         priority=rng.integers(0, 3, len(workload)),
         session=session,
-        prefixes=draw(st.sampled_from([None, Prefixes.from_sessions(session, shared, cluster.block_size)])),
+        prefixes=draw(st.sampled_from([None, begin_alike(session, shared, cluster.block_size)])),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from sim import Autoscaling, Cluster, Prefixes, Workload, autoscalers, balancing, schedulers, workloads
 from sim.baselines import HeadRoomAdmission, LeastLoadedQueue, Random, RoundRobin
 from sim.scaling import ClusterView
+from tests.sim.strategies import begin_alike
 from tests.sim.test_baselines import decisions, replica, request
 
 CHAT = workloads.sharegpt_bursty(8.0, 1, seed=1)
@@ -59,7 +60,7 @@ def test_prefix_affinity_finds_more_of_conversations() -> None:
         prompt_tokens=tokens,
         output_tokens=[50] * 300,
         session=session,
-        prefixes=Prefixes.from_sessions(session, tokens + 50),
+        prefixes=begin_alike(session, tokens + 50),
     )
     cluster = Cluster(engine="vllm")
     shares = {
@@ -87,6 +88,23 @@ def test_a_router_sees_the_prompts_hashes_only() -> None:
     )
     Cluster(engine="vllm").run(workload, Listener())
     assert seen == [((7, 8), 1.5, None), ((), None, None)]
+
+
+@pytest.mark.parametrize(
+    "cluster", [Cluster(), Cluster(engine="vllm", prefix_caching=False)], ids=lambda cluster: cluster.engine
+)
+def test_where_nothing_is_cached_no_prefix_is_seen(cluster: Cluster) -> None:
+    """Then prefixes in blocks of any size do no harm either."""
+    seen: list[Any] = []
+
+    class Listener(RoundRobin):
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            seen.extend(one.prefix for one in queue)
+            return super().route(queue, replicas, now)
+
+    columns: dict[str, Any] = {"arrival": [0, 1], "prompt_tokens": [50, 50], "output_tokens": [9, 5]}
+    cluster.run(Workload.from_arrays(**columns, prefixes=Prefixes.from_rows([[7, 8], [7]], 24)), Listener())
+    assert seen == [(), ()]
 
 
 def test_funsearchs_example_learns_by_class_and_fears_the_capacity() -> None:

@@ -16,17 +16,17 @@ from sim import (
     Autoscaling,
     Cluster,
     Failure,
-    Prefixes,
     Replica,
     Run,
     Workload,
     bounds,
+    costs,
     schedulers,
     workloads,
 )
 from sim.balancing import OracleLeastWork
 from sim.baselines import LeastLoadedQueue, RoundRobin
-from tests.sim.strategies import ROUTERS, scenarios_of_both
+from tests.sim.strategies import ROUTERS, begin_alike, scenarios_of_both
 from tests.sim.test_scheduling import Juggler
 
 checked = settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -97,6 +97,27 @@ def test_alone_the_bound_is_reached(engine: str) -> None:
     assert found.seconds == pytest.approx(reached, rel=2e-3)
 
 
+def test_replicas_that_differ_in_their_gpus_alone_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound knows that a replica of two GPUs is faster than one of one."""
+    one = costs.profile("a10", "llama-3-8b")
+    two = replace(one, tensor_parallel=2, time_scale=one.time_scale / 2)
+    monkeypatch.setattr(costs, "profile", lambda gpu, model, gpus=1: two if gpus == 2 else one)
+    cluster = Cluster(replicas=2, each=(Replica(), Replica(tensor_parallel=2)))
+    workload = Workload.from_arrays(arrival=[0], prompt_tokens=[400], output_tokens=[90])
+    fast = Cluster(replicas=1, tensor_parallel=2)
+    assert bounds.mean_ttft(cluster, workload).seconds == bounds.mean_ttft(fast, workload).seconds
+    assert bounds.mean_response_time(cluster, workload) == bounds.mean_response_time(fast, workload)
+
+
+def test_a_closed_loop_has_no_bound() -> None:
+    """When its requests arrive is the policies' doing; the error names what has one."""
+    lengths = workloads.Independent(workloads.LogNormal(100, 1.0), workloads.LogNormal(100, 1.0))
+    loop: Any = workloads.ClosedLoop(users=8, requests=10, lengths=lengths).workload(1)
+    for bound in (bounds.mean_response_time, bounds.mean_ttft):
+        with pytest.raises(ValueError, match=r"workload=ClosedWorkload; .* only for a sim\.Workload"):
+            bound(Cluster(), loop)
+
+
 def test_under_overload_the_pool_binds() -> None:
     """Far beyond capacity the work decides, and is within a factor of two of an oracle."""
     workload = workloads.sharegpt_bursty(40.0, 100, seed=1)
@@ -111,7 +132,7 @@ def test_what_may_be_found_in_a_cache_costs_nothing() -> None:
     """A prompt that another request has too may be found; its last token is computed."""
     session, tokens = np.array([0, 0, -1]), np.array([330, 330, 330])
     columns: dict[str, Any] = {"arrival": [0, 50, 90], "prompt_tokens": [320] * 3, "output_tokens": [10] * 3}
-    workload = Workload.from_arrays(**columns, prefixes=Prefixes.from_sessions(session, tokens))
+    workload = Workload.from_arrays(**columns, prefixes=begin_alike(session, tokens))
     cluster = Cluster(engine="vllm", replicas=1)
     assert bounds._shared_tokens(cluster, workload).tolist() == [320, 320, 0]
     without = replace(cluster, prefix_caching=False)

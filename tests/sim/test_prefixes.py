@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sim import Prefixes
 
@@ -27,12 +29,20 @@ def test_smaller_blocks_split_and_larger_ones_take_the_last_hash() -> None:
         prefixes.in_blocks(24)
 
 
-def test_sessions_share_full_blocks() -> None:
-    """Turns of one conversation begin alike, others do not; -1 shares nothing."""
-    shared = rows(Prefixes.from_sessions([0, 1, 0, -1], [40, 33, 70, 64]), 16)
-    assert [len(row) for row in shared] == [2, 2, 4, 0]
-    assert shared[0] == shared[2][:2]
-    assert not set(shared[0]) & set(shared[1])
+HASHES = st.integers(2**62, 2**64 - 1) | st.integers(2**60, 2**60 + 3)
+
+
+@given(
+    named=st.lists(st.lists(HASHES, max_size=4), max_size=4),
+    size=st.sampled_from([1, 8, 16]),
+    unsigned=st.booleans(),
+)
+def test_hashes_of_64_bits_stay_apart(named: list[list[int]], size: int, unsigned: bool) -> None:
+    """As lists or unsigned, hashes are equal after as before, split or not, also next to an empty row."""
+    columns: list[Any] = [np.array(row, np.uint64) if unsigned else row for row in [*named, []]]
+    found = [each for row in rows(Prefixes.from_rows(columns, 16), size) for each in row]
+    meant = [(each, part) for row in named for each in row for part in range(16 // size)]
+    assert len(set(zip(found, meant, strict=True))) == len(set(found)) == len(set(meant))
 
 
 @pytest.mark.parametrize(
@@ -43,23 +53,12 @@ def test_sessions_share_full_blocks() -> None:
             lambda: Prefixes.from_rows([[1]], 0),
             "block_size=0; expected a whole number from 1 .* tokens per block",
         ),
-        (lambda: Prefixes.from_sessions([1], [3], 0), "block_size=0; expected a whole number from 1"),
-        (
-            lambda: Prefixes.from_sessions([-2], [3]),
-            "session of row 0 is -2; expected a whole number of at least",
-        ),
-        (
-            lambda: Prefixes.from_sessions([1], [-3]),
-            "tokens of row 0 is -3; expected a whole number of at least 0",
-        ),
-        (lambda: Prefixes.from_sessions([0.5], [3]), "session of row 0 is 0.5; expected a whole number"),
         (lambda: Prefixes(np.array([0, 2]), np.array([7]), 16), "starts=.*from 0 to the number of hashes, 1"),
         (
             lambda: Prefixes(np.array([0, 1]), np.array([0.5]), 16),
             "hashes=.*expected one column of whole numb",
         ),
         (lambda: Prefixes(np.array([0, 1]), np.array([5]), 1.5), "block_size=1.5; expected a whole number"),  # type: ignore[arg-type]
-        (lambda: Prefixes.from_sessions([1, 2], [3]), r"session has the shape \(2,\) and tokens \(1,\)"),
     ],
 )
 def test_bad_prefixes_are_named(make: Any, message: str) -> None:

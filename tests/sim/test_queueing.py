@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
 
-from sim import Cluster, Workload, costs, workloads
+from sim import Cluster, Workload, workloads
+from sim.alone import response_times
 from sim.baselines import RoundRobin
 from tests.sim.strategies import scenarios_of_both, without_faults
 
@@ -28,8 +29,7 @@ def test_one_server_waits_as_pollaczek_and_khinchine_say(longest: int) -> None:
     prompts = rng.integers(100, longest + 1, count)
     outputs = np.ones(count, int)
     cluster = Cluster(replicas=1, max_num_seqs=1)
-    profile = costs.profile(cluster.gpu, cluster.model)
-    service = profile.alone(prompts, outputs, cluster.max_num_batched_tokens)
+    service = response_times(cluster.tables(0), cluster.max_num_batched_tokens, prompts, outputs)
     workload = Workload.from_arrays(
         arrival=np.cumsum(rng.exponential(2 * service.mean(), count)),
         prompt_tokens=prompts,
@@ -65,8 +65,7 @@ def exponential_services(draws: Floats, cluster: Cluster) -> NDArray[np.int64]:
     shortest prompt, 0.3 % of the draws, takes as long as that: 6e-6 of the mean.
     """
     grid = np.arange(1, 300_001)
-    profile = costs.profile(cluster.gpu, cluster.model)
-    seconds = profile.alone(grid, np.ones_like(grid), cluster.max_num_batched_tokens)
+    seconds = response_times(cluster.tables(0), cluster.max_num_batched_tokens, grid, np.ones_like(grid))
     return np.searchsorted((seconds[1:] + seconds[:-1]) / 2, draws) + 1
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim import Cluster, Prefixes, Workload, costs, workloads
+from sim import Cluster, Workload, costs, workloads
 from sim.baselines import RoundRobin
+from tests.sim.strategies import begin_alike
 
 PYTHON = os.environ.get("GLIA_VLLM_PYTHON")
 SETTINGS = (
@@ -63,7 +64,7 @@ def scenario(seed: int) -> tuple[Cluster, Workload]:
         prompt_tokens=prompts,
         output_tokens=outputs,
         priority=rng.integers(0, 3, count),
-        prefixes=Prefixes.from_sessions(session, shared, block_size),
+        prefixes=begin_alike(session, shared, block_size),
     )
 
 

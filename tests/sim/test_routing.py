@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sim import Cluster, PolicyError, Workload, workloads
+from sim import Cluster, PolicyError, Replica, Workload, workloads
 from sim.baselines import LeastLoadedQueue, RoundRobin
 
 WORKLOAD = Workload.from_arrays(arrival=[0.0, 0.0, 0.5], prompt_tokens=[5, 6, 7], output_tokens=[3, 3, 1])
@@ -174,6 +174,27 @@ def test_priority_and_session_are_shown() -> None:
     Cluster().run(Workload.from_arrays(**columns, priority=[2, 0], session=[-1, 7]), Listener())
     Cluster().run(Workload.from_arrays(**columns), Listener())
     assert shown == [(2, None), (0, 7), (0, None), (0, None)]
+
+
+@pytest.mark.parametrize("staleness", [0.0, 1.0])
+def test_a_rejected_request_says_so(staleness: float) -> None:
+    """A kept view of a request that its replica could not hold tells it, also in the error if sent again."""
+    kept: list[Any] = []
+
+    class Stubborn:
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            kept.extend(queue)
+            for request in queue:
+                yield request, replicas[0]
+                if request.id == 1:
+                    yield kept[0], replicas[1]
+
+    cluster = Cluster(replicas=2, each=(Replica(kv_blocks=4), Replica()), staleness=staleness)
+    workload = Workload.from_arrays(arrival=[0, 1], prompt_tokens=[160, 9], output_tokens=[2, 2])
+    with pytest.raises(PolicyError, match="it is rejected") as caught:
+        cluster.run(workload, Stubborn())
+    assert "send each request once" in told(caught.value)
+    assert kept[0].state == "rejected"
 
 
 def test_views_are_read_only_and_refer_to_nothing_hidden() -> None:

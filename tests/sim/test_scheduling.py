@@ -157,7 +157,9 @@ def test_a_port_of_vllm_gives_the_same_run(scenario: tuple[Cluster, Workload]) -
     """A Python scheduler can do all that the built-in one does."""
     cluster, workload = scenario
     port = VllmPort(
-        cluster.watermark_blocks, cluster.scheduling_policy == "priority", cluster.full_prompt_must_fit
+        cluster.watermark_of(cluster.kv_blocks),
+        cluster.scheduling_policy == "priority",
+        cluster.full_prompt_must_fit,
     )
     assert rows(cluster.run(workload, Learner(), port)) == rows(cluster.run(workload, Learner()))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import Autoscaling, Cluster, Workload, workloads
+from sim import Autoscaling, Cluster, Replica, Workload, workloads
 from sim.autoscalers import QueueLength
 from sim.baselines import HeadRoomAdmission, LeastLoadedQueue
 from sim.recording import Recorder, record, recording
@@ -105,6 +105,19 @@ def test_who_knows_the_future_is_found() -> None:
     with future_changed([(again, log)], call, 1):
         cluster.run(workload, again.policy)
     assert recording(log).differs(again.log(), call + 1) is not None
+
+
+@pytest.mark.parametrize("key", range(4))
+def test_what_turns_out_longer_still_fits(key: int) -> None:
+    """Also where replicas have more blocks than the cluster's own setting says, and so a larger watermark."""
+    cluster = Cluster(replicas=2, kv_blocks=100, each=(Replica(kv_blocks=2000),) * 2)
+    workload = Workload.from_arrays(arrival=[0.0], prompt_tokens=[31_000], output_tokens=[600])
+    first, again = recorder(LeastLoadedQueue()), recorder(LeastLoadedQueue())
+    cluster.run(workload, first.policy)
+    with future_changed([(again, first.log())], 0, key):
+        run = cluster.run(workload, again.policy)
+    assert run.requests["output_tokens"][0] > 600
+    assert run.metrics["rejected_fraction"] == 0
 
 
 def test_a_call_in_a_later_run_leaves_the_earlier_one() -> None:
