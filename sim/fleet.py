@@ -63,6 +63,7 @@ class Fleet:
         self._paid_from: list[float] = [0.0] * replicas + [math.inf] * (size - replicas)
         self._paid: list[tuple[int, float, float]] = []
         self._starts = [0] * size
+        self._back = [0.0] * size  # when each that is down takes requests again
         self._scaling, self._autoscaler = autoscaling, autoscaler
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = 0
@@ -171,21 +172,22 @@ class Fleet:
         state.barren[index] = 0
         if len(state.blocks):
             empty_cache(state, index)
-        comes_back = self._status[index] == ACTIVE
-        self._status[index] = DOWN if comes_back else OFF
-        if comes_back:
-            self._at(now + failure.duration, partial(self._recover, index))
-            self._pending += failure.duration < math.inf
+        back = now + failure.duration
+        if self._status[index] == ACTIVE and back < math.inf:
+            self._status[index], self._back[index] = DOWN, back
+            self._at(back, partial(self._recover, index))
+            self._pending += 1
         else:
-            self._end_payment(index, now)
+            self._switch_off(index, now)
         self.requeued += len(lost)
         self._dispatch.requeue(lost)
         self._offer()
 
     def _recover(self, index: int, now: float) -> None:
         self._pending -= 1
-        self._status[index] = ACTIVE
-        self._offer()
+        if self._status[index] == DOWN and self._back[index] <= now:  # else it was given up, or failed again
+            self._status[index] = ACTIVE
+            self._offer()
 
     def _scale(self, now: float) -> None:
         """Ask the autoscaler and follow it."""
@@ -253,28 +255,30 @@ class Fleet:
             self._offer()
 
     def _shrink(self, fewer: int, now: float) -> None:
-        """Starting replicas go first, the latest of them first; then those with the fewest requests drain."""
+        """Those that are down go first, then those that start, the latest ready of each first; then those
+        with the fewest requests drain."""
+        down = sorted(self._with(DOWN), key=lambda index: (-self._back[index], -index))
         starting = sorted(self._with(STARTING), key=lambda index: (-self._paid_from[index], -index))
         active = sorted(self._with(ACTIVE), key=lambda index: (self._load(index), -index))
-        for index in [*starting, *active][:fewer]:
-            if self._status[index] == STARTING:
-                self._status[index] = OFF
-                self._end_payment(index, now)
-            else:
+        for index in [*down, *starting, *active][:fewer]:
+            if self._status[index] == ACTIVE:
                 self._status[index] = DRAINING
                 self._stop_if_empty(index, now)
+            else:
+                self._switch_off(index, now)
 
     def _load(self, index: int) -> int:
         return int(self._gauges[index][WAITING_COUNT] + self._gauges[index][RUNNING_COUNT])
 
     def _stop_if_empty(self, index: int, now: float) -> None:
         if self._load(index) == 0:
-            self._status[index] = OFF
-            self._end_payment(index, now)
+            self._switch_off(index, now)
             if len(self._state.blocks):
                 empty_cache(self._state, index)
             self.draining = DRAINING in self._status
 
-    def _end_payment(self, index: int, now: float) -> None:
+    def _switch_off(self, index: int, now: float) -> None:
+        """It exists no more, and is paid for until now."""
+        self._status[index] = OFF
         self._paid.append((index, self._paid_from[index], now))
         self._paid_from[index] = math.inf

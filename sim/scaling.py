@@ -81,7 +81,8 @@ class Failure:
     at: float
     """Seconds."""
     duration: float = 60.0
-    """Seconds until it takes requests again, model load included; infinite if it never does."""
+    """Seconds until it takes requests again, model load included, for which it is paid; infinite if it is
+    gone for ever (an autoscaler may start another in its place)."""
 
     def __post_init__(self) -> None:
         check("replica", self.replica, 0, 10_000, "as an index", whole=True)

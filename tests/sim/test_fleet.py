@@ -81,6 +81,30 @@ def test_starting_replicas_are_given_up_first_and_draining_ones_kept() -> None:
     assert [view[1:4] for view in scaler.views[:5]] == [(2, 0, 0), (2, 1, 0), (2, 0, 0), (1, 0, 1), (2, 0, 0)]
 
 
+@pytest.mark.parametrize("duration", [120.0, math.inf])
+def test_a_failed_replica_is_given_up_before_one_that_serves(duration: float) -> None:
+    """Asked for one of two of which one has failed, the autoscaler's cluster keeps the one that works, and
+    pays for the other no longer; what was given up does not come back by itself."""
+    failed = Cluster(replicas=2, autoscaling=Autoscaling(), failures=(Failure(0, 10.0, duration),))
+    run = failed.run(steady(200, 1.0), RoundRobin(), autoscaler=Scripted(1))
+    assert np.isfinite(run.requests["finish"]).all()
+    assert run.metrics["p99_response_time"] < 5
+    assert run.replicas["paid"][0] == (10 if duration == math.inf else 15)
+    assert run.replicas["paid"][1] == run.totals["end"]
+    assert run.series["active"].min() == 1
+
+
+def test_another_is_started_for_one_that_is_gone() -> None:
+    """A failure without an end leaves a place that the autoscaler fills."""
+    scaling = Autoscaling(max_replicas=1, interval=5, provisioning_time=3, load_time=4)
+    gone = Cluster(replicas=1, autoscaling=scaling, failures=(Failure(0, 8.0, math.inf),))
+    run = gone.run(steady(20, 1.0), RoundRobin(), autoscaler=Scripted(1))
+    assert np.isfinite(run.requests["finish"]).all()
+    assert run.replicas["paid"][0] == pytest.approx(run.totals["end"] - 2)
+    down = (run.requests["arrival"] > 8) & (run.requests["arrival"] <= 17)
+    assert (run.requests["routed"][down] == 17).all()
+
+
 @checked
 @given(
     scenario=scenarios(), targets=st.lists(st.integers(0, 5), min_size=1, max_size=8), seed=st.integers(0, 9)
@@ -130,6 +154,8 @@ def test_equals_the_reference(
     restart is the one that the plain stepper gives, and so is what is paid for."""
     scaling = Autoscaling(5, least, interval, provisioning_time=times[0], load_time=times[1])
     cluster, workload = replace(scenario[0], autoscaling=scaling), scenario[1]
+    ended = [replace(one, duration=math.inf) if one.duration == 4.0 else one for one in cluster.failures]
+    cluster = replace(cluster, failures=tuple(ended))
     run = cluster.run(workload, Learner(), autoscaler=Curious(seed))
     kind = VllmReplica if cluster.engine == "vllm" else None
     expected, paid = simulate_fleet(cluster, workload, Learner(), Curious(seed), replica=kind)
