@@ -39,7 +39,7 @@ from sim.state import (
 ACTIVE, STARTING, DRAINING, DOWN = STATUSES
 OFF = "off"
 PATIENCE = 1000
-"""Calls of an autoscaler in a row between which nothing else happens: then it is a livelock."""
+"""Calls of an autoscaler in a row while nothing else can happen: then it is a livelock."""
 
 
 class Fleet:
@@ -93,7 +93,6 @@ class Fleet:
     def fire(self, now: float) -> bool:
         """Do what is due; whether the router should be asked because replicas or the queue changed."""
         before, requeued = self._dispatch.replicas, self.requeued
-        self._idle_calls += 1
         while self._timers and self._timers[0][0] <= now and not self.over:
             heapq.heappop(self._timers)[2](now)
         self._set_timer()
@@ -206,7 +205,9 @@ class Fleet:
             raise complaint(autoscaler, "target", call, error) from cause(error)
         arrival = self._state.arrival
         coming = self.arrived < len(arrival) and arrival[self.arrived] < math.inf
-        if self._idle_calls > PATIENCE and not self._pending and not coming:
+        working = (self._state.step_end < math.inf).any()
+        self._idle_calls = 0 if self._pending or coming or working else self._idle_calls + 1
+        if self._idle_calls > PATIENCE:
             raise PolicyError(
                 f"livelock at {now:.3f} s: for {PATIENCE} calls of {named(autoscaler)}.target "
                 f"nothing else has happened, and {len(self._dispatch.queue)} requests wait in the "

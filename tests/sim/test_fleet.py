@@ -296,6 +296,31 @@ def test_a_queue_that_is_never_drained_is_noticed() -> None:
     assert re.search(said, told(caught.value))
 
 
+def test_a_replica_that_works_is_no_livelock() -> None:
+    """However often an autoscaler is asked during one long request: a step that goes on is something."""
+    scaling = Autoscaling(max_replicas=1, interval=0.05)
+    run = Cluster(replicas=1, autoscaling=scaling).run(
+        steady(1, 1.0, 2000), RoundRobin(), autoscaler=Scripted(1)
+    )
+    assert np.isfinite(run.requests["finish"]).all()
+    assert run.totals["autoscaler_calls"] > 1000
+
+
+def test_what_comes_after_a_long_silence_is_no_livelock() -> None:
+    """Calls while a recovery is to come count for nothing: who holds requests until then holds them in vain
+    only after as many calls more."""
+    outage = Failure(0, 0.5, 100.0)
+    held = Cluster(replicas=1, autoscaling=Autoscaling(max_replicas=2, interval=0.05), failures=(outage,))
+
+    class Patient(RoundRobin):
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            return super().route(queue, replicas, now) if len(replicas) == 2 else []
+
+    scaler = type("Late", (), {"target": lambda self, cluster, now: 1 + (now > 120)})()
+    run = held.run(steady(1, 1.0), Patient(), autoscaler=scaler)
+    assert np.isfinite(run.requests["finish"]).all()
+
+
 def test_a_replica_that_is_down_takes_no_requests() -> None:
     """A router that remembers a replica and sends to it while it is down is told so."""
 
