@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sim.complaints import Refused, cause, complaint, defined_at, named, shown
+from sim.engine import cut_off
 from sim.policies import PolicyError
 from sim.results import STATUSES
 from sim.routing import Dispatch, memory
@@ -19,7 +20,6 @@ from sim.state import (
     BEHIND,
     BLOCKS,
     BLOCKS_USED,
-    BUSY_TIME,
     COMPUTED,
     HEAD,
     LOST,
@@ -137,6 +137,8 @@ class Fleet:
         self.draining = DRAINING in self._status
 
     def _stop(self, now: float) -> None:
+        for index in range(len(self._status)):
+            cut_off(self._state, index, now)
         self.over = True
 
     def _held(self, index: int) -> Iterator[int]:
@@ -153,6 +155,7 @@ class Fleet:
         self._pending -= 1
         if self._status[index] not in (ACTIVE, DRAINING):
             return
+        cut_off(state, index, now)
         lost = list(self._held(index))
         for request in lost:
             book = state.work[request]
@@ -165,8 +168,6 @@ class Fleet:
         for gauge in (RUNNING_COUNT, WAITING_COUNT, WAITING_PROMPT_TOKENS, BLOCKS_USED):
             state.gauges[index, gauge] = 0
         state.ends[index] = NOBODY
-        if state.step_end[index] < math.inf:
-            state.tally[BUSY_TIME] -= state.step_end[index] - now
         state.step_end[index] = math.inf
         state.barren[index] = 0
         if len(state.blocks):

@@ -203,6 +203,14 @@ def test_at_the_horizon_what_is_unfinished_counts_with_the_time_so_far() -> None
     assert run.metrics["duration"] == 30
 
 
+def test_what_the_horizon_cuts_off_is_not_computed() -> None:
+    """Tokens of a step count once it has ended: each decode is a token made, each prefill one more."""
+    run = Cluster(replicas=2).run(workloads.sharegpt_bursty(8.0, 100, seed=1), RoundRobin(), horizon=7.0)
+    made = run.requests["tokens_made"]
+    assert run.metrics["restarts"] == 0
+    assert run.totals["decode_tokens"] == (made - (made > 0)).sum() > 0
+
+
 def test_stale_views_change_only_when_they_are_published() -> None:
     """Between two publications the engine's gauges stand still, whatever happens."""
     seen: list[tuple[float, tuple[int, ...]]] = []
