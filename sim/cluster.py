@@ -39,6 +39,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 }
 _KIND = ("gpu", "model", "tensor_parallel", "time_scale")
 """What the costs of a step hang on."""
+_LEAST_STALENESS = 1e-3
 _CHOICES = {"engine": ("sarathi", "vllm"), "scheduling_policy": ("fcfs", "priority")}
 
 
@@ -100,11 +101,17 @@ class Cluster:
     failures: tuple[Failure, ...] = ()
     """Replicas that fail and come back."""
     staleness: float = 0.0
-    """Seconds between two publications of what a router sees, as scraped metrics are; 0 for live views. In
-    between a router knows only which requests have arrived, which it has sent and which have completed."""
+    """Seconds between two publications of what a router sees, as scraped metrics are, at least 0.001; 0 for
+    live views. In between a router knows only which requests have arrived, which it has sent and which have
+    completed."""
 
     def __post_init__(self) -> None:
         _check_fields(self)
+        if 0 < self.staleness < _LEAST_STALENESS:
+            raise ValueError(
+                f"staleness={self.staleness!r}; expected 0 for live views, or at least {_LEAST_STALENESS} "
+                "seconds between two publications"
+            )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(

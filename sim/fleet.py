@@ -81,7 +81,8 @@ class Fleet:
                     f"an autoscaler is an object with a method target(cluster, now): got {autoscaler!r}"
                 )
             assert autoscaling is not None
-            self._at(autoscaling.interval, self._scale)
+            begin, interval = float(state.arrival[0]) if len(state.arrival) else 0.0, autoscaling.interval
+            self._at((begin // interval + 1) * interval, self._scale)
         if horizon is not None:
             self._at(horizon, self._stop)
         self.statuses: list[tuple[float, tuple[int, ...]]] = []

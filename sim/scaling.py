@@ -55,7 +55,7 @@ class Autoscaling:
     max_replicas: int = 8
     min_replicas: int = 1
     interval: float = 15.0
-    """Seconds between two calls of the autoscaler."""
+    """Seconds between two calls of the autoscaler; the first is at the first multiple after an arrival."""
     provisioning_time: float = 30.0
     """Seconds until a machine is there; it is paid for from the moment it is asked for."""
     load_time: float = 30.0

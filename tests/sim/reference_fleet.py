@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Fleet:
     """What each replica is - active, starting, draining, down or off - and what will change it when."""
 
-    def __init__(self, cluster: Cluster, replicas: list[Replica], autoscaler: Any) -> None:
+    def __init__(self, cluster: Cluster, replicas: list[Replica], autoscaler: Any, begin: float) -> None:
         self.scaling, self.replicas, self.autoscaler = cluster.autoscaling, replicas, autoscaler
         self.status = {r.index: "active" if r.index < cluster.replicas else "off" for r in replicas}
         self.since = {r.index: 0.0 for r in replicas if r.index < cluster.replicas}
@@ -29,7 +29,7 @@ class Fleet:
             self.at(failure.at, lambda now, failure=failure: self.fail(failure, now))  # type: ignore[misc]
         if autoscaler is not None:
             assert self.scaling is not None
-            self.at(self.scaling.interval, self.scale)
+            self.at((begin // self.scaling.interval + 1) * self.scaling.interval, self.scale)
         self.view: Callable[[], tuple[list[Any], int]] = lambda: ([], 0)
 
     def at(self, moment: float, action: Callable[[float], list[Request]]) -> None:

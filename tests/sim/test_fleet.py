@@ -211,6 +211,19 @@ def test_what_the_horizon_cuts_off_is_not_computed() -> None:
     assert run.totals["decode_tokens"] == (made - (made > 0)).sum() > 0
 
 
+def test_time_may_start_late() -> None:
+    """Arrivals in Unix seconds: an autoscaler is first asked, and views are published, when something has
+    come."""
+    columns: dict[str, Any] = {"prompt_tokens": [50] * 9, "output_tokens": [40] * 9}
+    late = Workload.from_arrays(arrival=1.7e9 + np.arange(9.0), **columns)
+    cluster = Cluster(replicas=1, autoscaling=Autoscaling(interval=2), staleness=0.001)
+    scaler = Scripted(1)
+    run = cluster.run(late, LeastLoadedQueue(), autoscaler=scaler)
+    assert np.isfinite(run.requests["finish"]).all()
+    assert 1.7e9 < scaler.views[0][0] <= 1.7e9 + 2
+    assert run.totals["autoscaler_calls"] < 10
+
+
 def test_stale_views_change_only_when_they_are_published() -> None:
     """Between two publications the engine's gauges stand still, whatever happens."""
     seen: list[tuple[float, tuple[int, ...]]] = []
@@ -253,6 +266,10 @@ def test_each_request_has_its_own_slo() -> None:
         (lambda: Cluster(failures=(Failure(4, 1.0),)), r"failures holds Failure\(replica=4.* from 0 to 3"),
         (lambda: Cluster(staleness=-1.0), "staleness=-1.0; expected a number from 0 to 3600 seconds between"),
         (lambda: Cluster(each=(Replica(),)), "each has 1 entries; expected one per replica, 4 in all"),
+        (
+            lambda: Cluster(staleness=1e-12),
+            "staleness=1e-12; expected 0 for live views, or at least 0.001 seconds between two publications",
+        ),
         (lambda: Replica(kv_blocks=0), "kv_blocks=0; expected a whole number from 2"),
         (lambda: Cluster(autoscaling=3), r"autoscaling=3; expected sim.Autoscaling"),  # type: ignore[arg-type]
         (
