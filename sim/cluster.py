@@ -130,6 +130,11 @@ class Cluster:
             raise ValueError(f"each={self.each!r}; expected a tuple of sim.Replica, one per replica")
         if self.autoscaling is not None and not isinstance(self.autoscaling, Autoscaling):
             raise ValueError(f"autoscaling={self.autoscaling!r}; expected sim.Autoscaling(...) or None")
+        if self.replicas > self.size:
+            raise ValueError(
+                f"replicas={self.replicas!r} with autoscaling of max_replicas={self.size}; expected at most "
+                "so many at the start"
+            )
         if self.each and len(self.each) != self.size:
             raise ValueError(
                 f"each has {len(self.each)} entries; expected one per replica, {self.size} in all"
@@ -275,7 +280,7 @@ class Cluster:
     @property
     def size(self) -> int:
         """Replicas at most."""
-        return max(self.replicas, 0 if self.autoscaling is None else self.autoscaling.max_replicas)
+        return self.replicas if self.autoscaling is None else self.autoscaling.max_replicas
 
     @property
     def marks(self) -> Mapping[str, str]:

@@ -270,6 +270,10 @@ def test_each_request_has_its_own_slo() -> None:
             lambda: Cluster(staleness=1e-12),
             "staleness=1e-12; expected 0 for live views, or at least 0.001 seconds between two publications",
         ),
+        (
+            lambda: Cluster(autoscaling=Autoscaling(max_replicas=2)),
+            "replicas=4 with autoscaling of max_replicas=2; expected at most so many at the start",
+        ),
         (lambda: Replica(kv_blocks=0), "kv_blocks=0; expected a whole number from 2"),
         (lambda: Cluster(autoscaling=3), r"autoscaling=3; expected sim.Autoscaling"),  # type: ignore[arg-type]
         (
