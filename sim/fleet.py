@@ -154,7 +154,7 @@ class Fleet:
         """Lose all that the replica holds, and put its requests back into the global queue."""
         index, state = failure.replica, self._state
         self._pending -= 1
-        if self._status[index] not in (ACTIVE, DRAINING):
+        if self._status[index] not in (ACTIVE, DRAINING, DOWN):
             return
         cut_off(state, index, now)
         lost = list(self._held(index))
@@ -174,7 +174,9 @@ class Fleet:
         if len(state.blocks):
             empty_cache(state, index)
         back = now + failure.duration
-        if self._status[index] == ACTIVE and back < math.inf:
+        if self._status[index] == DOWN:
+            back = max(back, self._back[index])
+        if self._status[index] != DRAINING and back < math.inf:
             self._status[index], self._back[index] = DOWN, back
             self._at(back, partial(self._recover, index))
             self._pending += 1

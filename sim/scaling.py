@@ -74,7 +74,9 @@ class Failure:
     """A replica fails at a moment and comes back, empty, after a while; ValueError if a field is out of
     range.
 
-    Its requests go back to the global queue, to be computed again with what they have already streamed.
+    Its requests go back to the global queue, to be computed again with what they have already streamed. One
+    that is down already stays so until the last of its failures is over; one that starts or is off has
+    nothing to fail.
     """
 
     replica: int

@@ -49,14 +49,15 @@ class Fleet:
 
     def fail(self, failure: Any, now: float) -> list[Request]:
         index = failure.replica
-        if self.status[index] not in ("active", "draining"):
+        if self.status[index] not in ("active", "draining", "down"):
             return []
         lost: list[Request] = self.replicas[index].fail(now)
         if self.status[index] == "draining" or failure.duration == math.inf:
             self.stop(index, now)
         else:
+            so_far = self.back[index] if self.status[index] == "down" else 0.0
             self.status[index] = "down"
-            self.outage(index, now + failure.duration)
+            self.outage(index, max(so_far, now + failure.duration))
         return lost
 
     def outage(self, index: int, until: float) -> None:

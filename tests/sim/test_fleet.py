@@ -211,6 +211,25 @@ def test_what_the_horizon_cuts_off_is_not_computed() -> None:
     assert run.totals["decode_tokens"] == (made - (made > 0)).sum() > 0
 
 
+@pytest.mark.parametrize(
+    ("second", "back"), [(Failure(0, 50.0, 100.0), 150), (Failure(0, 50.0, 5.0), 110), (None, 110)]
+)
+def test_a_failure_of_a_replica_that_is_down_prolongs_the_outage(second: Failure | None, back: int) -> None:
+    """It comes back when the last of its failures is over."""
+    failures = (Failure(0, 10.0, 100.0), *([] if second is None else [second]))
+    run = Cluster(replicas=1, failures=failures).run(steady(40, 1.0), RoundRobin())
+    arrival, routed = run.requests["arrival"], run.requests["routed"]
+    assert (routed[arrival > 10] == back).all()
+
+
+def test_a_replica_that_is_down_can_be_gone() -> None:
+    """A failure without an end, of one that is down, ends what is paid for it."""
+    failures = (Failure(0, 10.0, 10.0), Failure(0, 15.0, math.inf))
+    run = Cluster(replicas=2, failures=failures).run(steady(40, 1.0), RoundRobin())
+    assert run.replicas["paid"][0] == 15
+    assert (run.requests["replica"][run.requests["arrival"] > 10] == 1).all()
+
+
 def test_time_may_start_late() -> None:
     """Arrivals in Unix seconds: an autoscaler is first asked, and views are published, when something has
     come."""
