@@ -374,6 +374,7 @@ def events(
         elif index == -1:
             lost, changed = fleet.fire(now)
             for request in lost:
+                shown.known[request.id] = request.tokens_done, request.state
                 shown.heard(request)
             if changed:
                 yield now, lost, []

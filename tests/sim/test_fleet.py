@@ -243,6 +243,26 @@ def test_time_may_start_late() -> None:
     assert run.totals["autoscaler_calls"] < 10
 
 
+@pytest.mark.parametrize("staleness", [0.0, 3.0])
+def test_what_comes_back_to_the_queue_is_known_with_all_that_it_has_streamed(staleness: float) -> None:
+    """Where views are stale, too: its user has the tokens."""
+    seen: dict[int, int] = {}
+
+    class Watcher(RoundRobin):
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            seen.update({request.id: request.tokens_done for request in queue if now == 5.0})
+            return super().route(queue, replicas, now)
+
+    cluster = Cluster(replicas=2, staleness=staleness, failures=(Failure(0, 5.0, 20.0),))
+    workload = steady(8, 0.7, 400)
+    run = cluster.run(workload, Watcher())
+    stopped = cluster.run(workload, RoundRobin(), horizon=5.0)
+    assert len(seen) == run.metrics["requeued"] > 2
+    made = stopped.requests["tokens_made"]
+    assert seen == {request: 50 + made[request] if made[request] else 0 for request in seen}
+    assert max(seen.values()) > 100
+
+
 def test_stale_views_change_only_when_they_are_published() -> None:
     """Between two publications the engine's gauges stand still, whatever happens."""
     seen: list[tuple[float, tuple[int, ...]]] = []
