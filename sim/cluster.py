@@ -39,6 +39,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 }
 _KIND = ("gpu", "model", "tensor_parallel", "time_scale", "max_num_seqs", "max_num_batched_tokens")
 """What the costs of a step hang on, sizes of CUDA graphs included."""
+_LEAST_STALENESS = 1e-3
 _CHOICES = {"engine": ("sarathi", "vllm"), "scheduling_policy": ("fcfs", "priority")}
 
 
@@ -100,11 +101,17 @@ class Cluster:
     failures: tuple[Failure, ...] = ()
     """Replicas that fail and come back."""
     staleness: float = 0.0
-    """Seconds between two publications of what a router sees, as scraped metrics are; 0 for live views. In
-    between a router knows only which requests have arrived, which it has sent and which have completed."""
+    """Seconds between two publications of what a router sees, as scraped metrics are, at least 0.001; 0 for
+    live views. In between a router knows only which requests have arrived, which it has sent and which have
+    completed."""
 
     def __post_init__(self) -> None:
         _check_fields(self)
+        if 0 < self.staleness < _LEAST_STALENESS:
+            raise ValueError(
+                f"staleness={self.staleness!r}; expected 0 for live views, or at least {_LEAST_STALENESS} "
+                "seconds between two publications"
+            )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -123,6 +130,11 @@ class Cluster:
             raise ValueError(f"each={self.each!r}; expected a tuple of sim.Replica, one per replica")
         if self.autoscaling is not None and not isinstance(self.autoscaling, Autoscaling):
             raise ValueError(f"autoscaling={self.autoscaling!r}; expected sim.Autoscaling(...) or None")
+        if self.replicas > self.size:
+            raise ValueError(
+                f"replicas={self.replicas!r} with autoscaling of max_replicas={self.size}; expected at most "
+                "so many at the start"
+            )
         if self.each and len(self.each) != self.size:
             raise ValueError(
                 f"each has {len(self.each)} entries; expected one per replica, {self.size} in all"
@@ -257,7 +269,7 @@ class Cluster:
     @property
     def size(self) -> int:
         """Replicas at most."""
-        return max(self.replicas, 0 if self.autoscaling is None else self.autoscaling.max_replicas)
+        return self.replicas if self.autoscaling is None else self.autoscaling.max_replicas
 
     @property
     def marks(self) -> Mapping[str, str]:

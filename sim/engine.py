@@ -3,6 +3,8 @@ step, and what the step's end changes."""
 
 from __future__ import annotations
 
+import math
+
 from sim.blocks import give_back
 from sim.compiled import njit
 from sim.costs.step import STRAGGLER, Tables, step_seconds
@@ -175,6 +177,28 @@ def price(state: State, replica: int, tokens: int, decodes: int, context: int, p
         tally[FULL_TIME] += seconds
     state.kv_use[gauges[BLOCKS_USED] * USE_BINS // limits[KV_BLOCKS]] += seconds
     return float(seconds)
+
+
+def cut_off(state: State, replica: int, now: float) -> None:
+    """Take back what `price` booked of the replica's current step, if there is one, that is not done at
+    `now`: the rest of its time, and all its tokens."""
+    left = float(state.step_end[replica]) - now
+    if left == math.inf:
+        return
+    gauges, limits, tally = state.gauges[replica], state.limits[replica], state.tally
+    tokens = decodes = 0
+    for request, chunk in zip(
+        state.seats[replica], state.chunks[replica, : gauges[RUNNING_COUNT]], strict=False
+    ):
+        tokens += chunk
+        decodes += chunk == 1 and state.work[request, COMPUTED] >= state.work[request, PREFILL]
+    tally[BUSY_TIME] -= left
+    tally[STEPS] -= 1
+    tally[DECODE_TOKENS] -= decodes
+    tally[PREFILL_TOKENS] -= tokens - decodes
+    if gauges[RUNNING_COUNT] == limits[MAX_NUM_SEQS]:
+        tally[FULL_TIME] -= left
+    state.kv_use[gauges[BLOCKS_USED] * USE_BINS // limits[KV_BLOCKS]] -= left
 
 
 @njit

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sim.complaints import Refused, cause, complaint, defined_at, named, shown
+from sim.engine import cut_off
 from sim.policies import PolicyError
 from sim.results import STATUSES
 from sim.routing import Dispatch, memory
@@ -19,7 +20,6 @@ from sim.state import (
     BEHIND,
     BLOCKS,
     BLOCKS_USED,
-    BUSY_TIME,
     COMPUTED,
     HEAD,
     LOST,
@@ -39,7 +39,7 @@ from sim.state import (
 ACTIVE, STARTING, DRAINING, DOWN = STATUSES
 OFF = "off"
 PATIENCE = 1000
-"""Calls of an autoscaler in a row between which nothing else happens: then it is a livelock."""
+"""Calls of an autoscaler in a row while nothing else can happen: then it is a livelock."""
 
 
 class Fleet:
@@ -63,6 +63,7 @@ class Fleet:
         self._paid_from: list[float] = [0.0] * replicas + [math.inf] * (size - replicas)
         self._paid: list[tuple[int, float, float]] = []
         self._starts = [0] * size
+        self._back = [0.0] * size  # when each that is down takes requests again
         self._scaling, self._autoscaler = autoscaling, autoscaler
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = 0
@@ -80,7 +81,8 @@ class Fleet:
                     f"an autoscaler is an object with a method target(cluster, now): got {autoscaler!r}"
                 )
             assert autoscaling is not None
-            self._at(autoscaling.interval, self._scale)
+            begin, interval = float(state.arrival[0]) if len(state.arrival) else 0.0, autoscaling.interval
+            self._at((begin // interval + 1) * interval, self._scale)
         if horizon is not None:
             self._at(horizon, self._stop)
         self.statuses: list[tuple[float, tuple[int, ...]]] = []
@@ -92,7 +94,6 @@ class Fleet:
     def fire(self, now: float) -> bool:
         """Do what is due; whether the router should be asked because replicas or the queue changed."""
         before, requeued = self._dispatch.replicas, self.requeued
-        self._idle_calls += 1
         while self._timers and self._timers[0][0] <= now and not self.over:
             heapq.heappop(self._timers)[2](now)
         self._set_timer()
@@ -137,6 +138,8 @@ class Fleet:
         self.draining = DRAINING in self._status
 
     def _stop(self, now: float) -> None:
+        for index in range(len(self._status)):
+            cut_off(self._state, index, now)
         self.over = True
 
     def _held(self, index: int) -> Iterator[int]:
@@ -151,8 +154,9 @@ class Fleet:
         """Lose all that the replica holds, and put its requests back into the global queue."""
         index, state = failure.replica, self._state
         self._pending -= 1
-        if self._status[index] not in (ACTIVE, DRAINING):
+        if self._status[index] not in (ACTIVE, DRAINING, DOWN):
             return
+        cut_off(state, index, now)
         lost = list(self._held(index))
         for request in lost:
             book = state.work[request]
@@ -165,27 +169,28 @@ class Fleet:
         for gauge in (RUNNING_COUNT, WAITING_COUNT, WAITING_PROMPT_TOKENS, BLOCKS_USED):
             state.gauges[index, gauge] = 0
         state.ends[index] = NOBODY
-        if state.step_end[index] < math.inf:
-            state.tally[BUSY_TIME] -= state.step_end[index] - now
         state.step_end[index] = math.inf
         state.barren[index] = 0
         if len(state.blocks):
             empty_cache(state, index)
-        comes_back = self._status[index] == ACTIVE
-        self._status[index] = DOWN if comes_back else OFF
-        if comes_back:
-            self._at(now + failure.duration, partial(self._recover, index))
-            self._pending += failure.duration < math.inf
+        back = now + failure.duration
+        if self._status[index] == DOWN:
+            back = max(back, self._back[index])
+        if self._status[index] != DRAINING and back < math.inf:
+            self._status[index], self._back[index] = DOWN, back
+            self._at(back, partial(self._recover, index))
+            self._pending += 1
         else:
-            self._end_payment(index, now)
+            self._switch_off(index, now)
         self.requeued += len(lost)
         self._dispatch.requeue(lost)
         self._offer()
 
     def _recover(self, index: int, now: float) -> None:
         self._pending -= 1
-        self._status[index] = ACTIVE
-        self._offer()
+        if self._status[index] == DOWN and self._back[index] <= now:  # else it was given up, or failed again
+            self._status[index] = ACTIVE
+            self._offer()
 
     def _scale(self, now: float) -> None:
         """Ask the autoscaler and follow it."""
@@ -204,7 +209,9 @@ class Fleet:
             raise complaint(autoscaler, "target", call, error) from cause(error)
         arrival = self._state.arrival
         coming = self.arrived < len(arrival) and arrival[self.arrived] < math.inf
-        if self._idle_calls > PATIENCE and not self._pending and not coming:
+        working = (self._state.step_end < math.inf).any()
+        self._idle_calls = 0 if self._pending or coming or working else self._idle_calls + 1
+        if self._idle_calls > PATIENCE:
             raise PolicyError(
                 f"livelock at {now:.3f} s: for {PATIENCE} calls of {named(autoscaler)}.target "
                 f"nothing else has happened, and {len(self._dispatch.queue)} requests wait in the "
@@ -253,28 +260,30 @@ class Fleet:
             self._offer()
 
     def _shrink(self, fewer: int, now: float) -> None:
-        """Starting replicas go first, the latest of them first; then those with the fewest requests drain."""
+        """Those that are down go first, then those that start, the latest ready of each first; then those
+        with the fewest requests drain."""
+        down = sorted(self._with(DOWN), key=lambda index: (-self._back[index], -index))
         starting = sorted(self._with(STARTING), key=lambda index: (-self._paid_from[index], -index))
         active = sorted(self._with(ACTIVE), key=lambda index: (self._load(index), -index))
-        for index in [*starting, *active][:fewer]:
-            if self._status[index] == STARTING:
-                self._status[index] = OFF
-                self._end_payment(index, now)
-            else:
+        for index in [*down, *starting, *active][:fewer]:
+            if self._status[index] == ACTIVE:
                 self._status[index] = DRAINING
                 self._stop_if_empty(index, now)
+            else:
+                self._switch_off(index, now)
 
     def _load(self, index: int) -> int:
         return int(self._gauges[index][WAITING_COUNT] + self._gauges[index][RUNNING_COUNT])
 
     def _stop_if_empty(self, index: int, now: float) -> None:
         if self._load(index) == 0:
-            self._status[index] = OFF
-            self._end_payment(index, now)
+            self._switch_off(index, now)
             if len(self._state.blocks):
                 empty_cache(self._state, index)
             self.draining = DRAINING in self._status
 
-    def _end_payment(self, index: int, now: float) -> None:
+    def _switch_off(self, index: int, now: float) -> None:
+        """It exists no more, and is paid for until now."""
+        self._status[index] = OFF
         self._paid.append((index, self._paid_from[index], now))
         self._paid_from[index] = math.inf

@@ -77,8 +77,9 @@ def _publish_request(state: State, request: int) -> None:
 @njit
 def publish_until(state: State, end: float) -> None:
     """Publish the views, of which a publication is due before `end`: nothing changes between two instants."""
-    while state.clock[PUBLISH] < end:
-        state.clock[PUBLISH] += state.clock[PERIOD]
+    period = state.clock[PERIOD]
+    periods = np.ceil(end / period)
+    state.clock[PUBLISH] = periods * period if periods * period >= end else (periods + 1) * period
     for replica in range(len(state.gauges)):
         for column in range(GAUGES):
             state.seen_gauges[replica, column] = state.gauges[replica, column]

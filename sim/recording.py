@@ -114,8 +114,8 @@ class Recorder:
 
     def _target(self, decide: Callable[..., Any], cluster: Any, now: float) -> Any:
         target = decide(cluster, now)
-        if isinstance(target, int) and abs(target) <= _MOST:
-            self._targets.append(target)
+        if isinstance(target, int | np.integer) and not isinstance(target, bool):
+            self._targets.append(min(max(int(target), -_MOST), _MOST))  # beyond any cluster's size
         return target
 
 

@@ -49,7 +49,8 @@ class Run:
     scheduler_calls, autoscaler_calls, requeued (requests that failures put back), queue_max (requests left in
     the global queue), busy_time, batch_full_time (replica-seconds), steps, prefill_tokens, decode_tokens,
     looked_up_tokens and hit_tokens (of the prefix cache), kv_use_mean, kv_use_p99 (fractions of the blocks,
-    weighted by the time of steps)."""
+    weighted by the time of steps). Of a step that a failure or the horizon cuts off counts the time until
+    then, and no token."""
     marks: Mapping[str, str]
     """By name of each cost profile in use, what of it is not measured but from a data sheet or assumed; empty
     if all is measured (`sim.costs.Profile.marks`)."""

@@ -168,6 +168,7 @@ class Dispatch:
         """Put requests that a replica lost back into the global queue, in order of arrival."""
         for request in requests:
             self._state[request] = self._known_state[request] = QUEUED
+            self._known_tokens_done[request] = self._true_tokens_done[request]
             self.queue[request] = self.views[request]
             self._requeued.add(request)
         for request in sorted(self.queue):

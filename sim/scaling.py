@@ -55,7 +55,7 @@ class Autoscaling:
     max_replicas: int = 8
     min_replicas: int = 1
     interval: float = 15.0
-    """Seconds between two calls of the autoscaler."""
+    """Seconds between two calls of the autoscaler; the first is at the first multiple after an arrival."""
     provisioning_time: float = 30.0
     """Seconds until a machine is there; it is paid for from the moment it is asked for."""
     load_time: float = 30.0
@@ -74,14 +74,17 @@ class Failure:
     """A replica fails at a moment and comes back, empty, after a while; ValueError if a field is out of
     range.
 
-    Its requests go back to the global queue, to be computed again with what they have already streamed.
+    Its requests go back to the global queue, to be computed again with what they have already streamed. One
+    that is down already stays so until the last of its failures is over; one that starts or is off has
+    nothing to fail.
     """
 
     replica: int
     at: float
     """Seconds."""
     duration: float = 60.0
-    """Seconds until it takes requests again, model load included; infinite if it never does."""
+    """Seconds until it takes requests again, model load included, for which it is paid; infinite if it is
+    gone for ever (an autoscaler may start another in its place)."""
 
     def __post_init__(self) -> None:
         check("replica", self.replica, 0, 10_000, "as an index", whole=True)

@@ -270,7 +270,7 @@ def simulate_fleet(
     requests = make_requests(workload.requests if isinstance(workload, ClosedWorkload) else workload)
     kind = Replica if replica is None else replica
     replicas = [kind(index, cluster) for index in range(cluster.size)]
-    fleet = Fleet(cluster, replicas, autoscaler)
+    fleet = Fleet(cluster, replicas, autoscaler, requests[0].arrival)
     held: list[Request] = []
     shown = Shown(cluster.staleness, replicas)
     fleet.view = lambda: (
@@ -374,6 +374,7 @@ def events(
         elif index == -1:
             lost, changed = fleet.fire(now)
             for request in lost:
+                shown.known[request.id] = request.tokens_done, request.state
                 shown.heard(request)
             if changed:
                 yield now, lost, []

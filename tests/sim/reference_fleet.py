@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 class Fleet:
     """What each replica is - active, starting, draining, down or off - and what will change it when."""
 
-    def __init__(self, cluster: Cluster, replicas: list[Replica], autoscaler: Any) -> None:
+    def __init__(self, cluster: Cluster, replicas: list[Replica], autoscaler: Any, begin: float) -> None:
         self.scaling, self.replicas, self.autoscaler = cluster.autoscaling, replicas, autoscaler
         self.status = {r.index: "active" if r.index < cluster.replicas else "off" for r in replicas}
         self.since = {r.index: 0.0 for r in replicas if r.index < cluster.replicas}
+        self.back: dict[int, float] = {}
         self.bills: list[tuple[float, float]] = []
         self.timers: list[tuple[float, int, Callable[[float], list[Request]]]] = []
         self.set = 0
@@ -27,7 +29,7 @@ class Fleet:
             self.at(failure.at, lambda now, failure=failure: self.fail(failure, now))  # type: ignore[misc]
         if autoscaler is not None:
             assert self.scaling is not None
-            self.at(self.scaling.interval, self.scale)
+            self.at((begin // self.scaling.interval + 1) * self.scaling.interval, self.scale)
         self.view: Callable[[], tuple[list[Any], int]] = lambda: ([], 0)
 
     def at(self, moment: float, action: Callable[[float], list[Request]]) -> None:
@@ -47,23 +49,33 @@ class Fleet:
 
     def fail(self, failure: Any, now: float) -> list[Request]:
         index = failure.replica
-        if self.status[index] not in ("active", "draining"):
+        if self.status[index] not in ("active", "draining", "down"):
             return []
         lost: list[Request] = self.replicas[index].fail(now)
-        if self.status[index] == "draining":
+        if self.status[index] == "draining" or failure.duration == math.inf:
             self.stop(index, now)
         else:
+            so_far = self.back[index] if self.status[index] == "down" else 0.0
             self.status[index] = "down"
-            self.at(now + failure.duration, lambda now: self.activate(index))
+            self.outage(index, max(so_far, now + failure.duration))
         return lost
+
+    def outage(self, index: int, until: float) -> None:
+        self.back[index] = until
+
+        def recover(now: float) -> list[Request]:
+            over = self.status[index] == "down" and self.back[index] <= now
+            return self.activate(index) if over else []
+
+        self.at(until, recover)
 
     def activate(self, index: int) -> list[Request]:
         self.status[index] = "active"
         return []
 
     def scale(self, now: float) -> list[Request]:
-        """The autoscaler's word: draining ones come back, others start; or starting ones and the emptiest
-        go."""
+        """The autoscaler's word: draining ones come back, others start; or go those that are down, those
+        that start and the emptiest."""
         assert self.scaling is not None
         offered, queued = self.view()
         starting, draining, down = (len(self.are(one)) for one in ("starting", "draining", "down"))
@@ -77,7 +89,9 @@ class Fleet:
             else:
                 self.start(self.are("off")[0], now)
         for _ in range(there - target):
-            if self.are("starting"):
+            if self.are("down"):
+                self.stop(max(self.are("down"), key=lambda index: (self.back[index], index)), now)
+            elif self.are("starting"):
                 self.stop(max(self.are("starting"), key=lambda index: (self.since[index], index)), now)
             elif self.are("active"):
                 index = min(self.are("active"), key=lambda i: (len(self.replicas[i].requests), -i))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,10 @@ class Shown:
         """Publish if it is due before this moment."""
         if self.period == 0 or self.due >= moment:
             return
-        while self.due < moment:
-            self.due += self.period
+        periods = math.ceil(moment / self.period)
+        self.due = periods * self.period
+        if self.due < moment:  # rounded down
+            self.due = (periods + 1) * self.period
         for view, replica in zip(self.views, self.replicas, strict=True):
             for name in _GAUGES:
                 setattr(view, name, getattr(replica, name))

@@ -81,6 +81,30 @@ def test_starting_replicas_are_given_up_first_and_draining_ones_kept() -> None:
     assert [view[1:4] for view in scaler.views[:5]] == [(2, 0, 0), (2, 1, 0), (2, 0, 0), (1, 0, 1), (2, 0, 0)]
 
 
+@pytest.mark.parametrize("duration", [120.0, math.inf])
+def test_a_failed_replica_is_given_up_before_one_that_serves(duration: float) -> None:
+    """Asked for one of two of which one has failed, the autoscaler's cluster keeps the one that works, and
+    pays for the other no longer; what was given up does not come back by itself."""
+    failed = Cluster(replicas=2, autoscaling=Autoscaling(), failures=(Failure(0, 10.0, duration),))
+    run = failed.run(steady(200, 1.0), RoundRobin(), autoscaler=Scripted(1))
+    assert np.isfinite(run.requests["finish"]).all()
+    assert run.metrics["p99_response_time"] < 5
+    assert run.replicas["paid"][0] == (10 if duration == math.inf else 15)
+    assert run.replicas["paid"][1] == run.totals["end"]
+    assert run.series["active"].min() == 1
+
+
+def test_another_is_started_for_one_that_is_gone() -> None:
+    """A failure without an end leaves a place that the autoscaler fills."""
+    scaling = Autoscaling(max_replicas=1, interval=5, provisioning_time=3, load_time=4)
+    gone = Cluster(replicas=1, autoscaling=scaling, failures=(Failure(0, 8.0, math.inf),))
+    run = gone.run(steady(20, 1.0), RoundRobin(), autoscaler=Scripted(1))
+    assert np.isfinite(run.requests["finish"]).all()
+    assert run.replicas["paid"][0] == pytest.approx(run.totals["end"] - 2)
+    down = (run.requests["arrival"] > 8) & (run.requests["arrival"] <= 17)
+    assert (run.requests["routed"][down] == 17).all()
+
+
 @checked
 @given(
     scenario=scenarios(), targets=st.lists(st.integers(0, 5), min_size=1, max_size=8), seed=st.integers(0, 9)
@@ -130,6 +154,8 @@ def test_equals_the_reference(
     restart is the one that the plain stepper gives, and so is what is paid for."""
     scaling = Autoscaling(5, least, interval, provisioning_time=times[0], load_time=times[1])
     cluster, workload = replace(scenario[0], autoscaling=scaling), scenario[1]
+    ended = [replace(one, duration=math.inf) if one.duration == 4.0 else one for one in cluster.failures]
+    cluster = replace(cluster, failures=tuple(ended))
     run = cluster.run(workload, Learner(), autoscaler=Curious(seed))
     kind = VllmReplica if cluster.engine == "vllm" else None
     expected, paid = simulate_fleet(cluster, workload, Learner(), Curious(seed), replica=kind)
@@ -177,6 +203,66 @@ def test_at_the_horizon_what_is_unfinished_counts_with_the_time_so_far() -> None
     assert run.metrics["duration"] == 30
 
 
+def test_what_the_horizon_cuts_off_is_not_computed() -> None:
+    """Tokens of a step count once it has ended: each decode is a token made, each prefill one more."""
+    run = Cluster(replicas=2).run(workloads.sharegpt_bursty(8.0, 100, seed=1), RoundRobin(), horizon=7.0)
+    made = run.requests["tokens_made"]
+    assert run.metrics["restarts"] == 0
+    assert run.totals["decode_tokens"] == (made - (made > 0)).sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("second", "back"), [(Failure(0, 50.0, 100.0), 150), (Failure(0, 50.0, 5.0), 110), (None, 110)]
+)
+def test_a_failure_of_a_replica_that_is_down_prolongs_the_outage(second: Failure | None, back: int) -> None:
+    """It comes back when the last of its failures is over."""
+    failures = (Failure(0, 10.0, 100.0), *([] if second is None else [second]))
+    run = Cluster(replicas=1, failures=failures).run(steady(40, 1.0), RoundRobin())
+    arrival, routed = run.requests["arrival"], run.requests["routed"]
+    assert (routed[arrival > 10] == back).all()
+
+
+def test_a_replica_that_is_down_can_be_gone() -> None:
+    """A failure without an end, of one that is down, ends what is paid for it."""
+    failures = (Failure(0, 10.0, 10.0), Failure(0, 15.0, math.inf))
+    run = Cluster(replicas=2, failures=failures).run(steady(40, 1.0), RoundRobin())
+    assert run.replicas["paid"][0] == 15
+    assert (run.requests["replica"][run.requests["arrival"] > 10] == 1).all()
+
+
+def test_time_may_start_late() -> None:
+    """Arrivals in Unix seconds: an autoscaler is first asked, and views are published, when something has
+    come."""
+    columns: dict[str, Any] = {"prompt_tokens": [50] * 9, "output_tokens": [40] * 9}
+    late = Workload.from_arrays(arrival=1.7e9 + np.arange(9.0), **columns)
+    cluster = Cluster(replicas=1, autoscaling=Autoscaling(interval=2), staleness=0.001)
+    scaler = Scripted(1)
+    run = cluster.run(late, LeastLoadedQueue(), autoscaler=scaler)
+    assert np.isfinite(run.requests["finish"]).all()
+    assert 1.7e9 < scaler.views[0][0] <= 1.7e9 + 2
+    assert run.totals["autoscaler_calls"] < 10
+
+
+@pytest.mark.parametrize("staleness", [0.0, 3.0])
+def test_what_comes_back_to_the_queue_is_known_with_all_that_it_has_streamed(staleness: float) -> None:
+    """Where views are stale, too: its user has the tokens."""
+    seen: dict[int, int] = {}
+
+    class Watcher(RoundRobin):
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            seen.update({request.id: request.tokens_done for request in queue if now == 5.0})
+            return super().route(queue, replicas, now)
+
+    cluster = Cluster(replicas=2, staleness=staleness, failures=(Failure(0, 5.0, 20.0),))
+    workload = steady(8, 0.7, 400)
+    run = cluster.run(workload, Watcher())
+    stopped = cluster.run(workload, RoundRobin(), horizon=5.0)
+    assert len(seen) == run.metrics["requeued"] > 2
+    made = stopped.requests["tokens_made"]
+    assert seen == {request: 50 + made[request] if made[request] else 0 for request in seen}
+    assert max(seen.values()) > 100
+
+
 def test_stale_views_change_only_when_they_are_published() -> None:
     """Between two publications the engine's gauges stand still, whatever happens."""
     seen: list[tuple[float, tuple[int, ...]]] = []
@@ -219,6 +305,14 @@ def test_each_request_has_its_own_slo() -> None:
         (lambda: Cluster(failures=(Failure(4, 1.0),)), r"failures holds Failure\(replica=4.* from 0 to 3"),
         (lambda: Cluster(staleness=-1.0), "staleness=-1.0; expected a number from 0 to 3600 seconds between"),
         (lambda: Cluster(each=(Replica(),)), "each has 1 entries; expected one per replica, 4 in all"),
+        (
+            lambda: Cluster(staleness=1e-12),
+            "staleness=1e-12; expected 0 for live views, or at least 0.001 seconds between two publications",
+        ),
+        (
+            lambda: Cluster(autoscaling=Autoscaling(max_replicas=2)),
+            "replicas=4 with autoscaling of max_replicas=2; expected at most so many at the start",
+        ),
         (lambda: Replica(kv_blocks=0), "kv_blocks=0; expected a whole number from 2"),
         (lambda: Cluster(autoscaling=3), r"autoscaling=3; expected sim.Autoscaling"),  # type: ignore[arg-type]
         (
@@ -268,6 +362,31 @@ def test_a_queue_that_is_never_drained_is_noticed() -> None:
         Cluster(autoscaling=Autoscaling()).run(steady(3, 1.0), holder, autoscaler=Scripted(4))
     said = r"test_fleet.py:\d+: livelock at .* nothing else has happened, and 3 requests wait"
     assert re.search(said, told(caught.value))
+
+
+def test_a_replica_that_works_is_no_livelock() -> None:
+    """However often an autoscaler is asked during one long request: a step that goes on is something."""
+    scaling = Autoscaling(max_replicas=1, interval=0.05)
+    run = Cluster(replicas=1, autoscaling=scaling).run(
+        steady(1, 1.0, 2000), RoundRobin(), autoscaler=Scripted(1)
+    )
+    assert np.isfinite(run.requests["finish"]).all()
+    assert run.totals["autoscaler_calls"] > 1000
+
+
+def test_what_comes_after_a_long_silence_is_no_livelock() -> None:
+    """Calls while a recovery is to come count for nothing: who holds requests until then holds them in vain
+    only after as many calls more."""
+    outage = Failure(0, 0.5, 100.0)
+    held = Cluster(replicas=1, autoscaling=Autoscaling(max_replicas=2, interval=0.05), failures=(outage,))
+
+    class Patient(RoundRobin):
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            return super().route(queue, replicas, now) if len(replicas) == 2 else []
+
+    scaler = type("Late", (), {"target": lambda self, cluster, now: 1 + (now > 120)})()
+    run = held.run(steady(1, 1.0), Patient(), autoscaler=scaler)
+    assert np.isfinite(run.requests["finish"]).all()
 
 
 def test_a_replica_that_is_down_takes_no_requests() -> None:

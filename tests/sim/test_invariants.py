@@ -110,6 +110,19 @@ def test_no_view_shows_the_future(scenario: tuple[Cluster, Workload], part: floa
 
 
 @checked
+@given(scenario=scenarios_of_both(), part=st.floats(0.01, 1.0))
+def test_a_share_is_part_of_a_whole(scenario: tuple[Cluster, Workload], part: float) -> None:
+    """However failures and the horizon cut steps off, no share of the metrics is below 0 or above 1."""
+    cluster, workload = scenario
+    end = cluster.run(workload, Learner()).totals["end"]
+    run = cluster.run(workload, Learner(), horizon=max(part * end, 1e-9))
+    for name, value in run.metrics.items():
+        if name.endswith(("_share", "_fraction")) or name.startswith("kv_use"):
+            assert -1e-9 <= value <= 1 + 1e-9, name
+    assert -1e-9 <= run.totals["batch_full_time"] <= run.totals["busy_time"] + 1e-9
+
+
+@checked
 @given(scenario=scenarios_of_both())
 def test_clocks_do_not_go_back(scenario: tuple[Cluster, Workload]) -> None:
     """Policies are called in the order of time, within the run; a request's moments are in order, and so are

@@ -86,6 +86,18 @@ def test_all_three_layers_are_recorded() -> None:
     assert plain.totals["autoscaler_calls"] > 3
 
 
+@pytest.mark.parametrize("target", [np.int64(3), np.uint8(2), 2**31, 2**80, np.uint64(2**63)])
+def test_every_target_that_a_run_takes_is_recorded(target: Any) -> None:
+    """NumPy's whole numbers and those beyond any cluster replay like small ones of Python."""
+    cluster = Cluster(replicas=1, autoscaling=Autoscaling(max_replicas=4, interval=2, load_time=5))
+    workload = workloads.sharegpt_bursty(rate=4.0, duration=60, seed=1)
+    recorder = record(type("Wanting", (), {"target": lambda self, cluster, now: target})())
+    assert recorder is not None
+    plain = cluster.run(workload, RoundRobin(), autoscaler=recorder.policy)
+    assert equal(cluster.run(workload, RoundRobin(), autoscaler=recording(recorder.log())), plain)
+    assert len(set(plain.requests["replica"].tolist())) == min(int(target), 4)
+
+
 def test_what_is_no_policy_is_not_recorded() -> None:
     """A function, a class or a plain object is left to whoever asks."""
     assert record(sorted) is None
