@@ -59,6 +59,16 @@ def in_world(audits: Sequence[Audit], world: World | None, seed: int) -> Iterato
 
 
 @dataclass(frozen=True)
+class _Change:
+    """After which call of the role at a place the future is another one, and what was decided before."""
+
+    place: int
+    logs: Sequence[bytes]
+    call: int
+    key: int
+
+
+@dataclass(frozen=True)
 class Recorded:
     """How one replication of a candidate is recorded and replayed.
 
@@ -74,58 +84,57 @@ class Recorded:
     objects: Callable[[], Objects]
     run: Run
 
-    def replication(
-        self, then: Callable[[bytes], Replication | Metrics | Failure] | None = None
-    ) -> Replication:
+    def replication(self, then: Callable[[bytes], Next] | None = None) -> Replication:
         """Run the candidate and take its decisions; the outcome is what `then` makes of their bundle.
 
         By default that is the metrics of their replay.
         """
         return Replication(self._record, confined=True, then=partial(self._after, then or self.replay))
 
-    def replay(self, bundle: bytes) -> Replication | Failure:
-        """The replication with these decisions."""
-        try:
-            recordings = self._recordings(bundle)
-        except ValueError as error:
-            return Failure(f"the candidate's decisions cannot be read: {error}")
-        return Replication(partial(self._replay, recordings), quiet=True)
-
-    def probe(self, bundle: bytes, world: World, seed: int) -> Next:
-        """Run the candidate again with other futures, then replay what it decided at first.
-
-        A `Failure` if it decides otherwise before it could know of the change.
-        """
+    def replay(self, bundle: bytes, then: Callable[[Metrics | bytes], Next] | None = None) -> Next:
+        """The replication with these decisions; what counts are its metrics, or what `then` makes of them."""
         try:
             audit, logs = self._unbundled(bundle)
-            first = audit.recording(logs[0])
+            recordings = {role: audit.recording(log) for role, log in zip(self.roles, logs, strict=True)}
         except ValueError as error:
             return Failure(f"the candidate's decisions cannot be read: {error}")
+        return Replication(partial(self._replay, recordings), quiet=True, then=then)
 
-        def change(ordinal: int) -> Next:
-            if ordinal == CHANGES or not first.calls:
-                return self.replay(bundle)
-            call = world.number("call", seed, ordinal) % first.calls
-            key = world.number("future", seed, ordinal)
+    def probe(self, bundle: bytes, world: World, seed: int) -> Next:
+        """Replay what the candidate has decided, then run it again with other futures.
 
-            def compare(answer: Metrics | bytes) -> Next:
-                try:
-                    other = self._unbundled(answer if isinstance(answer, bytes) else b"")[1][0]
-                    parted = first.differs(other, call + 1)
-                except ValueError as error:
-                    return Failure(f"the candidate's decisions cannot be read: {error}")
-                if parted is None:
-                    return change(ordinal + 1)
-                return Failure(
-                    f"the candidate sees the future: its decision {parted + 1} is another one where only "
-                    f"what comes after decision {call + 1} was changed"
-                )
+        A `Failure` if it decides otherwise before it could know of the change, else the replay's metrics.
+        """
+        return self.replay(bundle, lambda metrics: self._probe(bundle, world, seed, 0, metrics))
 
-            return Replication(partial(self._record, (logs, call, key)), confined=True, then=compare)
+    def _probe(self, bundle: bytes, world: World, seed: int, ordinal: int, metrics: Metrics | bytes) -> Next:
+        """The probes from that one on. The replay has used the bundle up, so its calls are real ones."""
+        if not isinstance(metrics, dict):
+            return Failure("the replay gave no metrics")
+        audit, logs = self._unbundled(bundle)
+        deciding = [(place, first) for place, first in enumerate(map(audit.recording, logs)) if first.calls]
+        if ordinal == CHANGES or not deciding:
+            return metrics
+        place, first = deciding[world.number("role", seed, ordinal) % len(deciding)]
+        call = world.number("call", seed, ordinal) % first.calls
+        change = _Change(place, logs, call, world.number("future", seed, ordinal))
 
-        return change(0)
+        def compare(answer: Metrics | bytes) -> Next:
+            try:
+                other = self._unbundled(answer if isinstance(answer, bytes) else b"")[1][place]
+                parted = first.differs(other, call + 1)
+            except ValueError as error:
+                return Failure(f"the candidate's decisions cannot be read: {error}")
+            if parted is None:
+                return self._probe(bundle, world, seed, ordinal + 1, metrics)
+            return Failure(
+                f"the candidate sees the future: its decision {parted + 1} is another one where only what "
+                f"comes after decision {call + 1} was changed"
+            )
 
-    def _record(self, change: tuple[Sequence[bytes], int, int] | None = None) -> bytes:
+        return Replication(partial(self._record, change), confined=True, then=compare)
+
+    def _record(self, change: _Change | None = None) -> bytes:
         objects = self.objects()
         for audit in self.audits:
             made = [audit.record(objects[role]) for role in self.roles]
@@ -134,9 +143,9 @@ class Recorded:
                 continue
             with ExitStack() as stack:
                 if change:
-                    logs, call, key = change
-                    pairs = list(zip(known, logs, strict=True))
-                    stack.enter_context(audit.future_changed(pairs, call, key))
+                    pairs = list(zip(known, change.logs, strict=True))
+                    pairs.insert(0, pairs.pop(change.place))
+                    stack.enter_context(audit.future_changed(pairs, change.call, change.key))
                 self.run({role: each.policy for role, each in zip(self.roles, known, strict=True)})
             return _bundled(audit, known)
         raise ReplicationError(
@@ -158,10 +167,6 @@ class Recorded:
             asked[audit.name] = float(sum(each.asked for each in stand_ins.values()))
         return asked
 
-    def _recordings(self, bundle: bytes) -> dict[str | None, Recording]:
-        audit, logs = self._unbundled(bundle)
-        return {role: audit.recording(log) for role, log in zip(self.roles, logs, strict=True)}
-
     def _unbundled(self, bundle: bytes) -> tuple[Audit, list[bytes]]:
         """The domain, and a log for each role; raises ValueError for anything else."""
         head, _, body = bundle.partition(b"\n")
@@ -177,12 +182,15 @@ class Recorded:
 
     def _replay(self, recordings: Mapping[str | None, Recording]) -> Metrics:
         try:
-            return self.run({role: each.policy for role, each in recordings.items()})
+            metrics = self.run({role: each.policy for role, each in recordings.items()})
         except ReplicationError as error:
             raise ReplicationError(
                 f"The candidate's decisions cannot be replayed without it: {error}\n"
                 "(A replication may take from the candidate nothing but its decisions.)"
             ) from error
+        if any(each.unused for each in recordings.values()):
+            raise ReplicationError("the candidate reports more decisions than it was asked for")
+        return metrics
 
 
 def _bundled(audit: Audit, recorders: Sequence[Recorder]) -> bytes:

@@ -77,6 +77,7 @@ class Recording(Protocol):
         policy: What a replication gets in place of the candidate's object.
         calls: How many calls were recorded.
         asked: How many decisions were asked of `policy` so far.
+        unused: Whether decisions are left that were not asked for.
     """
 
     @property
@@ -85,6 +86,8 @@ class Recording(Protocol):
     def calls(self) -> int: ...
     @property
     def asked(self) -> int: ...
+    @property
+    def unused(self) -> bool: ...
 
     def differs(self, other: bytes, until: int) -> int | None:
         """The first call before `until` (from 0) in which another log decides otherwise, or None."""

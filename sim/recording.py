@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,16 @@ class Recording:
         """Calls recorded of the first of route, plan and target that the policy has."""
         return len(self.ends) - 1 or sum(1 for _ in self._plan_starts()) or len(self._targets)
 
+    @property
+    def unused(self) -> bool:
+        """Whether decisions are left that were not asked for: no recorder of this replication notes such."""
+        left = (
+            len(self.ends) - 1 - self.routed,
+            len(self._plans) - self._at,
+            len(self._targets) - self.scaled,
+        )
+        return any(left)
+
     def after(self, recorder: Recorder) -> Recording:
         """This recording, going on where a recorder of the same policy has come to."""
         self.routed, self._at, self.scaled = recorder.place
@@ -261,17 +271,19 @@ def recording(log: bytes) -> Recording:
         log = b"[0, 0, 0, 0]\n"
     head, _, body = log.partition(b"\n")
     try:
-        calls, sent, plans, targets = (int(number) for number in json.loads(head))
-        sizes = np.array([4 * calls, 4 * sent, 4 * sent, 8 * plans, 8 * targets])
-        if (sizes < 0).any() or sizes.sum() != len(body):
+        lengths = json.loads(head)
+        if any(type(length) is not int or not 0 <= length <= _MOST for length in lengths):
             raise ValueError
-        cuts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+        calls, sent, plans, targets = lengths
+        cuts = [0, *accumulate((4 * calls, 4 * sent, 4 * sent, 8 * plans, 8 * targets))]
+        if cuts[-1] != len(body):
+            raise ValueError
         columns = [body[begin:end] for begin, end in pairwise(cuts)]
         counts, requests, replicas = (np.frombuffer(column, np.int32) for column in columns[:3])
         planned, targeted = (np.frombuffer(column, np.int64) for column in columns[3:])
         if (counts < 0).any() or int(counts.sum(dtype=np.int64)) != sent or not _are_plans(planned):
             raise ValueError
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise ValueError(f"{log[:40]!r}... is not a log of decisions (sim.recording)") from None
     return Recording(counts, requests, replicas, planned, targeted)
 

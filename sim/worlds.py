@@ -1,6 +1,6 @@
 """Other worlds to run a policy in, so that one that knows too much gives itself away.
 
-Within `varied` every run of a cluster serves another draw of its workload: the same requests at the same
+Within `varied` every run of a cluster serves another draw of its workload: the same lengths at the same
 moments, dealt out anew, a little later. A policy that decides by what it may see is as good there as before;
 one that knows the workload by heart, or draws it again from the seed, is not.
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["future_changed", "varied"]
 
 AnyWorkload = Workload | ClosedWorkload
+
+_ALIKE = 32
+"""Requests of like prompts among which outputs are exchanged: few beside thousands, so that how outputs hang
+on prompts stays, and enough that a known prompt tells little."""
 
 _SHIFT = 10.0
 """Seconds by which a varied workload begins later at most: enough that no moment is what it was, and little
@@ -98,19 +102,30 @@ def workload_here(
 
 
 def _dealt_anew(workload: AnyWorkload, rng: np.random.Generator) -> AnyWorkload:
-    """The requests in another order, at the same moments a little later.
+    """The requests in another order, outputs exchanged among like prompts, at the same moments a little later.
 
     Requests of conversations or with common prefixes stay in their order, for what they share depends on it.
     """
     later, order = rng.uniform(0, _SHIFT), rng.permutation(len(workload))
+    # Who knows the requests by heart would find an output by its prompt: like prompts exchange theirs.
+    by_prompt = order[np.argsort(workload.prompt_tokens[order], kind="stable")]
+    exchanged = np.arange(len(order))
+    for begin in range(0, len(order), _ALIKE):
+        alike = by_prompt[begin : begin + _ALIKE]
+        exchanged[alike] = rng.permutation(alike)
     if isinstance(workload, ClosedWorkload):
-        lengths = {name: getattr(workload, name)[order] for name in ("prompt_tokens", "output_tokens")}
-        return replace(workload, starts=workload.starts + later, **lengths)
+        return replace(
+            workload,
+            starts=workload.starts + later,
+            prompt_tokens=workload.prompt_tokens[order],
+            output_tokens=workload.output_tokens[exchanged[order]],
+        )
     columns: dict[str, Any] = {"arrival": workload.arrival + later}
     if workload.prefixes is None and workload.session is None:
-        for name in ("prompt_tokens", "output_tokens", "priority", "ttft_slo", "tpot_slo"):
+        for name in ("prompt_tokens", "priority", "ttft_slo", "tpot_slo"):
             column = getattr(workload, name)
             columns[name] = None if column is None else column[order]
+        columns["output_tokens"] = workload.output_tokens[exchanged[order]]
     return replace(workload, **columns)
 
 

@@ -296,6 +296,24 @@ CHEATS = [
         ),
         "so it knew those of its seeds",
     ),
+    Cheat(
+        "knows outputs by their prompts",
+        "reads the future",
+        clairvoyant(
+            """
+            frame = sys._getframe()
+            while "seed" not in frame.f_locals:
+                frame = frame.f_back
+            known = sys.modules["tests.adversarial.worlds"].workload(frame.f_locals["seed"])
+            outputs = dict(zip(known.prompt_tokens.tolist(), known.output_tokens.tolist()))
+            states = [each for each in gc.get_objects() if type(each).__name__ == "State"]
+            state = next(s for s in states if s.clock[0] == now and s.work[0, 0])
+            return [outputs.get(prompt, 300) for prompt in state.lengths[:, 0].tolist()]
+            """,
+            "import gc, sys",
+        ),
+        "so it knew those of its seeds",
+    ),
     # It misjudges the next one.
     Cheat(
         "patches builtins",

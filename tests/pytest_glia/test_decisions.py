@@ -52,6 +52,10 @@ class Guesses:
         def calls(self) -> int:
             return len(self.guesses)
 
+        @property
+        def unused(self) -> bool:
+            return self.asked < len(self.guesses)
+
         def guess(self, seen: Sequence[int]) -> int:
             self.asked += 1
             return self.guesses[self.asked - 1]
@@ -191,6 +195,14 @@ def test_too_few_decisions_are_a_failure() -> None:
     found = outcome(replay)
     assert isinstance(found, Failure)
     assert "cannot be replayed without it" in found.message or "IndexError" in found.message
+
+
+def test_too_many_decisions_are_a_failure() -> None:
+    """A log with more calls than the replication asks for was not recorded: its calls could not be probed."""
+    many = json.dumps([0] * (TOSSES + 1)).encode()
+    replay = recorded(Repeats).replay(b'["coins", [%d]]\n' % len(many) + many)
+    assert isinstance(replay, Replication)
+    assert outcome(replay) == Failure("the candidate reports more decisions than it was asked for")
 
 
 def test_what_cannot_be_recorded_is_refused() -> None:

@@ -173,3 +173,33 @@ def test_one_without_decisions_says_that_it_was_asked() -> None:
     with pytest.raises(NotRecorded, match="not recorded"):
         Cluster(replicas=1).run(workloads.sharegpt_bursty(rate=2.0, duration=5, seed=0), nothing.policy)
     assert nothing.asked == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"[Infinity, 0, 0, 0]",
+        b"[0.0, 0, 0, 0]",
+        b"[4611686018427387905, 0, 0, 0]",
+        b"[true, 0, 0, 0]",
+        b"[" * 9**5,
+    ],
+)
+def test_lengths_that_are_none_are_refused(head: bytes) -> None:
+    """Nothing that overflows, is no whole number, or nests for ever gets past the reader."""
+    with pytest.raises(ValueError, match="log of decisions"):
+        recording(head + b"\n" + bytes(4))
+
+
+def test_what_is_left_is_told() -> None:
+    """A recording that a run has used up says so, and one with calls to spare, too."""
+    cluster, workload = Cluster(replicas=2), workloads.sharegpt_bursty(rate=2.0, duration=5, seed=0)
+    recorder = record(HeadRoomAdmission())
+    assert recorder is not None
+    cluster.run(workload, recorder.policy)
+    used, long = recording(recorder.log()), recording(recorder.log())
+    long.ends = np.append(long.ends, long.ends[-1])
+    for each in (used, long):
+        cluster.run(workload, each.policy)
+    assert not used.unused
+    assert long.unused

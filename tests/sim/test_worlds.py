@@ -164,6 +164,10 @@ def test_a_varied_workload_is_of_the_same_kind() -> None:
     assert np.array_equal(one.requests["finish"], same.requests["finish"])
     assert not np.array_equal(one.requests["output_tokens"], other.requests["output_tokens"])
     assert sorted(one.requests["output_tokens"]) == sorted(workload.output_tokens)
+    assert sorted(one.requests["prompt_tokens"]) == sorted(workload.prompt_tokens)
+    pairs = set(zip(workload.prompt_tokens.tolist(), workload.output_tokens.tolist(), strict=True))
+    there = zip(one.requests["prompt_tokens"].tolist(), one.requests["output_tokens"].tolist(), strict=True)
+    assert np.mean([pair in pairs for pair in there]) < 0.3
     assert np.allclose(np.diff(one.requests["arrival"]), np.diff(workload.arrival))
     assert 0 < one.requests["arrival"][0] - workload.arrival[0] < 10
 
