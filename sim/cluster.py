@@ -66,8 +66,8 @@ class Cluster:
 
     replicas: int = 4
     gpu: str = "a10"
-    """With `model` and `tensor_parallel`, names a cost profile of `sim.costs`; or a profile's file, `mine.toml`,
-    relative to the current folder, and `model` and `tensor_parallel` are those of the file."""
+    """With `model` and `tensor_parallel`, names a cost profile of `sim.costs`; or a profile's file,
+    `mine.toml`, relative to the current folder, and `model` and `tensor_parallel` are those of the file."""
     model: str = "llama-3-8b"
     tensor_parallel: int = 1
     """GPUs of each replica, over which the model's layers are split; a replica costs so many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
 import sysconfig
@@ -12,7 +13,7 @@ from typing import Any
 
 from sim.policies import Place, PolicyError
 
-__all__ = ["Refused", "cause", "complaint", "defined_at", "explain", "shown"]
+__all__ = ["Refused", "cause", "complaint", "defined_at", "explain", "shown", "wrapped"]
 
 _WIDTH = 80
 _LONGEST = 120
@@ -57,7 +58,10 @@ def defined_at(policy: object, method: str) -> Place | None:
 
 
 def shown(value: object) -> str:
-    """What a policy gave, cut where it is long."""
+    """What a policy gave, cut where it is long; a coroutine is closed, or Python warns of it later."""
+    if inspect.iscoroutine(value):
+        value.close()
+        return "a coroutine (of `async def`; leave `async` out)"
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
@@ -73,14 +77,16 @@ def explain(error: PolicyError) -> Iterator[str]:
         source = linecache.getline(file, line).strip()
         if source:
             yield "    " + textwrap.shorten(source, _WIDTH - 4, placeholder=" ...")
-    yield from _wrapped(error.reason)
+    yield from wrapped(error.reason)
     if error.call:
-        yield from _wrapped(error.call)
+        yield from wrapped(error.call)
 
 
-def _wrapped(text: str) -> list[str]:
-    """Lines of at most 80 columns, the later ones indented."""
-    return textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+def wrapped(text: str) -> list[str]:
+    """Lines of at most 80 columns, the later ones indented; a path is not broken."""
+    return textwrap.wrap(
+        text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
+    )
 
 
 def named(policy: object) -> str:

@@ -99,7 +99,9 @@ class NamedPolicy:
             given["workload"] = workload
         try:
             return self.make(**given)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if self.path is None:
                 raise ValueError(f"{self.layer} {self.name}: {error}") from error
             raise complaint(self.make, "__init__", f"making {self.name}", error) from error
@@ -141,7 +143,9 @@ def policy(layer: str, text: str) -> NamedPolicy:
         raise FileNotFoundError(f"the {layer}'s file is not there: {str(path)!r}")
     try:
         module = _loaded(path)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise complaint(None, "", f"loading {path}", error) from error
     return NamedPolicy(text, layer, path, _entry(layer, path, module, entry), {})
 

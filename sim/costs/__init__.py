@@ -43,8 +43,8 @@ def available() -> tuple[tuple[str, str, int], ...]:
 
 
 def profile(gpu: str, model: str, tensor_parallel: int = 1) -> Profile:
-    """The profile of a GPU with a model, or in a file that `python -m sim fit` wrote, `gpu="mine.toml"`, which
-    has a model and GPUs of its own.
+    """The profile of a GPU with a model, or in a file that `python -m sim fit` wrote, `gpu="mine.toml"`,
+    which has a model and GPUs of its own.
 
     ValueError naming what there is if there is none, or if the file is no profile; FileNotFoundError if there
     is no such file.

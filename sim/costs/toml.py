@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,13 +19,15 @@ _LONGEST = 1e9
 _TERMS = ("per_pair", "per_key", "fixed", "per_token", "per_grid")
 
 
-@cache
 def read(path: Path) -> Profile:
     """The profile in that file; ValueError that names the file if it is not one."""
+    return _read(path, path.read_bytes())
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, content: bytes) -> Profile:
     try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-        return _profile(table)
+        return _profile(tomllib.loads(content.decode()))
     except (KeyError, TypeError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise ValueError(
             f"{str(path)!r} is no cost profile: {type(error).__name__} {error}; "
@@ -93,7 +95,7 @@ def _profile(table: dict[str, Any]) -> Profile:
 
 
 def _check_rows(name: str, rows: Any, columns: int) -> None:
-    """Rows of so many numbers by a rising whole number, of which the layers, the head and decodes need one."""
+    """ValueError unless they are rows of so many numbers, by a rising whole number."""
     if not isinstance(rows, list) or not (rows or name in ("communication", "mixed")):
         raise ValueError(f"{name}={rows!r}; expected at least one row of {columns} numbers")
     before = -1

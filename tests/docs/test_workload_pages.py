@@ -1,4 +1,4 @@
-"""docs/workloads.md, docs/simulator.md and docs/cost-models.md run: snippets are executed, sessions print what they show."""
+"""The simulator's pages run: snippets are executed, sessions print what they show."""
 
 from __future__ import annotations
 

@@ -331,9 +331,7 @@ def test_a_cluster_takes_a_profile_of_ones_own(fitted: Path) -> None:
     assert (own.model, own.tensor_parallel) == ("my-model", 4)
     assert pickle.loads(pickle.dumps(own)) == own
     assert hash(own) == hash(Cluster(replicas=2, gpu=str(fitted)))
-    workload = Workload.from_arrays(
-        arrival=[0.0, 0.1], prompt_tokens=[100, 3000], output_tokens=[20, 30]
-    )
+    workload = Workload.from_arrays(arrival=[0.0, 0.1], prompt_tokens=[100, 3000], output_tokens=[20, 30])
     run, same = (cluster.run(workload, baselines.RoundRobin()) for cluster in (own, shipped))
     assert run.requests["finish"].tolist() == same.requests["finish"].tolist()
     assert run.metrics["gpu_hours"] == 4 * run.metrics["replica_hours"]
@@ -356,7 +354,11 @@ def test_the_command_line_takes_a_profile_of_ones_own(
         ("tensor_parallel = 4", "tensor_parallel = 0", "tensor_parallel=0; expected a whole number from 1"),
         ('gpu = "mine"', "gpu = 7", "gpu=7; expected text"),
         ("per_pair_us = ", "per_pair_us = -", "per_pair_us=-.*; expected a number from 0"),
-        ("communication = [", "communication = [[1, 2.0], [1, 3.0],", "communication's first column=1; expec"),
+        (
+            "communication = [",
+            "communication = [[1, 2.0], [1, 3.0],",
+            "communication's first column=1; expec",
+        ),
         ("linear = [", "linear = [[0],", r"linear has the row \[0\]; expected 2 numbers"),
         ('"roofline"', '"guessed"', r"basis \['guessed'\]; expected measured, roofline, assumed"),
         ("[prefill]", "[prefilling]", "KeyError 'prefill'"),
@@ -370,12 +372,12 @@ def test_a_file_that_is_no_profile_is_refused(wrong: str, right: str, message: s
 
 
 def test_what_contradicts_a_profiles_file_is_refused(fitted: Path) -> None:
-    """Another number of GPUs, another model; a file that is not there; an unknown name says how to give one."""
+    """Another number of GPUs, another model; a file that is not there; an unknown name says how."""
     with pytest.raises(ValueError, match=r"tensor_parallel=2 with gpu='.*', whose tensor_parallel is 4"):
         Cluster(gpu=str(fitted), tensor_parallel=2)
-    with pytest.raises(ValueError, match="model='gpt-2' with gpu='.*', whose model is 'my-model'"):
+    with pytest.raises(ValueError, match=r"model='gpt-2' with gpu='.*', whose model is 'my-model'"):
         Replica(gpu=str(fitted), model="gpt-2")
-    with pytest.raises(FileNotFoundError, match="file is not there: 'none.toml'; `python -m sim fit`"):
+    with pytest.raises(FileNotFoundError, match=r"file is not there: 'none.toml'; `python -m sim fit`"):
         Cluster(gpu="none.toml")
     with pytest.raises(ValueError, match=r"there is gpu='a10'.*give its file as the gpu \('DIR/NAME.toml'\)"):
         Cluster(gpu="b200")
