@@ -181,3 +181,49 @@ def test_a_reader_may_stop_and_a_user_interrupt() -> None:
     _, shown = long.communicate(timeout=60)
     assert shown == b""
     assert long.returncode == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--router", "lql"], "(did you mean llq?)"),
+        (["--router", "RoundRobbin"], "(did you mean RoundRobin"),
+        (["--autoscaler", "QueueLenght"], "(did you mean QueueLength"),
+        (["--router", "zzz"], "LeastLoadedQueue (llq), LeastOutstandingRequests (lor)"),
+        (["--router", "llq", "--workload", "sharegpt_posson"], "(did you mean sharegpt_poisson"),
+        (["--autoscaler", "QueueLength(per_replica=nan)"], "per_replica=nan is no number"),
+    ],
+)
+def test_a_name_that_is_nearly_right(
+    option: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The names most like it are told, and the short ones beside the long."""
+    assert message in told(["run", *option], capsys)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("TIME,ContextTokens,GeneratedTokens\n1,2,3\n", "line 1: the columns are TIME"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n1700000000,2,3\n", "line 2: .* a date and time as 2023-"),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15,2\n",
+            "the row has TIMESTAMP, ContextTokens$",
+        ),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15,2,3,4\n",
+            "4 entries; expected 3, one a col",
+        ),
+        (
+            "arrived_at,num_prefill_tokens,num_decode_tokens\n0,1,1\n0,1e12,1\n",
+            "line 3: num_prefill_tokens is",
+        ),
+        ("arrived_at,num_prefill_tokens,num_decode_tokens\nnoon,1,1\n", "expected a number of seconds"),
+    ],
+)
+def test_a_wrong_row_of_a_trace(rows: str, message: str, tmp_path: Path) -> None:
+    """File, line, what is there, and the form that is expected."""
+    path = tmp_path / "trace.csv"
+    path.write_text(rows)
+    with pytest.raises(ValueError, match=message):
+        workloads.load(path)
