@@ -75,7 +75,7 @@ def _profile(table: dict[str, Any]) -> Profile:
     for name in _TERMS:
         check(f"{name}_us", table["prefill"][f"{name}_us"], 0, _LONGEST, "us", whole=False)
     for name in ("linear", "head", "communication", "decode", "mixed"):
-        _check_rows(name, table[name], columns=3 + SEGMENTS if name in ("decode", "mixed") else 2)
+        _check_rows(name, table[name], most=3 + SEGMENTS if name in ("decode", "mixed") else 2)
     return Profile(
         gpu=table["gpu"],
         model=table["model"],
@@ -94,13 +94,15 @@ def _profile(table: dict[str, Any]) -> Profile:
     )
 
 
-def _check_rows(name: str, rows: Any, columns: int) -> None:
-    """ValueError unless they are rows of so many numbers, by a rising whole number."""
+def _check_rows(name: str, rows: Any, most: int) -> None:
+    """ValueError unless they are rows of 2 numbers, or of 4 to `most`, by a rising whole number."""
+    least = min(most, 4)
+    columns = f"{least} to {most}" if most > least else f"{most}"
     if not isinstance(rows, list) or not (rows or name in ("communication", "mixed")):
         raise ValueError(f"{name}={rows!r}; expected at least one row of {columns} numbers")
     before = -1
     for row in rows:
-        if not isinstance(row, list) or len(row) != columns:
+        if not isinstance(row, list) or not least <= len(row) <= most:
             raise ValueError(f"{name} has the row {row!r}; expected {columns} numbers")
         check(f"{name}'s first column", row[0], before + 1, 10**9, "(rising from row to row)", whole=True)
         for value in row[1:]:
