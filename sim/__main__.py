@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from sim import comparing, showing
-from sim.complaints import explain
+from sim.complaints import explain, wrapped
 from sim.layers import LAYERS
+from sim.outputs import check_folder, check_output
 from sim.policies import PolicyError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong, and not all options there are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, "\n".join(wrapped(f"{self.prog}: {message}; see {self.prog} --help")) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,13 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PolicyError as error:
         print("\n".join(explain(error)), file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader of the lines wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except (OSError, ImportError, ValueError) as error:
-        print(f"python -m sim {options.command}: {error}", file=sys.stderr)
+        print("\n".join(wrapped(f"python -m sim {options.command}: {error}")), file=sys.stderr)
         return 1
     return 0
 
 
 def _lines(options: argparse.Namespace) -> Iterator[str]:
+    check_output("--html", getattr(options, "html", None), ".html")
+    check_output("--svg", getattr(options, "svg", None), ".svg")
+    check_folder("--out", getattr(options, "out", None))
     if options.command == "run":
         return showing.report(options)
     if options.command == "compare":
@@ -83,7 +102,7 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sim", description="A simulator of LLM-serving clusters.")
+    parser = _Parser(prog="python -m sim", description="A simulator of LLM-serving clusters.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="policies on one workload: metrics, and a page")
     showing.add_policy_arguments(run)
@@ -160,7 +179,7 @@ def _seed(text: str) -> int:
     return number
 
 
-def _add_costs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_costs(commands: argparse._SubParsersAction[_Parser]) -> None:
     fit = commands.add_parser("fit", help="fit cost profiles to measured operator times")
     fit.add_argument(
         "--source",

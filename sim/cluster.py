@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
@@ -57,6 +58,7 @@ class Replica:
 
     def __post_init__(self) -> None:
         _check_fields(self)
+        _take_from_file(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Cluster:
 
     replicas: int = 4
     gpu: str = "a10"
-    """With `model` and `tensor_parallel`, names a cost profile of `sim.costs`."""
+    """With `model` and `tensor_parallel`, names a cost profile of `sim.costs`; or a profile's file,
+    `mine.toml`, relative to the current folder, and `model` and `tensor_parallel` are those of the file."""
     model: str = "llama-3-8b"
     tensor_parallel: int = 1
     """GPUs of each replica, over which the model's layers are split; a replica costs so many."""
@@ -112,6 +115,7 @@ class Cluster:
                 f"staleness={self.staleness!r}; expected 0 for live views, or at least {_LEAST_STALENESS} "
                 "seconds between two publications"
             )
+        _take_from_file(self)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -274,8 +278,12 @@ class Cluster:
     @property
     def marks(self) -> Mapping[str, str]:
         """By name of each cost profile in use, what of it is not measured (`sim.costs.Profile.marks`)."""
-        used = [self._profile(index) for index in range(len(self.each) or 1)]
-        return {profile.name: profile.marks() for profile in used}
+        marks = {}
+        for index in range(len(self.each) or 1):
+            profile, gpu = self._profile(index), self.setting(index, "gpu")
+            name = profile.name + (f" of {Path(gpu).name}" if costs.is_file(gpu) else "")
+            marks[name] = profile.marks()
+        return marks
 
     def _profile(self, replica: int) -> costs.Profile:
         return costs.profile(*(self.setting(replica, name) for name in ("gpu", "model", "tensor_parallel")))
@@ -357,10 +365,29 @@ def _check_fields(settings: Cluster | Replica) -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
         if field.name in ("gpu", "model") and not isinstance(value, str | NoneType):
-            raise ValueError(f"{field.name}={value!r}; expected a name (`python -m sim profiles` lists them)")
+            raise ValueError(
+                f"{field.name}={value!r}; expected a name (`python -m sim profiles` lists them)"
+                + (" or a profile's file, 'NAME.toml'" if field.name == "gpu" else "")
+            )
         if field.name in _RANGES and not (value is None and "None" in str(field.type)):
             low, high, unit = _RANGES[field.name]
             check(field.name, value, low, high, unit, whole=str(field.type).startswith("int"))
+
+
+def _take_from_file(settings: Cluster | Replica) -> None:
+    """Where the GPU is a profile's file: its model and number of GPUs; ValueError if others were given."""
+    if settings.gpu is None or not costs.is_file(settings.gpu):
+        return
+    profile = costs.profile(settings.gpu, "")
+    for field in fields(settings):
+        if field.name in ("model", "tensor_parallel"):
+            given, has = getattr(settings, field.name), getattr(profile, field.name)
+            if given not in (field.default, has):
+                raise ValueError(
+                    f"{field.name}={given!r} with gpu={settings.gpu!r}, whose {field.name} is {has!r}; "
+                    "leave it out"
+                )
+            object.__setattr__(settings, field.name, has)
 
 
 def warm_up(*, replays: bool = False) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim import bounds, naming
 from sim.intervals import Interval, paired_difference, paired_ratio
 from sim.layers import Policies, policy
+from sim.policies import PolicyError
 from sim.results import Run
-from sim.showing import cluster_of, policies_of, size, titles
+from sim.showing import cluster_of, policies_of, rejections, size, titles
 from sim.workloads import ClosedWorkload
 
 __all__ = ["METRICS", "report"]
@@ -57,6 +59,8 @@ def report(options: argparse.Namespace) -> Iterator[str]:
     bounded = not cluster.autoscaling and not cluster.failures
     least: dict[str, list[float]] = {name: [] for name in metrics if bounded and name in BOUNDS}
     first: dict[str, Run] = {}
+    rejected: dict[str, list[NDArray[np.int64]]] = {label: [] for label in rivals}
+    failed: dict[str, PolicyError] = {}
     lead: list[str] = []
     for seed in range(options.seed, options.seed + options.seeds):
         workload = naming.workload(options.workload, options.rate, options.duration, seed)
@@ -66,37 +70,63 @@ def report(options: argparse.Namespace) -> Iterator[str]:
         else:
             for name, found in least.items():
                 found.append(BOUNDS[name](cluster, workload).seconds)
-        for label, policies in rivals.items():
-            run = policies.serve(cluster, workload, seed)
+        for label in values:
+            if label in failed:
+                continue
+            try:
+                run = rivals[label].serve(cluster, workload, seed)
+            except PolicyError as error:
+                if label == compared[0].label:
+                    raise  # nothing is left to compare with
+                failed[label] = error
+                continue
             first.setdefault(label, run)
+            rejected[label].append(run.requests["rejected"])
             for name in metrics:
-                if name not in run.metrics:
-                    raise ValueError(
-                        f"no metric is called {name!r}; expected one of {', '.join(run.metrics)}"
-                    )
-                values[label][name].append(run.metrics[name])
+                try:
+                    values[label][name].append(run.metrics[name])
+                except KeyError as error:
+                    raise ValueError(error.args[0]) from None
+    values = {label: of for label, of in values.items() if label not in failed}
+    first = {label: run for label, run in first.items() if label not in failed}
     others = [one.label for other, one in beside.items() if other != layer]
     if others:
         lead.append(f"{layer}s beside {' + '.join(others)}")
     seeds = f"seeds {options.seed} to {options.seed + options.seeds - 1}"
     note = f"{seeds}; means over seeds; change against {compared[0].label} on the same seeds, 95 % interval"
     rows = {name: _rows(values, name) for name in metrics}
-    yield from (*lead, note)
+
+    def bound(name: str) -> str:
+        return f"no policy can be below {_figure(float(np.mean(least[name])), False)} (sim.bounds)"
+
+    if options.seeds == 1:
+        note = f"seed {options.seed} alone, so no interval; change against {compared[0].label}"
+    warnings = list(rejections({label: rejected[label] for label in values}))
+    yield from (*lead, note, *warnings)
     width = max(map(len, values))
     for name, table in rows.items():
         yield f"\n{name}"
         for label, mean, change, interval in table:
             yield f"  {label:{width}s}  {mean:>10s}  {change:>8s}  {interval}".rstrip()
         if name in least:
-            yield f"  no policy can be below {_figure(float(np.mean(least[name])), False)} (sim.bounds)"
+            yield f"  {bound(name)}"
+    for label in failed:
+        yield f"\n{label} failed and is left out"
     if options.html is not None:
         Path(options.html).write_text(
             _page(
-                f"{len(first)} {layer}s on {size(cluster)} replicas", options.seed, lead, note, rows, first
+                f"{len(first)} {layer}s on {size(cluster)} replicas",
+                options.seed,
+                [*lead, *warnings, *(f"{name}: {bound(name)}" for name in rows if name in least)],
+                note,
+                rows,
+                first,
             ),
             "utf-8",
         )
         yield f"\ndrawn in {options.html} (runs of seed {options.seed})"
+    for fault in failed.values():
+        raise fault
 
 
 def _page(
@@ -130,7 +160,8 @@ def _rows(values: Values, metric: str) -> list[tuple[str, str, str, str]]:
         else:
             change = paired_difference(above, below)
             texts = [_difference(bound, fraction) for bound in vars(change).values()]
-        rows.append((name, _figure(float(np.mean(above)), fraction), texts[0], f"[{texts[1]}, {texts[2]}]"))
+        interval = f"[{texts[1]}, {texts[2]}]" if len(above) > 1 else ""
+        rows.append((name, _figure(float(np.mean(above)), fraction), texts[0], interval))
     return rows
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import linecache
 import os
 import sysconfig
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sim.policies import Place, PolicyError
 
-__all__ = ["Refused", "cause", "complaint", "defined_at", "explain", "shown"]
+__all__ = ["Refused", "cause", "complaint", "defined_at", "explain", "nearest", "shown", "wrapped"]
 
 _WIDTH = 80
 _LONGEST = 120
@@ -49,6 +51,12 @@ def complaint(policy: object, method: str, call: str, error: BaseException) -> P
     return PolicyError(f"{type(error).__name__}: {message}", call, place)
 
 
+def nearest(given: str, names: Iterable[str]) -> str:
+    """A remark on the names that are written like the given one; empty if none is."""
+    found = difflib.get_close_matches(given, names, n=2, cutoff=0.5)
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
 def defined_at(policy: object, method: str) -> Place | None:
     """Where a policy's method is written; None if it is not written in Python."""
     written = getattr(policy, "__wrapped__", policy)
@@ -57,7 +65,10 @@ def defined_at(policy: object, method: str) -> Place | None:
 
 
 def shown(value: object) -> str:
-    """What a policy gave, cut where it is long."""
+    """What a policy gave, cut where it is long; a coroutine is closed, or Python warns of it later."""
+    if inspect.iscoroutine(value):
+        value.close()
+        return "a coroutine (of `async def`; leave `async` out)"
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
@@ -73,14 +84,21 @@ def explain(error: PolicyError) -> Iterator[str]:
         source = linecache.getline(file, line).strip()
         if source:
             yield "    " + textwrap.shorten(source, _WIDTH - 4, placeholder=" ...")
-    yield from _wrapped(error.reason)
+    yield from wrapped(error.reason)
     if error.call:
-        yield from _wrapped(error.call)
+        yield from wrapped(error.call)
 
 
-def _wrapped(text: str) -> list[str]:
-    """Lines of at most 80 columns, the later ones indented."""
-    return textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+def wrapped(text: str) -> list[str]:
+    """Lines of at most 80 columns, the later ones indented; a path is not broken."""
+    longest = max(text.split(), key=len, default="")
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+        break_long_words=os.sep not in longest,
+    )
 
 
 def named(policy: object) -> str:

@@ -89,7 +89,9 @@ def converse(
                 calls += 1
                 waiting = len(queue)
                 dispatch.send(route(tuple(queue.values()), dispatch.replicas, now), now)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             call = f"{named(router)}.{method}, call {calls} at {now:.3f} s with {waiting} requests queued"
             raise complaint(router, method, call, error) from cause(error)
         if len(queue) > longest:

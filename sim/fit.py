@@ -25,9 +25,24 @@ def report(recipes: tuple[Recipe, ...], data: Path, out: Path | None) -> Iterato
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             path = out / recipe.file
+            _check_same(path, profile)
             path.write_text(toml.text(profile), encoding="utf-8")
             yield f"  -> {path}"
     yield "errors relative to the time measured; of a step: attention's error relative to attention + layers"
+
+
+def _check_same(path: Path, profile: costs.Profile) -> None:
+    """ValueError if writing would lose a profile of other measurements, or a file that is none."""
+    if not path.exists():
+        return
+    try:
+        source = toml.read(path).source
+    except ValueError:
+        source = "something else"
+    if source != profile.source:
+        raise ValueError(
+            f"{str(path)!r} is from {source}, and not from {profile.source}; remove it, or give another --out"
+        )
 
 
 def chosen(

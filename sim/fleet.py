@@ -205,7 +205,9 @@ class Fleet:
                 raise Refused(
                     f"the autoscaler returned {shown(target)} where a whole number of replicas is expected"
                 )
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise complaint(autoscaler, "target", call, error) from cause(error)
         arrival = self._state.arrival
         coming = self.arrived < len(arrival) and arrival[self.arrived] < math.inf

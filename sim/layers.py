@@ -17,7 +17,7 @@ from typing import Any
 
 from sim import autoscalers, balancing, baselines, schedulers
 from sim.cluster import Cluster
-from sim.complaints import complaint
+from sim.complaints import complaint, nearest
 from sim.policies import Place, PolicyError
 from sim.results import Run
 from sim.streams import POLICY, stream
@@ -99,7 +99,9 @@ class NamedPolicy:
             given["workload"] = workload
         try:
             return self.make(**given)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if self.path is None:
                 raise ValueError(f"{self.layer} {self.name}: {error}") from error
             raise complaint(self.make, "__init__", f"making {self.name}", error) from error
@@ -133,15 +135,20 @@ def policy(layer: str, text: str) -> NamedPolicy:
     file, _, entry = text.rpartition(":") if ".py:" in text else (text, "", "")
     path = Path(file)
     if path.suffix != ".py":
+        names, short = LAYERS[layer].names, {name: brief for brief, name in LAYERS[layer].short.items()}
+        listed = (f"{name} ({short[name]})" if name in short else name for name in names)
+        near = nearest(text.partition("(")[0], (*names, *short.values()))
         raise ValueError(
-            f"no {layer} is called {text!r}; expected a file ({layer}.py[:{layer.title()}]) or one of "
-            f"{', '.join(LAYERS[layer].names)}"
+            f"no {layer} is called {text!r}{near}; expected a file ({layer}.py[:{layer.title()}]) or one of "
+            f"{', '.join(listed)}"
         )
     if not path.is_file():
         raise FileNotFoundError(f"the {layer}'s file is not there: {str(path)!r}")
     try:
         module = _loaded(path)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise complaint(None, "", f"loading {path}", error) from error
     return NamedPolicy(text, layer, path, _entry(layer, path, module, entry), {})
 
@@ -159,7 +166,7 @@ def _shipped(layer: str, text: str) -> NamedPolicy | None:
         call = ast.parse(f"f({rest}" if opening else "f()", mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("expected keywords")
-        arguments = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+        arguments = {str(each.arg): _literal(each) for each in call.keywords}
         required = {"workload": None} if "workload" in parameters else {}
         inspect.signature(names[found]).bind(**arguments, **required)
     except (SyntaxError, TypeError, ValueError) as error:
@@ -167,6 +174,14 @@ def _shipped(layer: str, text: str) -> NamedPolicy | None:
         expected = f"{found}({', '.join(f'{name}=...' for name in own)})" if own else found
         raise ValueError(f"the {layer} {text!r} cannot be made: {error}; expected {expected}") from error
     return NamedPolicy(found + (f"({rest}" if opening else ""), layer, None, names[found], arguments)
+
+
+def _literal(keyword: ast.keyword) -> Any:
+    try:
+        return ast.literal_eval(keyword.value)
+    except ValueError:
+        given = f"{keyword.arg}={ast.unparse(keyword.value)}"
+        raise ValueError(f"{given} is no number, text, True, False or None") from None
 
 
 def _loaded(path: Path) -> Mapping[str, Any]:

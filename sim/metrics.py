@@ -3,8 +3,10 @@
 Per request: response time = finish - arrival; ttft = first token - arrival; tpot = (finish - first token) /
 (output tokens - 1), over requests of at least two output tokens; slowdown = response time / the response time
 that it would have had alone on an idle replica with an empty cache, of replicas that differ the fastest.
-mean_, p50_, p90_, p99_ of each. A request that was rejected or had not finished at the end of the run counts
-with the time until then, which it took at least.
+mean_, p50_, p90_, p99_ of each. A request that had not finished at the end of the run counts with the time until
+then, which it took at least. Those that were rejected count as if they were served after the end of the run,
+alone, one after the other: what a policy could have had by holding them, so that it gains nothing by having them
+rejected.
 
 duration: first arrival to last completion, or to the end of the run if a request had not finished.
 throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions
@@ -12,12 +14,12 @@ per request. restarted_fraction: share of requests evicted at least once. unfini
 requests that did not finish, rejected_fraction of them those that no cache could hold. requeued: requests
 that failed replicas lost, counted each time. replica_hours: time that replicas existed within the duration,
 starting, draining and down included; gpu_hours: the same, each replica times its GPUs. slo_attainment: share
-of requests that finished within their own SLO, if they had one. prefix_hit_share: share of the tokens of
-admitted requests that were found in the prefix cache.
+of requests that finished, within their own SLO if they had one; not there if none had one.
+prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
 
-Where the response time goes, as shares of its sum over requests, adding up to 1: router_wait_share in the
-global queue; replica_wait_share in a replica's queue before the first admission; recompute_share from an
-eviction until the lost tokens are computed again; service_share the rest.
+Where the response time goes, as shares of its sum over requests that were not rejected, adding up to 1:
+router_wait_share in the global queue; replica_wait_share in a replica's queue before the first admission;
+recompute_share from an eviction until the lost tokens are computed again; service_share the rest.
 
 kv_use_mean, kv_use_p99: fraction of a replica's blocks in use, weighted by the time of steps.
 batch_full_share: share of the time of steps with a full batch. prefill_share: share of the tokens computed
@@ -29,16 +31,30 @@ global queue after a call. router_calls: calls of `route`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 
+class Metrics(dict[str, float]):
+    """Values by name; a KeyError for another name says what there is like it."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        if name == "slo_attainment":
+            raise KeyError(
+                "no request of the workload has an SLO to attain; give it ttft_slo or tpot_slo, or ask "
+                "run.goodput(ttft=..., tpot=...)"
+            )
+        near = " or ".join(difflib.get_close_matches(str(name), self, n=3))
+        raise KeyError(f"no metric is called {name!r}; expected {near or 'one of ' + ', '.join(self)}")
+
+
 def measure(
     requests: Mapping[str, NDArray[Any]], series: Mapping[str, NDArray[Any]], totals: Mapping[str, float]
-) -> dict[str, float]:
+) -> Metrics:
     """All metrics of a run with these requests, series and totals (see `sim.results.Run`)."""
     arrival, made = requests["arrival"], requests["tokens_made"]
     end = totals["end"]
@@ -47,12 +63,14 @@ def measure(
         np.where(np.isfinite(requests[name]), requests[name], end)
         for name in ("routed", "admitted", "first_token", "finish")
     )
-    response = finish - arrival
+    rejected = requests["rejected"] > 0
+    after = np.where(rejected, np.cumsum(requests["alone"] * rejected), 0.0)
+    response = finish - arrival + after
     several = made > 1
-    metrics: dict[str, float] = {}
+    metrics = Metrics()
     for name, values in {
         "response_time": response,
-        "ttft": first_token - arrival,
+        "ttft": first_token - arrival + after,
         "tpot": (finish - first_token)[several] / (made[several] - finished[several]),
         "slowdown": response / requests["alone"],
     }.items():
@@ -66,16 +84,17 @@ def measure(
     metrics["restarts"] = _ratio(requests["restarts"].sum(), count)
     metrics["restarted_fraction"] = _ratio((requests["restarts"] > 0).sum(), count)
     metrics["unfinished_fraction"] = _ratio((~finished).sum(), count)
-    metrics["rejected_fraction"] = _ratio(requests["rejected"].sum(), count)
+    metrics["rejected_fraction"] = _ratio(rejected.sum(), count)
     metrics["replica_hours"] = totals["replica_time"] / 3600
     metrics["gpu_hours"] = totals["gpu_time"] / 3600
-    metrics["slo_attainment"] = _ratio((finished & _kept(requests)).sum(), count)
+    if np.isfinite(requests["ttft_slo"]).any() or np.isfinite(requests["tpot_slo"]).any():
+        metrics["slo_attainment"] = _ratio((finished & _kept(requests)).sum(), count)
     metrics["requeued"] = totals["requeued"]
 
-    total = float(response.sum())
+    total = float(response[~rejected].sum())
     shares = {
-        "router_wait_share": _ratio((routed - arrival).sum(), total),
-        "replica_wait_share": _ratio((admitted - routed).sum(), total),
+        "router_wait_share": _ratio((routed - arrival)[~rejected].sum(), total),
+        "replica_wait_share": _ratio((admitted - routed)[~rejected].sum(), total),
         "recompute_share": _ratio(requests["recompute_time"].sum(), total),
     }
     metrics |= shares

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sim import workloads as w
+from sim.complaints import nearest
 from sim.workloads import ClosedWorkload, Workload
 
 __all__ = ["CLOSED", "WORKLOADS", "workload"]
@@ -99,8 +100,10 @@ def _workload(text: str, rate: float | None, duration: float | None, seed: int |
     if not Path(text).is_file():
         if Path(text).suffix:
             raise FileNotFoundError(f"the workload's file is not there: {text!r}")
+        names = (*WORKLOADS, CLOSED)
         raise ValueError(
-            f"no workload is called {text!r}; expected a file or one of {', '.join((*WORKLOADS, CLOSED))}"
+            f"no workload is called {text!r}{nearest(text, names)}; expected a file or one of "
+            f"{', '.join(names)}"
         )
     recorded = w.load(text)
     if rate is not None:

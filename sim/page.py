@@ -49,11 +49,12 @@ def page(title: str, lead: Sequence[str], runs: Mapping[str, Run], tables: str =
     parts.append(tables)
     finished = {name: _response(run, "finish") for name, run in runs.items()}
     first = {name: _response(run, "first_token") for name, run in runs.items()}
+    rejected = any(run.metrics["rejected_fraction"] for run in runs.values())
+    left = ", of all but the rejected" if rejected else ""
     parts.append('<div class="cards">')
-    parts.append(_card("Response time", "Share of requests done within a time", _cdfs(finished, "s")))
-    parts.append(
-        _card("Time to first token", "Share of requests with output within a time", _cdfs(first, "s"))
-    )
+    parts.append(_card("Response time", f"Share of requests done within a time{left}", _cdfs(finished, "s")))
+    note = f"Share of requests with output within a time{left}"
+    parts.append(_card("Time to first token", note, _cdfs(first, "s")))
     parts.append("</div>")
     for number, (name, run) in enumerate(runs.items()):
         if not single:
@@ -97,8 +98,10 @@ def _tiles(run: Run) -> str:
     }
     if run.totals["autoscaler_calls"]:
         shown["GPU hours paid for"] = f"{metrics['gpu_hours']:.2f}"
-    if metrics["unfinished_fraction"]:
-        shown["of the requests unfinished"] = f"{metrics['unfinished_fraction']:.1%}"
+    if metrics["rejected_fraction"]:
+        shown["of the requests rejected"] = f"{metrics['rejected_fraction']:.1%}"
+    if late := metrics["unfinished_fraction"] - metrics["rejected_fraction"]:
+        shown["of the requests unfinished"] = f"{late:.1%}"
     tiles = (
         f'<div class="tile"><b>{value}</b><span>{escape(name)}</span></div>' for name, value in shown.items()
     )
@@ -110,13 +113,15 @@ def _card(title: str, note: str, figure: str) -> str:
 
 
 def _response(run: Run, column: str) -> Floats:
+    """Of the requests that were not rejected; infinite where it did not come about."""
     seconds = run.requests[column] - run.requests["arrival"]
-    return seconds[np.isfinite(seconds)]  # type: ignore[no-any-return]
+    seconds = np.where(np.isfinite(seconds), seconds, np.inf)
+    return seconds[run.requests["rejected"] == 0]  # type: ignore[no-any-return]
 
 
 def _cdfs(seconds: Mapping[str, Floats], unit: str) -> str:
     every = np.concatenate(list(seconds.values()))
-    every = every[every > 0]
+    every = every[(every > 0) & np.isfinite(every)]
     low, high = (float(np.quantile(every, 0.001)), float(every.max())) if len(every) else (0.1, 1.0)
     figure = Figure(
         Axis(low * 0.95, max(high, low * 2) * 1.05, f"time, {unit}", log=True),
@@ -124,11 +129,16 @@ def _cdfs(seconds: Mapping[str, Floats], unit: str) -> str:
         left=62,
     )
     for number, (name, values) in enumerate(seconds.items()):
-        if len(values):
-            figure.line(*cdf(values), colour(number), name if len(seconds) > 1 else "")
+        done = values[np.isfinite(values)]
+        if len(done):
+            times, shares = cdf(done)
+            shares = shares * (len(done) / len(values))
+            figure.line(times, shares, colour(number), name if len(seconds) > 1 else "")
     if len(seconds) == 1 and len(every):
         for share in (0.5, 0.99):
-            at = float(np.quantile(every, share))
+            if share * (len(values) - 1) > len(done) - 1:
+                continue  # so many were not done
+            at = float(np.quantile(np.minimum(values, every.max()), share))
             figure.mark(at, f"p{share * 100:g}: {at:.3g} s", 0.55 - share / 2)
     return figure.svg("cumulative distribution")
 
@@ -154,7 +164,11 @@ def _over_time(run: Run, fill: str) -> list[str]:
                 time, waiting, top=max(waiting.max(initial=0), 1), unit="requests", title="waiting", fill=fill
             ),
         ),
-        _card("Requests in the system", "From arrival to the last token", _population(requests, fill)),
+        _card(
+            "Requests in the system",
+            "From arrival to the last token, or to its rejection",
+            _population(requests, fill),
+        ),
         *([_card("Replicas", REPLICAS, _replicas(time, active, paid, fill))] if changes else []),
         _card("Arrivals", "Requests per second", rate_over_time(requests["arrival"], 640, 240)),
         _card(
@@ -185,9 +199,12 @@ def _replicas(time: Floats, active: Floats, paid: Floats, fill: str) -> str:
 
 def _population(requests: Mapping[str, NDArray[np.float64]], fill: str) -> str:
     """How many requests had arrived and not left: in the global queue, and in all."""
-    leave = np.sort(np.where(np.isfinite(requests["finish"]), requests["finish"], np.inf))
-    sent = np.sort(np.where(np.isfinite(requests["routed"]), requests["routed"], np.inf))
-    arrived = requests["arrival"]
+    arrived, rejected = requests["arrival"], requests["rejected"] > 0
+    sent = np.where(np.isfinite(requests["routed"]), requests["routed"], np.inf)
+    sent = np.where(rejected & np.isinf(sent), arrived, sent)  # at once, as no replica could hold it
+    leave = np.where(np.isfinite(requests["finish"]), requests["finish"], np.inf)
+    leave = np.sort(np.where(rejected, sent, leave))
+    sent = np.sort(sent)
     end = max(float(arrived[-1]), float(leave[np.isfinite(leave)].max(initial=0.0)))
     grid = np.linspace(0.0, end, 400)
 

@@ -129,7 +129,9 @@ class Planner:
             if tokens:
                 counts = self._write_counts(tokens, ENTRIES + evictions + max(admissions, 0), seats)
             entries[EVICTIONS], entries[ADMISSIONS], entries[COUNTS] = evictions, admissions, counts
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise complaint(self._scheduler, "plan", self._call(replica, now), error) from cause(error)
 
     def _write(self, name: str, requests: Iterable[Any], at: int, most: int) -> int:

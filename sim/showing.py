@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim import naming
 from sim.cluster import Cluster
@@ -23,6 +26,7 @@ __all__ = [
     "description",
     "figures",
     "policies_of",
+    "rejections",
     "report",
     "size",
     "titles",
@@ -141,13 +145,16 @@ def report(options: argparse.Namespace) -> Iterator[str]:
     lead = titles(cluster, workload, options.workload)
     yield f"{policies.label} on {lead[0]}"
     yield from lead[1:]
+    warnings = list(rejections({policies.label: [run.requests["rejected"]]}))
+    yield from warnings
     yield ""
     yield from figures(run)
     if options.html is not None:
         from sim.page import page
 
         Path(options.html).write_text(
-            page(f"{policies.label} on {size(cluster)} replicas", lead, {policies.label: run}), "utf-8"
+            page(f"{policies.label} on {size(cluster)} replicas", [*lead, *warnings], {policies.label: run}),
+            "utf-8",
         )
         yield f"\ndrawn in {options.html}"
 
@@ -161,6 +168,16 @@ def description(options: argparse.Namespace) -> Iterator[str]:
             raise ValueError(f"{options.workload} has no arrivals to draw before a run; leave --svg out")
         workload.plot(options.svg)
         yield f"drawn in {options.svg}"
+
+
+def rejections(runs: Mapping[str, Sequence[NDArray[np.int64]]]) -> Iterator[str]:
+    """A warning for each policy under which requests were rejected; the column of each of its runs."""
+    for label, columns in runs.items():
+        count, requests = sum(int(column.sum()) for column in columns), sum(map(len, columns))
+        if count:
+            yield (
+                f"warning: {count:,} of {requests:,} requests rejected under {label}, too long for a KV cache"
+            )
 
 
 def figures(run: Run) -> Iterator[str]:

@@ -97,6 +97,13 @@ def like(
 
     `speed` is the range of a factor on the rate. Priorities, sessions and prefixes are left out.
     """
+    if not isinstance(workload, Workload):
+        raise ValueError(
+            f"workload={workload!r:.60}; expected a sim.Workload, whose arrivals are known (a closed "
+            "loop's are not before a run)"
+        )
+    if not (isinstance(requests, tuple) and len(requests) == 2 and 1 <= requests[0] <= requests[1]):
+        raise ValueError(f"requests={requests!r}; expected a range (least, most) of at least one request")
     if not len(workload):
         raise ValueError("a workload of 0 requests has nothing to be like; expected at least one request")
     order = np.argsort(workload.prompt_tokens + workload.output_tokens, kind="stable")

@@ -24,6 +24,7 @@ __all__ = [
     "Tables",
     "available",
     "capture_sizes",
+    "is_file",
     "profile",
     "step_seconds",
 ]
@@ -42,7 +43,20 @@ def available() -> tuple[tuple[str, str, int], ...]:
 
 
 def profile(gpu: str, model: str, tensor_parallel: int = 1) -> Profile:
-    """The profile of a GPU with a model; ValueError naming what there is if there is none."""
+    """The profile of a GPU with a model, or in a file that `python -m sim fit` wrote, `gpu="mine.toml"`,
+    which has a model and GPUs of its own.
+
+    ValueError naming what there is if there is none, or if the file is no profile; FileNotFoundError if there
+    is no such file.
+    """
+    if is_file(gpu):
+        from sim.costs.toml import read
+
+        if not Path(gpu).is_file():
+            raise FileNotFoundError(
+                f"the cost profile's file is not there: {gpu!r}; `python -m sim fit` makes one"
+            )
+        return read(Path(gpu).absolute())
     name = SAME_SHAPES.get(model, model)
     if (gpu, name, tensor_parallel) == (A10.gpu, A10.model, 1):
         return A10
@@ -54,8 +68,14 @@ def profile(gpu: str, model: str, tensor_parallel: int = 1) -> Profile:
     choices = ", ".join(_named(*there) for there in available())
     raise ValueError(
         f"no cost profile for {_named(gpu, model, tensor_parallel)}; there is {choices}. `python -m sim fit` "
-        "makes one from measurements or, with --source roofline, from data-sheet figures"
+        "makes one from measurements or, with --source roofline, from data-sheet figures; give its file as "
+        "the gpu ('DIR/NAME.toml')"
     )
+
+
+def is_file(gpu: str) -> bool:
+    """Whether a GPU is given as the file of a profile."""
+    return gpu.endswith(".toml")
 
 
 def _named(gpu: str, model: str, gpus: int) -> str:

@@ -6,12 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sim.costs.fitting import Fit, fit
 from sim.costs.measured import Measurements
-from sim.costs.profile import Basis
+from sim.costs.profile import Basis, Profile
 from sim.costs.shapes import GPUS, MODELS, kv_blocks
 from sim.costs.sources import aiconfigurator, llmservingsim, roofline, steps, vidur
+from sim.costs.step import step_seconds
 from sim.costs.step_fitting import fit_steps
+
+FASTEST, SLOWEST = 0.3, 100.0
+"""Times of steps over those of a roofline at usual efficiencies, half of a data sheet and more."""
 
 __all__ = ["SHIPPED", "SOURCES", "Recipe", "make"]
 
@@ -87,15 +94,31 @@ def _steps(recipe: Recipe, data: Path) -> Fit:
     """Engine steps as a whole; a roofline, where there are data sheets, for what they do not show."""
     known = recipe.model in MODELS and recipe.gpu in GPUS and recipe.tensor_parallel == 1
     path = data / recipe.folder
+    measured = steps.read(path)
+    sheet = make(replace(recipe, source="roofline"), data).profile if known else None
+    if sheet is not None:
+        _check_plausible(measured, sheet, path)
     return fit_steps(
-        steps.read(path),
+        measured,
         gpu=recipe.gpu,
         model=recipe.model,
         tensor_parallel=recipe.tensor_parallel,
         cuda_graphs=not recipe.eager,
         source=f"engine steps {path.name}",
-        otherwise=make(replace(recipe, source="roofline"), data).profile if known else None,
+        otherwise=sheet,
     )
+
+
+def _check_plausible(measured: NDArray[np.float64], sheet: Profile, path: Path) -> None:
+    """ValueError if the steps took other times than that GPU can: another unit, most likely."""
+    tables = sheet.tables(int(measured[:, 0].max()), int(measured[:, 1].max()), cuda_graphs=False)
+    times = [step_seconds(tables, *map(int, step[:-1])) for step in measured]
+    ratio = float(np.median(measured[:, -1] / times))
+    if not FASTEST <= ratio <= SLOWEST:
+        raise ValueError(
+            f"{path}: the median step takes {ratio:.3g} times what the data sheet of gpu={sheet.gpu!r} with "
+            f"model={sheet.model!r} says; expected {FASTEST:g} to {SLOWEST:g} times. Is `seconds` in seconds?"
+        )
 
 
 def _llmservingsim(recipe: Recipe, data: Path) -> Measurements:

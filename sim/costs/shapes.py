@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sim.settings import check
+
 __all__ = ["GPUS", "MODELS", "Gpu", "Model", "kv_blocks"]
 
 
@@ -81,7 +83,15 @@ the 2,588 blocks of 16 x 131,072 bytes in its meta.json, with 2,048 tokens a ste
 def kv_blocks(
     gpu: str, model: str, *, tensor_parallel: int = 1, utilisation: float = 0.9, block_size: int = 16
 ) -> int:
-    """KV blocks per replica that vLLM would allocate, from the GPU's memory; ValueError if none fits."""
+    """KV blocks per replica that vLLM would allocate, from the GPU's memory; ValueError if none fits, or if
+    there is no such GPU or model here."""
+    if model not in MODELS:
+        raise ValueError(f"model={model!r} has no sizes here; there is {', '.join(MODELS)}")
+    if gpu not in GPUS:
+        raise ValueError(f"gpu={gpu!r} has no data sheet here; there is {', '.join(GPUS)}")
+    check("tensor_parallel", tensor_parallel, 1, 1024, "GPUs per replica", whole=True)
+    check("utilisation", utilisation, 0.0, 1.0, "as a fraction of the memory", whole=False)
+    check("block_size", block_size, 1, 65_536, "tokens per block", whole=True)
     shape, sheet = MODELS[model], GPUS[gpu]
     room = utilisation * sheet.memory - shape.weight_bytes(tensor_parallel) - OTHER_MEMORY
     blocks = int(room // (block_size * shape.kv_bytes(tensor_parallel)))

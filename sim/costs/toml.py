@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import tomllib
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from sim.costs.profile import PARTS, DecodeRow, Prefill, Profile
-from sim.costs.step import CONTEXT_KNOTS
+from sim.costs.profile import PARTS, Basis, DecodeRow, Prefill, Profile
+from sim.costs.step import CONTEXT_KNOTS, SEGMENTS
+from sim.settings import check
 
 __all__ = ["read", "text"]
 
 _MICRO = 1e-6
+_LONGEST = 1e9
+"""Microseconds of any part of a step at most."""
 _TERMS = ("per_pair", "per_key", "fixed", "per_token", "per_grid")
 
 
-@cache
 def read(path: Path) -> Profile:
     """The profile in that file; ValueError that names the file if it is not one."""
+    return _read(path, path.read_bytes())
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, content: bytes) -> Profile:
     try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-        return _profile(table)
+        return _profile(tomllib.loads(content.decode()))
     except (KeyError, TypeError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise ValueError(
             f"{str(path)!r} is no cost profile: {type(error).__name__} {error}; "
@@ -59,6 +64,18 @@ def _profile(table: dict[str, Any]) -> Profile:
     unknown = set(table["basis"]) - set(PARTS)
     if unknown:
         raise ValueError(f"basis of unknown parts {sorted(unknown)}")
+    wrong = set(table["basis"].values()) - set(get_args(Basis))
+    if wrong:
+        raise ValueError(f"basis {sorted(map(str, wrong))}; expected {', '.join(get_args(Basis))}")
+    for name in ("gpu", "model", "precision", "source"):
+        if not isinstance(table[name], str):
+            raise ValueError(f"{name}={table[name]!r}; expected text")
+    check("tensor_parallel", table["tensor_parallel"], 1, 1024, "GPUs per replica", whole=True)
+    check("cpu_us", table["cpu_us"], 0, _LONGEST, "us", whole=False)
+    for name in _TERMS:
+        check(f"{name}_us", table["prefill"][f"{name}_us"], 0, _LONGEST, "us", whole=False)
+    for name in ("linear", "head", "communication", "decode", "mixed"):
+        _check_rows(name, table[name], most=3 + SEGMENTS if name in ("decode", "mixed") else 2)
     return Profile(
         gpu=table["gpu"],
         model=table["model"],
@@ -75,6 +92,22 @@ def _profile(table: dict[str, Any]) -> Profile:
         prefill_terms=Prefill(**{name: table["prefill"][f"{name}_us"] * _MICRO for name in _TERMS}),
         basis=table["basis"],
     )
+
+
+def _check_rows(name: str, rows: Any, most: int) -> None:
+    """ValueError unless they are rows of 2 numbers, or of 4 to `most`, by a rising whole number."""
+    least = min(most, 4)
+    columns = f"{least} to {most}" if most > least else f"{most}"
+    if not isinstance(rows, list) or not (rows or name in ("communication", "mixed")):
+        raise ValueError(f"{name}={rows!r}; expected at least one row of {columns} numbers")
+    before = -1
+    for row in rows:
+        if not isinstance(row, list) or not least <= len(row) <= most:
+            raise ValueError(f"{name} has the row {row!r}; expected {columns} numbers")
+        check(f"{name}'s first column", row[0], before + 1, 10**9, "(rising from row to row)", whole=True)
+        for value in row[1:]:
+            check(f"{name} in the row of {row[0]}", value, 0, _LONGEST, "us", whole=False)
+        before = row[0]
 
 
 def _pairs(rows: list[list[float]]) -> tuple[tuple[int, float], ...]:

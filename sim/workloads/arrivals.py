@@ -19,6 +19,9 @@ __all__ = ["MMPP", "Arrivals", "Bursty", "Gamma", "Poisson", "bursty_arrivals"]
 
 Floats = NDArray[np.float64]
 
+MOST_REQUESTS = 10**7
+"""Of a generated workload: a run of so many takes minutes and 7 GB."""
+
 
 class Arrivals(Protocol):
     """A random process of arrivals over `duration` seconds."""
@@ -184,6 +187,12 @@ def _check_expected(owner: object, rate: float, duration: float) -> None:
         name = f"{type(owner).__name__}: " if owner is not None else ""
         raise ValueError(
             f"{name}rate={rate!r} requests/s for duration={duration!r} s is less than one request; raise one"
+        )
+    if rate * duration > MOST_REQUESTS:
+        name = f"{type(owner).__name__}: " if owner is not None else ""
+        raise ValueError(
+            f"{name}rate={rate!r} requests/s for duration={duration!r} s is {rate * duration:.3g} requests; "
+            f"expected at most {MOST_REQUESTS:,}; lower one"
         )
 
 

@@ -12,14 +12,19 @@ __all__ = ["bounds", "durations", "times", "tokens", "whole"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+LATEST = 2.0**32
+"""Seconds up to which a double resolves a microsecond."""
+
 MOST_TOKENS = 2**31 - 1  # products of two lengths stay within 63 bits
 
 
 def times(name: str, values: ArrayLike) -> Floats:
-    """Seconds, finite, at least 0, not decreasing."""
+    """Seconds, finite, at least 0, not decreasing, within LATEST."""
     column = _floats(name, values, None)
     _check(name, column, ~np.isfinite(column), "expected a finite number of seconds")
     _check(name, column, column < 0, "expected at least 0 seconds")
+    late = "beyond which microseconds are lost; give seconds, less the first arrival"
+    _check(name, column, column > LATEST, f"expected at most {LATEST:,.0f} seconds, {late}")
     earlier = np.concatenate([[False], np.diff(column) < 0])
     _check(name, column, earlier, "which is before the row above it; sort the rows by arrival")
     return _frozen(column)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sim.prefixes import Prefixes
+from sim.workloads.columns import MOST_TOKENS
 from sim.workloads.table import Workload
 
 __all__ = ["TraceError", "azure_2023", "load", "mooncake", "vidur", "vllm_bench"]
@@ -48,6 +49,8 @@ class _Format:
     read: Callable[[Any], float]
     """The number in an entry of the column of times; ValueError or TypeError if there is none."""
     per_second: float
+    unit: str
+    """What a time is, for messages."""
 
     @property
     def columns(self) -> tuple[str, str, str]:
@@ -57,15 +60,19 @@ class _Format:
 def _date(text: Any) -> int:
     """Nanoseconds since 1970, exact; those of an empty text are below all others."""
     plain = str(text).strip().removesuffix("Z").removesuffix("+00:00")
+    if "-" not in plain[1:]:  # seconds since 1970, say, which NumPy would read as a year
+        raise ValueError(plain)
     return int(np.datetime64(plain, "ns").astype(np.int64))
 
 
 _NO_DATE = int(np.datetime64("NaT", "us").astype(np.int64))
-AZURE = _Format("TIMESTAMP", "ContextTokens", "GeneratedTokens", _date, 1e9)
-MOONCAKE = _Format("timestamp", "input_length", "output_length", float, 1e3)
-VLLM_NS = _Format("arrival_time_ns", "input_toks", "output_toks", float, 1e9)
-VLLM = _Format("arrival_time", "input_toks", "output_toks", float, 1)
-VIDUR = _Format("arrived_at", "num_prefill_tokens", "num_decode_tokens", float, 1)
+AZURE = _Format(
+    "TIMESTAMP", "ContextTokens", "GeneratedTokens", _date, 1e9, "a date and time as 2023-11-16 18:15:46.68"
+)
+MOONCAKE = _Format("timestamp", "input_length", "output_length", float, 1e3, "a number of milliseconds")
+VLLM_NS = _Format("arrival_time_ns", "input_toks", "output_toks", float, 1e9, "a number of nanoseconds")
+VLLM = _Format("arrival_time", "input_toks", "output_toks", float, 1, "a number of seconds")
+VIDUR = _Format("arrived_at", "num_prefill_tokens", "num_decode_tokens", float, 1, "a number of seconds")
 
 
 def azure_2023(path: str | Path) -> Workload:
@@ -123,7 +130,8 @@ def _read(path: str | Path, formats: tuple[_Format, ...]) -> Workload:
             chosen = next((f for f in formats if set(f.columns) <= set(row)), None)
             if chosen is None:
                 wanted = " or ".join(", ".join(f.columns) for f in formats)
-                raise TraceError(path, line, f"the columns are {', '.join(row)}; expected {wanted}")
+                header = line if path.suffix == ".jsonl" else 1
+                raise TraceError(path, header, f"the columns are {', '.join(row)}; expected {wanted}")
             spaced = next((name for name in _SPACES if name in row), None)
         times.append(_time(path, line, row, chosen, times[-1] if times else None))
         prompts.append(_tokens(path, line, row, chosen.prompt))
@@ -157,6 +165,10 @@ def _parsed(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if path.suffix != ".jsonl":
             reader = csv.DictReader(file, skipinitialspace=True)
             for row in reader:
+                if None in row:
+                    columns = len(row) - 1
+                    problem = f"it has {columns + len(row[None])} entries; expected {columns}, one a column"
+                    raise TraceError(path, reader.line_num, problem)
                 yield reader.line_num, row
             return
         for line, text in enumerate(file, start=1):
@@ -173,7 +185,7 @@ def _parsed(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _entry(path: Path, line: int, row: Mapping[str, Any], name: str) -> Any:
     if row.get(name) is None:
-        have = ", ".join(key for key in row if key is not None)
+        have = ", ".join(key for key, value in row.items() if value is not None) or "nothing"
         raise TraceError(path, line, f"{name} is missing; the row has {have}")
     return row[name]
 
@@ -185,7 +197,7 @@ def _time(path: Path, line: int, row: Mapping[str, Any], of: _Format, before: fl
     except (ValueError, TypeError):
         time = math.nan
     if not math.isfinite(time) or time == _NO_DATE:
-        raise TraceError(path, line, f"{of.time} is {given!r}; expected a finite time")
+        raise TraceError(path, line, f"{of.time} is {given!r}; expected {of.unit}")
     if before is not None and time < before:
         raise TraceError(
             path, line, f"{of.time} is {given!r}, before the row above it; sort the rows by arrival"
@@ -201,6 +213,8 @@ def _tokens(path: Path, line: int, row: Mapping[str, Any], name: str) -> int:
         number = math.nan
     if not (math.isfinite(number) and number == int(number) and number >= 1) or isinstance(given, bool):
         raise TraceError(path, line, f"{name} is {given!r}; expected a whole number of at least 1 token")
+    if number > MOST_TOKENS:
+        raise TraceError(path, line, f"{name} is {given!r}; expected at most {MOST_TOKENS:,} tokens")
     return int(number)
 
 

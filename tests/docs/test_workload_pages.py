@@ -1,4 +1,4 @@
-"""docs/workloads.md and docs/simulator.md run: snippets are executed, sessions print what they show."""
+"""The simulator's pages run: snippets are executed, sessions print what they show."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check(shown: str, printed: str) -> None:
         assert lines, f"{expected!r} was not printed:\n{printed}"
 
 
-@pytest.mark.parametrize("page", ["workloads.md", "simulator.md"])
+@pytest.mark.parametrize("page", ["workloads.md", "simulator.md", "cost-models.md"])
 def test_snippets_run(page: str, project: Path) -> None:
     """One after the other, in one namespace."""
     namespace: dict[str, object] = {}

@@ -224,11 +224,9 @@ def test_a_cluster_runs_on_each(gpu: str) -> None:
     assert 0 < seconds < a10
 
 
-def test_the_page_runs() -> None:
-    """The snippet of docs/cost-models.md, and its figures of step times."""
+def test_the_pages_step_times() -> None:
+    """The figures in the table of docs/cost-models.md."""
     page = (Path(__file__).parents[2] / "docs" / "cost-models.md").read_text("utf-8")
-    (snippet,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    exec(snippet, {})
     shown = re.findall(r"^\| .* \| ([\d.]+)(?: ms)? \| ([\d.]+)(?: ms)? \|$", page, re.MULTILINE)
     names = ["a10", "a100-80g", "h100", "h100 x 4", "h200", "rtx-4090", "rtx-pro-6000"]
     assert len(shown) == len(names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import costs
+from sim import Cluster, Replica, baselines, costs
 from sim.__main__ import main
 from sim.costs import toml
 from sim.costs.fitting import fit, nonnegative_least_squares
@@ -18,6 +20,7 @@ from sim.costs.measured import Measurements, Series, errors, knots
 from sim.costs.recipes import SHIPPED, Recipe, make
 from sim.costs.shapes import GPUS, MODELS
 from sim.costs.sources import llmservingsim, roofline, vidur
+from sim.workloads import Workload
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(
@@ -223,9 +226,9 @@ def test_what_cannot_be_fitted_is_refused(recipe: Recipe, message: str, tmp_path
 def test_missing_measurements_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command names the file that is not there."""
     assert main(["fit", "--data", str(tmp_path)]) == 1
-    assert f"mlp.csv is not at '{tmp_path}" in capsys.readouterr().err
+    assert f"mlp.csv is not at '{tmp_path}" in " ".join(capsys.readouterr().err.split())
     assert main(["fit", "--source", "vidur", "--gpu", "a10"]) == 1
-    assert "--source vidur needs --gpu, --model" in capsys.readouterr().err
+    assert "--source vidur needs --gpu, --model" in " ".join(capsys.readouterr().err.split())
 
 
 def test_fit_writes_a_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,3 +308,76 @@ def test_frontier_is_read() -> None:
     made = make(Recipe("a800", "llama-2-7b", "vidur", "profiles/frontier_a800_llama2_7b"), DATA)
     assert made.profile.marks() == "roofline: head, sampler; assumed: mixed, straggler, cpu"
     assert made.errors["step of decode"].mean < 0.02
+
+
+@pytest.fixture
+def fitted(tmp_path: Path) -> Path:
+    """The file of a profile of four GPUs that nobody ships."""
+    profile = replace(
+        costs.profile("h100", "llama-3-70b", 4), gpu="mine", model="my-model", tensor_parallel=4
+    )
+    path = tmp_path / "mine.toml"
+    path.write_text(toml.text(profile), "utf-8")
+    return path
+
+
+def test_a_cluster_takes_a_profile_of_ones_own(fitted: Path) -> None:
+    """Its file is the gpu; model and GPUs are the file's, also of a single replica; the marks name it; the
+    cluster can be hashed and pickled; the run is that of the shipped profile with the same figures."""
+    own, shipped = (
+        Cluster(replicas=2, gpu=str(fitted)),
+        Cluster(replicas=2, gpu="h100", model="llama-3-70b", tensor_parallel=4),
+    )
+    assert (own.model, own.tensor_parallel) == ("my-model", 4)
+    assert pickle.loads(pickle.dumps(own)) == own
+    assert hash(own) == hash(Cluster(replicas=2, gpu=str(fitted)))
+    workload = Workload.from_arrays(arrival=[0.0, 0.1], prompt_tokens=[100, 3000], output_tokens=[20, 30])
+    run, same = (cluster.run(workload, baselines.RoundRobin()) for cluster in (own, shipped))
+    assert run.requests["finish"].tolist() == same.requests["finish"].tolist()
+    assert run.metrics["gpu_hours"] == 4 * run.metrics["replica_hours"]
+    assert list(run.marks) == ["mine x 4 with my-model of mine.toml"]
+    mixed = Cluster(replicas=2, each=(Replica(gpu=str(fitted)), Replica()))
+    assert list(mixed.marks) == ["mine x 4 with my-model of mine.toml", "a10 with llama-3-8b"]
+
+
+def test_the_command_line_takes_a_profile_of_ones_own(
+    fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--gpu FILE.toml`, and the report names its file."""
+    assert main(["run", "--router", "llq", "--gpu", str(fitted), "--rate", "2", "--duration", "10"]) == 0
+    assert "mine x 4 with my-model of mine.toml" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "message"),
+    [
+        ("tensor_parallel = 4", "tensor_parallel = 0", "tensor_parallel=0; expected a whole number from 1"),
+        ('gpu = "mine"', "gpu = 7", "gpu=7; expected text"),
+        ("per_pair_us = ", "per_pair_us = -", "per_pair_us=-.*; expected a number from 0"),
+        (
+            "communication = [",
+            "communication = [[1, 2.0], [1, 3.0],",
+            "communication's first column=1; expec",
+        ),
+        ("linear = [", "linear = [[0],", r"linear has the row \[0\]; expected 2 numbers"),
+        ('"roofline"', '"guessed"', r"basis \['guessed'\]; expected measured, roofline, assumed"),
+        ("[prefill]", "[prefilling]", "KeyError 'prefill'"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_refused(wrong: str, right: str, message: str, fitted: Path) -> None:
+    """The error names the file and what is wrong in it."""
+    fitted.write_text(fitted.read_text("utf-8").replace(wrong, right), "utf-8")
+    with pytest.raises(ValueError, match=rf"mine.toml' is no cost profile: .*{message}"):
+        Cluster(gpu=str(fitted))
+
+
+def test_what_contradicts_a_profiles_file_is_refused(fitted: Path) -> None:
+    """Another number of GPUs, another model; a file that is not there; an unknown name says how."""
+    with pytest.raises(ValueError, match=r"tensor_parallel=2 with gpu='.*', whose tensor_parallel is 4"):
+        Cluster(gpu=str(fitted), tensor_parallel=2)
+    with pytest.raises(ValueError, match=r"model='gpt-2' with gpu='.*', whose model is 'my-model'"):
+        Replica(gpu=str(fitted), model="gpt-2")
+    with pytest.raises(FileNotFoundError, match=r"file is not there: 'none.toml'; `python -m sim fit`"):
+        Cluster(gpu="none.toml")
+    with pytest.raises(ValueError, match=r"there is gpu='a10'.*give its file as the gpu \('DIR/NAME.toml'\)"):
+        Cluster(gpu="b200")

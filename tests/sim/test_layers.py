@@ -175,7 +175,7 @@ def test_a_fault_of_an_autoscaler_is_told_by_file_and_line(
     [
         (["run"], "no policy is given; expected --router, --scheduler or --autoscaler"),
         (["run", "--scheduler", "best"], "no scheduler is called 'best'; expected a file (scheduler.py"),
-        (["run", "--scheduler", "best"], "or one of FirstComeFirstServed, OracleShortestRemaining"),
+        (["run", "--scheduler", "best"], "or one of FirstComeFirstServed (fcfs), OracleShortestRemaining"),
         (["run", "--autoscaler", "llq"], "no autoscaler is called 'llq'; expected a file (autoscaler.py"),
         (
             ["run", "--autoscaler", "scheduler.py"],

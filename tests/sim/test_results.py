@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sim import Cluster, Run, Workload, costs, state, workloads
+from sim import Cluster, Replica, Run, Workload, costs, state, workloads
 from sim.baselines import HeadRoomAdmission, LeastLoadedQueue, RoundRobin
 
 
@@ -124,3 +128,68 @@ def test_a_full_batch_is_seen() -> None:
     """With two seats and a crowd waiting the batch is full nearly all the time."""
     workload = workloads.sharegpt_bursty(rate=8.0, duration=20, seed=1)
     assert Cluster(max_num_seqs=2).run(workload, LeastLoadedQueue()).metrics["batch_full_share"] > 0.8
+
+
+def test_rejected_requests_wait_nowhere() -> None:
+    """They are in no share of the time, and count as if served after the end, alone, one after the other."""
+    workload = Workload.from_arrays(
+        arrival=[0, 0, 1, 2], prompt_tokens=[10, 4000, 10, 5000], output_tokens=[5, 5, 5, 5]
+    )
+    run = Cluster(replicas=1, kv_blocks=100).run(workload, RoundRobin())
+    served = Cluster(replicas=1, kv_blocks=100).run(
+        Workload.from_arrays(arrival=[0, 1], prompt_tokens=[10, 10], output_tokens=[5, 5]), RoundRobin()
+    )
+    for share in ("router_wait_share", "replica_wait_share", "recompute_share", "service_share"):
+        assert run.metrics[share] == pytest.approx(served.metrics[share])
+    alone, end = run.requests["alone"], run.totals["end"]
+    rejected = [end + alone[1], end - 2 + alone[1] + alone[3]]
+    assert run.metrics["mean_response_time"] == pytest.approx(
+        (2 * served.metrics["mean_response_time"] + sum(rejected)) / 4
+    )
+
+
+class _Sends:
+    """Each request to the replica of its number in a list."""
+
+    def __init__(self, to: list[int]) -> None:
+        self.to = to
+
+    def route(self, queue: Sequence[Any], replicas: Sequence[Any], now: float) -> Any:
+        return [(request, replicas[self.to[request.id]]) for request in queue]
+
+
+class _Holds(_Sends):
+    """The same, but what the list sends to replica 1 is held, and served last, one by one, on replica 0."""
+
+    def route(self, queue: Sequence[Any], replicas: Sequence[Any], now: float) -> Any:
+        sent = [(request, replicas[0]) for request in queue if self.to[request.id] == 0]
+        yield from sent
+        left = [request for request in queue if self.to[request.id] == 1]
+        if left and left[-1].id == len(self.to) - 1 and not replicas[0].running + replicas[0].waiting:
+            yield left[0], replicas[0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(100, 400), st.integers(2, 20)), max_size=12))
+def test_nothing_is_gained_by_rejection(rows: list[tuple[int, int, int]]) -> None:
+    """Whoever has requests rejected by a replica that is too small has no better mean than by holding them to
+    the end."""
+    rows = [*rows, (1, 200, 10)]
+    to, prompts, outputs = map(list, zip(*rows, strict=True))
+    workload = Workload.from_arrays(
+        arrival=np.arange(len(rows)) * 1e-3, prompt_tokens=prompts, output_tokens=outputs
+    )
+    cluster = Cluster(replicas=2, each=(Replica(), Replica(kv_blocks=3)))
+    cheating, honest = (cluster.run(workload, policy) for policy in (_Sends(to), _Holds(to)))
+    assert cheating.requests["rejected"].tolist() == to
+    assert honest.metrics["unfinished_fraction"] == 0
+    assert cheating.metrics["mean_response_time"] >= honest.metrics["mean_response_time"] * (1 - 1e-9)
+
+
+def test_an_unknown_metric_names_those_like_it(run: Run) -> None:
+    """A KeyError with near names; of an SLO that no request has, it says so."""
+    with pytest.raises(
+        KeyError, match="no metric is called 'mean_respons_time'; expected mean_response_time"
+    ):
+        run.metrics["mean_respons_time"]
+    with pytest.raises(KeyError, match="no request of the workload has an SLO to attain; give it ttft_slo"):
+        run.metrics["slo_attainment"]

@@ -344,7 +344,7 @@ def test_a_wrong_argument_is_named(
 ) -> None:
     """In one sentence, with what would be right."""
     assert main(arguments) == 1
-    assert message in capsys.readouterr().err
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 7, 19, 100, 1000])
@@ -370,3 +370,41 @@ def test_paired_intervals() -> None:
         for interval in (paired_ratio(1.1 * np.exp(rng.normal(0, 0.3, 6)), np.ones(6)) for _ in range(1000))
     ]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_rejected_requests_are_told(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line of `run` and of `compare`, a tile, and no requests that the router would hold for ever."""
+    small = ["--kv-blocks", "60", "--duration", "40", "--html", "out.html"]
+    assert main(["run", "--router", "llq", *small]) == 0
+    shown = capsys.readouterr().out
+    [told] = [line for line in shown.splitlines() if line.startswith("warning")]
+    assert re.fullmatch(
+        r"warning: \d+ of 320 requests rejected under LeastLoadedQueue, too long for a KV cache", told
+    )
+    text = Path("out.html").read_text("utf-8")
+    assert "of the requests rejected" in text
+    assert "of the requests unfinished" not in text
+    assert main(["compare", "llq", "rr", "--seeds", "2", *small]) == 0
+    assert capsys.readouterr().out.count("warning: ") == 2
+
+
+def test_one_seed_has_no_interval(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A change, and no made-up spread."""
+    assert main(["compare", "llq", "rr", "--seeds", "1", *SMALL]) == 0
+    shown = capsys.readouterr().out
+    assert "so no interval" in shown
+    assert "[" not in shown
+    assert "?" not in shown
+
+
+def test_a_policy_that_fails_leaves_the_others(candidate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their rows are printed and drawn, with the bound; it is named, and told on standard error."""
+    candidate.write_text("class Router:\n    def route(self, queue, replicas, now):\n        return []\n")
+    policies = ["llq", "candidates/router.py", "rr"]
+    assert main(["compare", *policies, "--seeds", "2", "--html", "out.html", *SMALL]) == 1
+    shown = capsys.readouterr()
+    assert "candidates/router.py failed and is left out" in shown.out
+    assert re.search(r"^  RoundRobin .*%", shown.out, re.MULTILINE)
+    assert "candidates/router.py:2" in shown.err
+    assert "no policy can be below" in shown.out
+    assert "mean_ttft: no policy can be below" in Path("out.html").read_text("utf-8")

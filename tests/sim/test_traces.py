@@ -109,11 +109,11 @@ def test_vidur(tmp_path: Path) -> None:
         (
             "a.csv",
             AZURE.replace("2023-11-16 18:15:50.9951690", ""),
-            "line 3: TIMESTAMP is ''; expected a fin",
+            "line 3: TIMESTAMP is ''; expected a date",
         ),
         ("a.csv", AZURE.replace("2023-11-16 18:15:50.9951690", "soon"), "line 3: TIMESTAMP is 'soon'; expec"),
         ("a.csv", AZURE.replace("396,109", "396"), "line 3: GeneratedTokens is missing; the row has"),
-        ("a.csv", AZURE.replace("ContextTokens", "Tokens"), "line 2: the columns are TIMESTAMP, Tokens, Gen"),
+        ("a.csv", AZURE.replace("ContextTokens", "Tokens"), "line 1: the columns are TIMESTAMP, Tokens, Gen"),
         ("a.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n", "a.csv: it holds no request"),
         ("a.jsonl", lines(MOONCAKE) + "{", "a.jsonl, line 3: Expecting .*; expected JSON"),
         ("a.jsonl", lines(MOONCAKE) + "[3]", r"line 3: it is '\[3\]'; expected a JSON object"),
