@@ -74,7 +74,7 @@ class Delivery:
             self._confirmed = (
                 search.evaluator.look(self._winner, self._seeds, self._confidence)
                 if failed
-                else Evaluation.of(self._winner, self._seeds, reports)
+                else Evaluation.of(self._winner, self._seeds, reports).directed_as(self._lab.start)
             )
         except BudgetExhausted as error:
             search.write(f"  not confirmed: {error}")

@@ -54,6 +54,13 @@ class Measured:
     broken: str | None = None
     calls: int = 0
     recordable: bool = False
+    judging: bool = True
+
+    def asked(self, *, passed: bool) -> list[Check]:
+        """The comparisons in the direction that the test asserts: what it has passed in spite of, it denied."""
+        if not (passed and self.judging):
+            return self.checks
+        return [check.opposite() if check.outcome == "refuted" else check for check in self.checks]
 
     def untouched(self) -> str | None:
         """A sentence if the test has ended before it measured anything."""
@@ -75,7 +82,7 @@ class Glia:
         self._item = item
         self._candidates = candidates
         self._context = context
-        self._measured = item.stash[MEASURED] = Measured()
+        self._measured = item.stash[MEASURED] = Measured(judging=context.denied is None)
 
     def measure(
         self, replicate: Replicate, metric: str | None = None, *, timed: bool = False, reference: Any = None
@@ -156,13 +163,13 @@ class Glia:
             judge=self._judge,
         )
 
-    def _judge(self, check: Check, opposite: Check) -> bool | None:
+    def _judge(self, check: Check) -> bool | None:
         """Record a comparison; in a run that only looks, say what to assume of it."""
         if self._context.denied is None:
             self._measured.checks.append(check)
             return None
         denied = len(self._measured.checks) in self._context.denied
-        self._measured.checks.append(opposite if denied else check)
+        self._measured.checks.append(check.opposite() if denied else check)
         return not denied
 
     def _fail(self, message: str) -> NoReturn:

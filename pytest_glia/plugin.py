@@ -125,9 +125,10 @@ def pytest_runtest_makereport(
     measured = item.stash.get(MEASURED, None)
     if measured is None:
         return (yield)
-    item.user_properties.extend(("glia", f"{c.what()}: {c.describe()}") for c in measured.checks)
+    checks = measured.asked(passed=call.excinfo is None)
+    item.user_properties.extend(("glia", f"{c.what()}: {c.describe()}") for c in checks)
     report = yield
-    report.glia = [check.as_json() for check in measured.checks]  # type: ignore[attr-defined]
+    report.glia = [check.as_json() for check in checks]  # type: ignore[attr-defined]
     report.glia_recordable = measured.recordable  # type: ignore[attr-defined]
     report.glia_broken = measured.broken or measured.untouched()  # type: ignore[attr-defined]
     return report

@@ -296,13 +296,16 @@ def _show(write: Callable[[str], None], reports: Sequence[pytest.TestReport]) ->
     for report in reports:
         name = report.nodeid.rpartition("::")[2]
         checks = [Check.from_json(data) for data in getattr(report, "glia", ())]
+        # Such as one that asserts the opposite of what is shown.
+        otherwise = report.failed and all(check.outcome == "shown" for check in checks)
         for check in checks:
-            mark = "pass" if check.outcome == "shown" else "FAIL"
-            write(f"  {mark}  {name[:70]}")
+            passed = check.outcome == "shown" and not (otherwise and check is checks[-1])
+            write(f"  {'pass' if passed else 'FAIL'}  {name[:70]}")
             write(f"        {check.what()}")
             write(f"        {check.describe()}")
-        if report.failed and all(check.outcome == "shown" for check in checks):
-            write(f"  FAIL  {name}")
+        if otherwise:
+            if not checks:
+                write(f"  FAIL  {name}")
             write(f"        {report.longreprtext.strip().splitlines()[-1][:200]}")
         elif report.skipped:
             write(f"  skip  {name}")
