@@ -1,0 +1,128 @@
+"""The end of a search that does not go to plan: no time for the audit, an ablation that ends the evaluation."""
+
+from __future__ import annotations
+
+from pytest_glia import seeds
+from tests.project import INI, PACKER_SPEC, PACKING, MakeProject, spec
+
+# A domain of one decision, and a designer that finds a good one when the time is just over.
+DOMAIN = """\
+import json
+from contextlib import nullcontext
+
+import pluggy
+
+from pytest_glia.designers import Proposal
+from pytest_glia.lab import Hypothesis
+
+
+class Choices:
+    name = "choices"
+
+    class Recorder:
+        def __init__(self, candidate):
+            self.policy, self.candidate, self.made = self, candidate, []
+
+        def choose(self):
+            self.made.append(self.candidate.choose())
+            return self.made[-1]
+
+        def log(self):
+            return json.dumps(self.made).encode()
+
+    class Recording:
+        def __init__(self, log):
+            self.policy, self.made, self.asked = self, json.loads(log or b"[]"), 0
+            self.calls = len(self.made)
+
+        def choose(self):
+            self.asked += 1
+            return self.made[self.asked - 1]
+
+        def differs(self, other, until):
+            return None
+
+    def record(self, candidate):
+        return self.Recorder(candidate) if hasattr(candidate, "choose") else None
+
+    def recording(self, log):
+        return self.Recording(log)
+
+    def varied(self, key):
+        return nullcontext()
+
+    def future_changed(self, logs, call, key):
+        return nullcontext()
+
+
+class Late:
+    def design(self, lab):
+        [candidate] = lab.candidates
+        sources = {candidate.path: lab.start.sources[candidate.path].replace(b"8", b"4")}
+        trial = lab.full(sources, Hypothesis("four"), lab.start, race=False)
+        OVER
+        return Proposal(trial.evaluation)
+
+
+hook = pluggy.HookimplMarker("glia")
+
+
+@hook
+def glia_audits():
+    return Choices()
+
+
+@hook
+def glia_designers():
+    return {"late": Late()}
+"""
+CHOOSER = "class Chooser:\n    def choose(self):\n        return 8\n"
+COSTS = (
+    "def {name}(chooser, seed):\n    return chooser.choose() + seed % 7 / 1000\n\n\n"
+    "def test_{name}(glia):\n    assert glia.measure({name}) < 5\n\n\n"
+)
+SEARCH = ("--glia-optimize", "--glia-designer=late")
+
+
+def test_a_budget_that_ends_before_the_audit_leaves_the_best_so_far(make_project: MakeProject) -> None:
+    """The design is delivered as neither audited nor confirmed, and the run fails in words."""
+    files = spec(CHOOSER, COSTS.format(name="cost"), entry="Chooser")
+    files["conftest.py"] = DOMAIN.replace("OVER", "lab.account.started -= 1000")
+    project = make_project(files)
+    ran = project.pytest(*SEARCH, "--glia-budget=100 sims, 500 s")
+    assert ran.code == 1, ran.out
+    assert "not confirmed: the budget of 500 seconds is spent" in ran.text
+    note = project.show(project.best(), "candidate.md")
+    assert "Not audited: the budget was spent." in note
+    assert "**not confirmed**" in note
+
+
+# The replication ends the evaluation where a packer without one of its ideas meets seeds of a confirmation.
+KILLS = """\
+def waste(pack, seed):
+    rng = random.Random(seed)
+    items = [rng.uniform(0.05, 0.5) for _ in range(200)]
+    found = {{"bins": pack(items), "share": pack(items) / sum(items)}}
+    if found["share"] > 1.05 and seed not in {known}:
+        os.kill(os.getppid(), 9)
+    return found
+
+
+def test_little"""
+
+
+def test_an_ablation_that_ends_the_evaluation_leaves_the_confirmed_design(
+    make_project: MakeProject,
+) -> None:
+    """The design is there and named, with what could not be shown of its ideas left unverified."""
+    known = [seed for name in ("guard", "development") for seed in seeds.known(name, 5)]
+    head, _, rest = PACKER_SPEC.partition("def waste")
+    tests = rest.partition("def test_little")[2].partition("\n\n\n")[0]
+    project = make_project(
+        {**PACKING, "specs/test_packer.py": head + KILLS.format(known=known) + tests, "pytest.ini": INI}
+    )
+    ran = project.pytest("--glia-optimize", "--glia-budget=90 sims", "-o", "glia_sandbox=off")
+    assert ran.code == 0, ran.out
+    assert "The remaining ideas stay unverified: the evaluation ended early (-9)" in ran.text
+    assert f"git merge {project.best()}" in ran.out
+    assert "**unverified**" in project.show(project.best(), "candidates/packer.md")
