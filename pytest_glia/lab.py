@@ -145,11 +145,11 @@ class Lab:
         quarter = self.account.budget.simulations / 4
         if ablations * self._evaluation_simulations > quarter:
             ablations = int(quarter // self._evaluation_simulations)
-        pace = self._evaluator.seconds / max(1, self._evaluator.runs)
+        self._ablations = ablations
         audit = self._evaluation_simulations + PROBED * CHANGES if self.audited else 0
         runs = (1 + self.audited) * self._evaluation_runs + ablations * self._evaluation_simulations
         self.account.held_simulations = (1 + ablations) * self._evaluation_simulations + audit
-        self.account.held_seconds = _MARGIN * pace * runs
+        self.account.held_seconds = _MARGIN * (self._evaluator.pace or 0.0) * runs
 
     def best(self) -> Evaluation:
         """The candidate of least loss among those with the most replications, or the start."""
@@ -176,6 +176,8 @@ class Lab:
                 evaluation = Evaluation(sources, self._seeds[:n], {}, {"": str(error).splitlines()[0]})
             if self._change(evaluation, against).mean >= 0:
                 break
+        # By now the pace is known better.
+        self.hold(self._ablations)
         change = self._change(evaluation, against)
         result = result_of(change, self._settings.margin)
         number = self._number(sources)

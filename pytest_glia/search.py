@@ -126,8 +126,9 @@ class Search:
         lab = None
         try:
             lab = self._lab(failing, f"{prefix}/1", _recordable(before))
-            pace = self.evaluator.seconds / max(1, self.evaluator.runs) * self.settings.workers
-            self.evaluator.timeout = min(self.settings.timeout, max(_PATIENCE, _SLOWER * pace))
+            if self.evaluator.pace is not None:
+                longest = max(_PATIENCE, _SLOWER * self.evaluator.pace * self.settings.workers)
+                self.evaluator.timeout = min(self.settings.timeout, longest)
             delivery = Delivery(self, lab, self._design(lab), secret, prefix)
             reports = delivery.confirm(before)
             self.outcome = "passed" if delivery.passed else "not met"

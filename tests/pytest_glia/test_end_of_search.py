@@ -126,3 +126,18 @@ def test_an_ablation_that_ends_the_evaluation_leaves_the_confirmed_design(
     assert "The remaining ideas stay unverified: the evaluation ended early (-9)" in ran.text
     assert f"git merge {project.best()}" in ran.out
     assert "**unverified**" in project.show(project.best(), "candidates/packer.md")
+
+
+def test_what_is_known_tells_nothing_of_how_long_a_replication_takes(make_project: MakeProject) -> None:
+    """A search that finds all its samples in the ledger holds no time for replications it has not seen."""
+    files = spec(
+        CHOOSER,
+        COSTS.format(name="cost").replace("    assert", "    time.sleep(0.5)\n    assert"),
+        entry="Chooser",
+    )
+    looks = 'lab.say(f"held {lab.account.held_seconds:.2f} s")\n        return Proposal(lab.start)'
+    files["conftest.py"] = DOMAIN.replace("[candidate] = lab.candidates", looks)
+    project = make_project(files)
+    first, second = (project.pytest(*SEARCH, "--glia-budget=100 sims, 500 s") for _ in range(2))
+    assert "held 0.00 s" not in first.out, first.out
+    assert "held 0.00 s" in second.out, second.out
