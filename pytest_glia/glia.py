@@ -26,7 +26,7 @@ from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
-from pytest_glia.replication import Metrics, Replication, run_all
+from pytest_glia.replication import Metrics, Outcome, Replication, run_all
 from pytest_glia.statistics import mean_interval
 from pytest_glia.timing import Code, Prepare, Stopwatch, TimingFailed, Timings, noise
 
@@ -284,7 +284,8 @@ class Glia:
         simulations = [each for keys in paid.values() for each in keys]
         while replications.keys() - known.keys():
             found = self._context.samples.find(list(replications), simulations)
-            known |= found.known
+            for key, outcome in found.known.items():
+                known[key] = self._succeeded(name(key), outcome)
             outcomes = run_all(
                 [replications[key] for key in found.share],
                 workers=self._context.workers,
@@ -294,13 +295,17 @@ class Glia:
             )
             for index, outcome in outcomes:
                 key = found.share[index]
-                if not isinstance(outcome, dict):
-                    self._fail(f"{name(key)}:\n{outcome!s}")
-                known[key] = outcome
-                self._context.samples.add(key, outcome)
+                if not isinstance(outcome, bytes):
+                    self._context.samples.add(key, outcome)
+                known[key] = self._succeeded(name(key), outcome)
                 for probe in paid.get(key, ())[1:]:
                     self._context.samples.add(probe, {})
         return known
+
+    def _succeeded(self, name: str, outcome: Outcome) -> Metrics:
+        if not isinstance(outcome, dict):
+            self._fail(f"{name}: {outcome!s}")
+        return outcome
 
     def _is_recordable(self, replicate: Replicate, function: bytes) -> bool:
         """Whether the replication asks its candidate for decisions that a domain can record and replay.

@@ -53,6 +53,11 @@ class Evaluation:
                 errors[report.nodeid] = _message(report)
         return cls(sources, seeds, checks, errors)
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it does not work, each reason once however many tests failed for it."""
+        return tuple(dict.fromkeys(self.errors.values()))
+
     def directed_as(self, other: Evaluation) -> Evaluation:
         """The same with each check in the direction in which the other evaluation has it."""
         checks = {

@@ -10,7 +10,7 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.budget import Account, BudgetExhausted
 from pytest_glia.candidate import Candidate, fault
-from pytest_glia.decisions import CHANGES, PROBED
+from pytest_glia.decisions import probes_of
 from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Designer, Proposal
 from pytest_glia.designers.offline import OfflineDesigner
@@ -201,9 +201,10 @@ class Search:
                     f"the spec {name} cannot be evaluated for the present candidate, so there is nothing to "
                     f"start from; correct and commit that first. {broken}"
                 )
-        least = 2 * len(self.evaluator.needed_simulations)
+        look = len(self.evaluator.needed_simulations)
+        least = 2 * look
         if _recordable(before):
-            least += len(self.evaluator.needed_simulations) + PROBED * CHANGES
+            least += look + probes_of(look, self.settings.replications)
         if self.settings.budget.simulations < least:
             raise Misuse(
                 f"the budget of {self.settings.budget} is too small: to look at the present candidate and to "

@@ -141,3 +141,46 @@ def test_what_is_known_tells_nothing_of_how_long_a_replication_takes(make_projec
     first, second = (project.pytest(*SEARCH, "--glia-budget=100 sims, 500 s") for _ in range(2))
     assert "held 0.00 s" not in first.out, first.out
     assert "held 0.00 s" in second.out, second.out
+
+
+def test_an_audit_of_several_functions_is_set_aside_whole(make_project: MakeProject) -> None:
+    """Each replication function is probed: what the budget must hold for it is what is spent, to the last one."""
+    files = spec(CHOOSER, COSTS.format(name="cost") + COSTS.format(name="price"), entry="Chooser")
+    files["conftest.py"] = DOMAIN.replace("        OVER\n", "")
+    # A look takes 2 x 5: at the start, at the trial, in the audit with 2 x 9 probes, and to confirm.
+    files["test_spec.py"] = files["test_spec.py"].replace("% 7 / 1000", "% 9 / 1000", 1)
+    project = make_project(files)
+    ran = project.pytest(*SEARCH, "--glia-budget=47 sims")
+    assert "and to confirm one takes 48 simulations" in ran.text
+    ran = project.pytest(*SEARCH, "--glia-budget=58 sims")
+    assert ran.code == 0, ran.out
+    assert "meets its specs" in ran.out
+    assert ", 58 simulations" in ran.out
+
+
+def test_a_failure_is_paid_for_and_told_once(make_project: MakeProject) -> None:
+    """Specs of one function that all fail for one reason: its runs are booked once, and so is the reason."""
+    again = "def test_again(glia):\n    assert glia.measure(cost) < 6\n\n\n"
+    files = spec(CHOOSER, COSTS.format(name="cost") + again, entry="Chooser")
+    files["conftest.py"] = DOMAIN.replace("        OVER\n", "").replace('b"4"', 'b"1 / 0"')
+    project = make_project(files)
+    ran = project.pytest(*SEARCH, "--glia-budget=100 sims")
+    [trial] = ran.lines(" four ")
+    assert trial.split()[:3] == ["1", "5", "10"]
+    message = project.git("log", "-1", "--format=%B", project.branches("/1")[0])
+    assert message.count("Failed: ") == 1
+    assert "the replication raised ZeroDivisionError" in message.partition("Failed: ")[2].splitlines()[0]
+
+
+def test_a_plain_run_does_not_repeat_a_failure(make_project: MakeProject) -> None:
+    """What failed for one spec is known to the next one that asks for it."""
+    body = (
+        "def run(answer, seed):\n    with open('runs', 'a') as runs:\n        runs.write(type(answer).__name__ + ' ')\n"
+        "    return answer()\n\n\n"
+    )
+    tests = "".join(f"def test_{n}(glia):\n    assert glia.measure(run) < 1\n\n\n" for n in "ab")
+    project = make_project(spec("def answer():\n    raise ValueError('no')\n", body + tests))
+    ran = project.pytest("-o", "glia_sandbox=off", "-o", "glia_workers=1")
+    assert "2 failed" in ran.out
+    assert ran.out.count("the replication raised ValueError: no") >= 2
+    assert (project.folder / "runs").read_text().split().count("function") == 1
