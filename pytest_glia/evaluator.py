@@ -38,9 +38,9 @@ class Evaluator:
     """Runs jobs in the child, one at a time; each of its samples is in the ledger as it arrives.
 
     ``pace`` is how many seconds a replication has taken, of candidates and baselines, where several run at
-    once: what one to come will cost; None as long as all were known. ``needed`` and ``needed_simulations`` are the keys
-    of all the replications, and of the candidate's, that the last job asked for, run or known. ``timeout``
-    is how long a replication may take, in seconds.
+    once: what one to come will cost; None as long as all were known. ``needed`` and ``needed_simulations``
+    are the keys of all the replications, and of the candidate's, that the last job asked for, run or known.
+    ``timeout`` is how long a replication may take, in seconds.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Evaluator:
                         known = self._known(message["find"], message["simulations"], job)
                     except BudgetExhausted as error:
                         refused = error
-                        channel.send(exhausted=[error.kind, error.limit])
+                        channel.send(exhausted=error.args)
                     else:
                         share = [key for key in message["find"] if key not in known]
                         channel.send(known=known, share=share)
@@ -166,7 +166,7 @@ class Evaluator:
         except TimeoutError:
             words = self.stop()
             if self._account.seconds_left() <= 0:
-                raise BudgetExhausted("seconds", self._account.budget.seconds) from None
+                raise self._account.exhausted("seconds") from None
             raise EvaluatorFailed(f"the evaluation did not go on and was killed{words}") from None
         except ChannelClosed:
             raise EvaluatorFailed(f"the evaluating pytest ended{self.stop()}") from None

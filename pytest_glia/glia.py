@@ -57,7 +57,7 @@ class Measured:
     judging: bool = True
 
     def asked(self, *, passed: bool) -> list[Check]:
-        """The comparisons in the direction that the test asserts: what it has passed in spite of, it denied."""
+        """The comparisons in the direction that the test asserts: what it passed in spite of, it denied."""
         if not (passed and self.judging):
             return self.checks
         return [check.opposite() if check.outcome == "refuted" else check for check in self.checks]
@@ -293,11 +293,11 @@ class Glia:
                 private=self._context.private,
                 confine=self._context.confine,
             )
-            for index, outcome in outcomes:
+            for index, came in outcomes:
                 key = found.share[index]
-                if not isinstance(outcome, bytes):
-                    self._context.samples.add(key, outcome)
-                known[key] = self._succeeded(name(key), outcome)
+                if not isinstance(came, bytes):
+                    self._context.samples.add(key, came)
+                known[key] = self._succeeded(name(key), came)
                 for probe in paid.get(key, ())[1:]:
                     self._context.samples.add(probe, {})
         return known

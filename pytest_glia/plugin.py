@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("glia_workers", "Replications at once; 0 is one a core.", type="int", default=0)
     parser.addini("glia_executor", "Where a search runs: local or ray.", type="string", default="local")
     parser.addini("glia_designer", "Who designs under --glia-optimize.", type="string", default="offline")
-    parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 100 s")
+    parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 5 min")
     parser.addini("glia_sandbox", "Confine candidates: auto, required or off.", type="string", default="auto")
     parser.addini("glia_allow_imports", "More modules that candidates may import.", type="args", default=[])
 

@@ -1,4 +1,4 @@
-"""The end of a search that does not go to plan: no time for the audit, an ablation that ends the evaluation."""
+"""What a search pays for, and ends that do not go to plan: no time to audit, a failing ablation."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_what_is_known_tells_nothing_of_how_long_a_replication_takes(make_projec
 
 
 def test_an_audit_of_several_functions_is_set_aside_whole(make_project: MakeProject) -> None:
-    """Each replication function is probed: what the budget must hold for it is what is spent, to the last one."""
+    """Each replication function is probed: what the budget must hold for that is spent."""
     files = spec(CHOOSER, COSTS.format(name="cost") + COSTS.format(name="price"), entry="Chooser")
     files["conftest.py"] = DOMAIN.replace("        OVER\n", "")
     # A look takes 2 x 5: at the start, at the trial, in the audit with 2 x 9 probes, and to confirm.
@@ -175,7 +175,8 @@ def test_a_failure_is_paid_for_and_told_once(make_project: MakeProject) -> None:
 def test_a_plain_run_does_not_repeat_a_failure(make_project: MakeProject) -> None:
     """What failed for one spec is known to the next one that asks for it."""
     body = (
-        "def run(answer, seed):\n    with open('runs', 'a') as runs:\n        runs.write(type(answer).__name__ + ' ')\n"
+        "def run(answer, seed):\n    with open('runs', 'a') as runs:\n"
+        "        runs.write(type(answer).__name__ + ' ')\n"
         "    return answer()\n\n\n"
     )
     tests = "".join(f"def test_{n}(glia):\n    assert glia.measure(run) < 1\n\n\n" for n in "ab")
