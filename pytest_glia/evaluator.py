@@ -37,8 +37,8 @@ from pytest_glia.settings import Settings
 class Evaluator:
     """Runs jobs in the child, one at a time; each of its samples is in the ledger as it arrives.
 
-    ``needed`` and ``needed_simulations`` are the keys of all the replications, and of the candidate's, that the
-    last job asked for, run or known. ``timeout`` is how long a replication may take, in seconds.
+    ``needed`` and ``needed_simulations`` are the keys of all the replications, and of the candidate's, that
+    the last job asked for, run or known. ``timeout`` is how long a replication may take, in seconds.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Evaluator:
 
     @property
     def pace(self) -> float | None:
-        """Seconds a replication, of candidates and baselines, as several ran at once; None if all were known."""
+        """Seconds a replication, of all arms, as several ran at once; None if all were known."""
         return self._seconds / self._runs if self._runs else None
 
     def stop(self) -> str:
