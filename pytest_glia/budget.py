@@ -6,6 +6,7 @@ import math
 import re
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 
@@ -52,13 +53,19 @@ class Budget:
 class BudgetExhausted(Exception):
     """A spend was refused because it would exceed the budget."""
 
-    def __init__(self, kind: str, limit: float) -> None:
-        super().__init__(kind, limit)
+    def __init__(self, kind: str, limit: float, held: float = 0.0) -> None:
+        super().__init__(kind, limit, held)
         self.kind = kind
         self.limit = limit
+        self.held = held
 
     def __str__(self) -> str:
-        return f"the budget of {self.limit:g} {self.kind} is spent"
+        kept = f", but for {_amount(math.ceil(self.held), self.kind)} kept to audit and confirm"
+        return f"the budget of {_amount(self.limit, self.kind)} is spent{kept if self.held else ''}"
+
+
+def _amount(number: float, kind: str) -> str:
+    return f"{number:g} {kind if number != 1 else kind.removesuffix('s')}"
 
 
 @dataclass
@@ -88,10 +95,16 @@ class Account:
         """That the search may still reserve."""
         return self.budget.simulations - self.held_simulations - self.simulations
 
+    def exhausted(self, kind: Literal["simulations", "seconds"]) -> BudgetExhausted:
+        """The error that says so, and how much is held."""
+        if kind == "seconds":
+            return BudgetExhausted(kind, self.budget.seconds, self.held_seconds)
+        return BudgetExhausted(kind, self.budget.simulations, self.held_simulations)
+
     def reserve(self, simulations: int) -> None:
         """Take `simulations` out of the budget before running them; raises `BudgetExhausted`."""
         if simulations > self.simulations_left():
-            raise BudgetExhausted("simulations", self.budget.simulations)
+            raise self.exhausted("simulations")
         if self.seconds_left() <= 0:
-            raise BudgetExhausted("seconds", self.budget.seconds)
+            raise self.exhausted("seconds")
         self.simulations += simulations

@@ -29,7 +29,7 @@ from pytest_glia.context import CONTEXT, BaseSource, Context, Found
 from pytest_glia.decisions import World
 from pytest_glia.domains import audits, manager
 from pytest_glia.hookspecs import Audit
-from pytest_glia.replication import Metrics, die_with
+from pytest_glia.replication import Failure, Metrics, die_with
 from pytest_glia.sandbox import confining
 
 ENVIRONMENT = "PYTEST_GLIA_CHILD"
@@ -80,20 +80,28 @@ class ComposedTree:
 
 
 class RemoteStore:
-    """The samples that the parent keeps."""
+    """The samples that the parent keeps, and what has failed in this job: another one may have more time."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._failed: dict[str, Failure] = {}
 
     def find(self, keys: Sequence[str], simulations: Sequence[str]) -> Found:
+        failed = {key: self._failed[key] for key in keys if key in self._failed}
+        if failed:
+            # The test ends with it: nothing is to be reserved or run for the others.
+            return Found(failed, ())
         self._channel.send(find=list(keys), simulations=list(simulations))
         answer = self._channel.receive()
         if "exhausted" in answer:
             raise BudgetExhausted(*answer["exhausted"])
         return Found(answer["known"], tuple(answer["share"]))
 
-    def add(self, key: str, metrics: Metrics) -> None:
-        self._channel.send(add=key, metrics=metrics)
+    def add(self, key: str, outcome: Metrics | Failure) -> None:
+        if isinstance(outcome, Failure):
+            self._failed[key] = outcome
+        else:
+            self._channel.send(add=key, metrics=outcome)
 
     def ran(self) -> None:
         self._channel.send(ran=True)

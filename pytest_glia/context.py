@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,7 @@ import pytest
 from pytest_glia.decisions import World
 from pytest_glia.hookspecs import Audit
 from pytest_glia.misuse import Misuse
-from pytest_glia.replication import Metrics
+from pytest_glia.replication import Failure, Metrics
 
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
@@ -22,10 +22,11 @@ __tracebackhide__ = True
 class Found:
     """What is known of the samples that were asked for, and what to run before asking again.
 
-    This ``share`` is all of the others, unless they are run in several places.
+    This ``share`` is all of the others, unless they are run in several places. A replication that has
+    failed is known, too: it is not run again.
     """
 
-    known: dict[str, Metrics]
+    known: Mapping[str, Metrics | Failure]
     share: tuple[str, ...]
 
 
@@ -41,8 +42,8 @@ class SampleStore(Protocol):
         """
         ...
 
-    def add(self, key: str, metrics: Metrics) -> None:
-        """Keep the metrics of a replication that has just been run."""
+    def add(self, key: str, outcome: Metrics | Failure) -> None:
+        """Keep what came of a replication that has just been run."""
         ...
 
     def ran(self) -> None:
@@ -54,14 +55,14 @@ class MemoryStore:
     """Samples kept for the length of one pytest session, without a budget."""
 
     def __init__(self) -> None:
-        self._samples: dict[str, Metrics] = {}
+        self._samples: dict[str, Metrics | Failure] = {}
 
     def find(self, keys: Sequence[str], simulations: Sequence[str]) -> Found:
         known = {key: self._samples[key] for key in keys if key in self._samples}
         return Found(known, tuple(key for key in keys if key not in known))
 
-    def add(self, key: str, metrics: Metrics) -> None:
-        self._samples[key] = metrics
+    def add(self, key: str, outcome: Metrics | Failure) -> None:
+        self._samples[key] = outcome
 
     def ran(self) -> None:
         pass

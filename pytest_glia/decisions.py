@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,14 @@ Next = Replication | Metrics | Failure
 
 PROBED, CHANGES = 3, 3
 """In an audit the future of so many replications is changed, so often each, from another call on."""
+
+
+def probes_of(simulations: int, replications: int) -> int:
+    """How many probes an audit runs, at most, where one look at a candidate takes so many simulations.
+
+    Each replication function that the specs measure with takes its `replications`, and is probed for itself.
+    """
+    return math.ceil(simulations / replications) * min(PROBED, replications) * CHANGES
 
 
 @dataclass(frozen=True)

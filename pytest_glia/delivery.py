@@ -13,6 +13,7 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import Candidate
+from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.designers import Proposal
 from pytest_glia.lab import Lab
@@ -23,6 +24,8 @@ from pytest_glia.sequential import confirmation_confidence
 if TYPE_CHECKING:
     from pytest_glia.search import Search
 
+
+_UNSEEN = "None: no domain records what this candidate decides."
 
 # A design of which more than this share of the gain is lost in other draws of its worlds knew them.
 _LOST = 0.25
@@ -41,10 +44,10 @@ class Delivery:
         self._improved = dict(self._winner) != search.sources
         self._blob = "+".join(search.repository.blob(text) for text in self._winner.values())
         self._seeds = seeds.sealed(secret, self._blob, search.settings.replications)
-        self._attempt = 0
+        self._attempt: int | None = None
         self._confirmed: Evaluation | None = None
         self._refused: str | None = None
-        self._audited = ""
+        self._audited = "Not audited: the budget was spent." if lab.audited else _UNSEEN
         self.passed = False
 
     def confirm(self, before: list[pytest.TestReport]) -> list[pytest.TestReport]:
@@ -74,7 +77,7 @@ class Delivery:
             self._confirmed = (
                 search.evaluator.look(self._winner, self._seeds, self._confidence)
                 if failed
-                else Evaluation.of(self._winner, self._seeds, reports)
+                else Evaluation.of(self._winner, self._seeds, reports).directed_as(self._lab.start)
             )
         except BudgetExhausted as error:
             search.write(f"  not confirmed: {error}")
@@ -100,8 +103,10 @@ class Delivery:
         note = search.repository.inside(self._note_path(search.candidates[0]))
         return [
             f"{search.name}: {self._verdict} ({best[:9]}), {search.account.simulations} simulations",
-            f"  how it works: git show {self._branch}:{note}",
-            f"  to take it:   git merge {self._branch}",
+            "  how it works:",
+            f"    git show {self._branch}:{note}",
+            "  to take it:",
+            f"    git merge {self._branch}",
         ]
 
     def _audit(self) -> str | None:
@@ -112,7 +117,6 @@ class Delivery:
         """
         search, found = self._search, self._proposal.evaluation
         if not self._lab.audited:
-            self._audited = "None: no domain records what this candidate decides."
             return None
         search.write(f"Audit: other draws of {len(found.seeds)} development seeds, other futures of {PROBED}")
         key = hmac.new(self._secret, f"glia audit {self._blob}".encode(), "sha256").digest()
@@ -144,7 +148,8 @@ class Delivery:
 
     @property
     def _confidence(self) -> float:
-        """Of the confirmation: each further attempt from the same base commit must show more."""
+        """Of the confirmation, once it is attempted: each further one from the same base must show more."""
+        assert self._attempt is not None
         return confirmation_confidence(self._search.settings.confidence, self._attempt)
 
     @property
@@ -171,7 +176,7 @@ class Delivery:
             failing=self._lab.failing,
             seeds=self._seeds,
             attempt=self._attempt,
-            confidence=self._confidence,
+            confidence=None if self._attempt is None else self._confidence,
             margin=search.settings.margin,
         )
         files = dict(self._winner)
@@ -188,8 +193,9 @@ class Delivery:
         for claim in self._proposal.claims:
             try:
                 evaluation = search.evaluator.look(claim.without, self._seeds, self._confidence)
-            except BudgetExhausted:
-                search.write("  The budget is spent: the remaining ideas stay unverified.")
+            except (BudgetExhausted, EvaluatorFailed) as error:
+                # The design is confirmed all the same.
+                search.write(f"  The remaining ideas stay unverified: {str(error).splitlines()[0]}")
                 break
             change = self._lab.aim.change(evaluation, confirmed, self._confidence)
             result = result_of(change, search.settings.margin)

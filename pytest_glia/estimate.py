@@ -34,6 +34,7 @@ _UNBOUNDED: dict[Scale, tuple[float, float]] = {
 }
 
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+_DENIED: dict[Outcome, Outcome] = {"shown": "refuted", "refuted": "shown", "not shown": "not shown"}
 
 
 class NotShown(AssertionError):
@@ -94,6 +95,15 @@ class Check:
     def describe(self) -> str:
         """The estimate, its interval, and the verdict, in one line."""
         return f"{self.measured()}; {self.demand()}: {self.outcome}"
+
+    def opposite(self) -> Check:
+        """The comparison that holds where this one does not: what ``assert not`` asks."""
+        return replace(
+            self,
+            op=_OPPOSITE[self.op],
+            outcome=_DENIED[self.outcome],
+            excess=tuple(-each for each in self.excess),
+        )
 
     def estimate(self) -> str:
         """The point estimate alone."""
@@ -162,7 +172,7 @@ class Estimate:
 
     ``interval`` is on the working scale: natural logarithms of the ratio candidate / baseline for a
     comparison, the metric's own unit for a measurement. `point`, `low` and `high` are on ``scale``.
-    ``judge`` is told of every comparison, and of its opposite; it may say what is to be assumed.
+    ``judge`` is told of every comparison; it may say what is to be assumed.
     """
 
     quantity: str
@@ -170,7 +180,7 @@ class Estimate:
     samples: tuple[float, ...]
     scale: Scale
     evidence: dict[str, float] = field(default_factory=dict)
-    judge: Callable[[Check, Check], bool | None] = field(default=lambda check, opposite: None, repr=False)
+    judge: Callable[[Check], bool | None] = field(default=lambda check: None, repr=False)
 
     @property
     def point(self) -> float:
@@ -259,7 +269,7 @@ class Estimate:
         if self.scale == "ratio" and threshold <= 0:
             raise ValueError(f"the threshold is {threshold!r}: a ratio of positive numbers is above 0")
         check = self._check(op, float(threshold))
-        return Verdict(check, self.judge(check, self._check(_OPPOSITE[op], float(threshold))))
+        return Verdict(check, self.judge(check))
 
     def _check(self, op: str, threshold: float) -> Check:
         holds = _OPERATORS[op]

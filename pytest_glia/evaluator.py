@@ -37,10 +37,8 @@ from pytest_glia.settings import Settings
 class Evaluator:
     """Runs jobs in the child, one at a time; each of its samples is in the ledger as it arrives.
 
-    ``runs`` counts the replications that were run, of candidates and baselines, and ``seconds`` the time
-    that the jobs have taken: what a run to come will cost. ``needed`` and ``needed_simulations`` are the keys
-    of all the replications, and of the candidate's, that the last job asked for, run or known. ``timeout``
-    is how long a replication may take, in seconds.
+    ``needed`` and ``needed_simulations`` are the keys of all the replications, and of the candidate's, that
+    the last job asked for, run or known. ``timeout`` is how long a replication may take, in seconds.
     """
 
     def __init__(
@@ -68,8 +66,10 @@ class Evaluator:
         self._harness = _harness(repository.tree(base), settings.testbed, self._forwarded())
         self._write = write
         self.timeout = settings.timeout
-        self.runs = 0
-        self.seconds = 0.0
+        self._runs = 0
+        self._seconds = 0.0
+        # When the last replication ended, or those that are run now were asked for.
+        self._since = 0.0
         self.needed: set[str] = set()
         self.needed_simulations: set[str] = set()
         self._child: ChildProcess | None = None
@@ -129,7 +129,6 @@ class Evaluator:
             self._child = self._started()
             self._others = self._others or self._elsewhere(self._child)
         channel = self._child.channel
-        began = time.monotonic()
         self.needed, self.needed_simulations = set(), set()
         reports: list[pytest.TestReport] = []
         refused: BudgetExhausted | None = None
@@ -141,18 +140,19 @@ class Evaluator:
             while True:
                 message = channel.receive(self._patience())
                 if "find" in message:
+                    self._since = time.monotonic()
                     try:
                         known = self._known(message["find"], message["simulations"], job)
                     except BudgetExhausted as error:
                         refused = error
-                        channel.send(exhausted=[error.kind, error.limit])
+                        channel.send(exhausted=error.args)
                     else:
                         share = [key for key in message["find"] if key not in known]
                         channel.send(known=known, share=share)
                 elif "add" in message:
                     self._keep(message["add"], message["metrics"])
                 elif "ran" in message:
-                    self.runs += 1
+                    self._count()
                 elif "report" in message:
                     reports.append(self._report(message["report"]))
                 elif message["done"] != 0:
@@ -164,15 +164,13 @@ class Evaluator:
         except TimeoutError:
             words = self.stop()
             if self._account.seconds_left() <= 0:
-                raise BudgetExhausted("seconds", self._account.budget.seconds) from None
+                raise self._account.exhausted("seconds") from None
             raise EvaluatorFailed(f"the evaluation did not go on and was killed{words}") from None
         except ChannelClosed:
             raise EvaluatorFailed(f"the evaluating pytest ended{self.stop()}") from None
         except BaseException:
             self.stop()
             raise
-        finally:
-            self.seconds += time.monotonic() - began
         if refused is not None:
             raise refused
         return reports
@@ -189,8 +187,20 @@ class Evaluator:
         return self._ledger.known(keys)
 
     def _keep(self, key: str, metrics: Metrics) -> None:
-        self.runs += 1
+        self._count()
         self._ledger.keep(key, metrics)
+
+    def _count(self) -> None:
+        """Count a replication that has just been run. What is known takes no time, and says nothing of it."""
+        now = time.monotonic()
+        self._runs += 1
+        self._seconds += now - self._since
+        self._since = now
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds a replication, of all arms, as several ran at once; None if all were known."""
+        return self._seconds / self._runs if self._runs else None
 
     def stop(self) -> str:
         """End the child and all that it started; a later job starts a new one. Returns its last words."""

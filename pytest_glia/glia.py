@@ -26,7 +26,7 @@ from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
-from pytest_glia.replication import Metrics, Replication, run_all
+from pytest_glia.replication import Metrics, Outcome, Replication, run_all
 from pytest_glia.statistics import mean_interval
 from pytest_glia.timing import Code, Prepare, Stopwatch, TimingFailed, Timings, noise
 
@@ -54,6 +54,13 @@ class Measured:
     broken: str | None = None
     calls: int = 0
     recordable: bool = False
+    judging: bool = True
+
+    def asked(self, *, passed: bool) -> list[Check]:
+        """The comparisons in the direction that the test asserts: what it passed in spite of, it denied."""
+        if not (passed and self.judging):
+            return self.checks
+        return [check.opposite() if check.outcome == "refuted" else check for check in self.checks]
 
     def untouched(self) -> str | None:
         """A sentence if the test has ended before it measured anything."""
@@ -75,7 +82,7 @@ class Glia:
         self._item = item
         self._candidates = candidates
         self._context = context
-        self._measured = item.stash[MEASURED] = Measured()
+        self._measured = item.stash[MEASURED] = Measured(judging=context.denied is None)
 
     def measure(
         self, replicate: Replicate, metric: str | None = None, *, timed: bool = False, reference: Any = None
@@ -156,13 +163,13 @@ class Glia:
             judge=self._judge,
         )
 
-    def _judge(self, check: Check, opposite: Check) -> bool | None:
+    def _judge(self, check: Check) -> bool | None:
         """Record a comparison; in a run that only looks, say what to assume of it."""
         if self._context.denied is None:
             self._measured.checks.append(check)
             return None
         denied = len(self._measured.checks) in self._context.denied
-        self._measured.checks.append(opposite if denied else check)
+        self._measured.checks.append(check.opposite() if denied else check)
         return not denied
 
     def _fail(self, message: str) -> NoReturn:
@@ -277,7 +284,8 @@ class Glia:
         simulations = [each for keys in paid.values() for each in keys]
         while replications.keys() - known.keys():
             found = self._context.samples.find(list(replications), simulations)
-            known |= found.known
+            for key, outcome in found.known.items():
+                known[key] = self._succeeded(name(key), outcome)
             outcomes = run_all(
                 [replications[key] for key in found.share],
                 workers=self._context.workers,
@@ -285,15 +293,19 @@ class Glia:
                 private=self._context.private,
                 confine=self._context.confine,
             )
-            for index, outcome in outcomes:
+            for index, came in outcomes:
                 key = found.share[index]
-                if not isinstance(outcome, dict):
-                    self._fail(f"{name(key)}:\n{outcome!s}")
-                known[key] = outcome
-                self._context.samples.add(key, outcome)
+                if not isinstance(came, bytes):
+                    self._context.samples.add(key, came)
+                known[key] = self._succeeded(name(key), came)
                 for probe in paid.get(key, ())[1:]:
                     self._context.samples.add(probe, {})
         return known
+
+    def _succeeded(self, name: str, outcome: Outcome) -> Metrics:
+        if not isinstance(outcome, dict):
+            self._fail(f"{name}: {outcome!s}")
+        return outcome
 
     def _is_recordable(self, replicate: Replicate, function: bytes) -> bool:
         """Whether the replication asks its candidate for decisions that a domain can record and replay.

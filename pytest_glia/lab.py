@@ -12,7 +12,7 @@ from pytest_glia import seeds
 from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate, fault
 from pytest_glia.childprocess import EvaluatorFailed
-from pytest_glia.decisions import CHANGES, PROBED
+from pytest_glia.decisions import probes_of
 from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
@@ -145,11 +145,12 @@ class Lab:
         quarter = self.account.budget.simulations / 4
         if ablations * self._evaluation_simulations > quarter:
             ablations = int(quarter // self._evaluation_simulations)
-        pace = self._evaluator.seconds / max(1, self._evaluator.runs)
-        audit = self._evaluation_simulations + PROBED * CHANGES if self.audited else 0
-        runs = (1 + self.audited) * self._evaluation_runs + ablations * self._evaluation_simulations
+        self._ablations = ablations
+        probes = probes_of(self._evaluation_simulations, len(self._seeds)) if self.audited else 0
+        audit = self._evaluation_simulations + probes if self.audited else 0
+        runs = (1 + self.audited) * self._evaluation_runs + probes + ablations * self._evaluation_simulations
         self.account.held_simulations = (1 + ablations) * self._evaluation_simulations + audit
-        self.account.held_seconds = _MARGIN * pace * runs
+        self.account.held_seconds = _MARGIN * (self._evaluator.pace or 0.0) * runs
 
     def best(self) -> Evaluation:
         """The candidate of least loss among those with the most replications, or the start."""
@@ -176,6 +177,8 @@ class Lab:
                 evaluation = Evaluation(sources, self._seeds[:n], {}, {"": str(error).splitlines()[0]})
             if self._change(evaluation, against).mean >= 0:
                 break
+        # By now the pace is known better.
+        self.hold(self._ablations)
         change = self._change(evaluation, against)
         result = result_of(change, self._settings.margin)
         number = self._number(sources)
@@ -212,7 +215,7 @@ class Lab:
         paragraphs.append(f"Result: {result}. {describe_change(change)}")
         text = "\n\n".join(textwrap.fill(paragraph, 72) for paragraph in paragraphs)
         table = "\n".join(measured_table(evaluation.checks)) or "no comparison was reached"
-        errors = "".join(f"\n\nFailed: {message}" for message in evaluation.errors.values())
+        errors = "".join(f"\n\nFailed: {message}" for message in evaluation.reasons)
         trailers = {
             "Glia-Run": self._run,
             "Glia-Candidate": ", ".join(each.path for each in self.candidates),
@@ -241,7 +244,7 @@ class Lab:
         spent = f"{len(evaluation.seeds):5} {self.account.simulations:5} {self.account.seconds:3.0f} s"
         shown = "".join(f" {check.estimate():>7}" for check in self._columns(evaluation))
         self._write(f"{number:>3} {spent} {_fitted(name, _NAME)}{shown} {result}".rstrip())
-        for message in evaluation.errors.values():
+        for message in evaluation.reasons:
             self.say(message)
 
     def _columns(self, evaluation: Evaluation) -> list[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pytest
@@ -52,6 +52,21 @@ class Evaluation:
             if report.failed:
                 errors[report.nodeid] = _message(report)
         return cls(sources, seeds, checks, errors)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it does not work, each reason once however many tests failed for it."""
+        return tuple(dict.fromkeys(self.errors.values()))
+
+    def directed_as(self, other: Evaluation) -> Evaluation:
+        """The same with each check in the direction in which the other evaluation has it."""
+        checks = {
+            which: check.opposite()
+            if which in other.checks and check.opposite().op == other.checks[which].op
+            else check
+            for which, check in self.checks.items()
+        }
+        return replace(self, checks=checks)
 
     @property
     def evidence(self) -> dict[str, float]:

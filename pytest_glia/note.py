@@ -27,8 +27,8 @@ class Record:
     """All that a run has found out about its winner.
 
     ``attempt`` counts the confirmations of designs of these files from this base commit, and ``confidence``
-    is that of this one and its ablations; ``audit`` tells what it showed; ``margin`` is the change of loss
-    that is taken for none.
+    is that of this one and its ablations, both None where none was attempted; ``audit`` tells what it
+    showed; ``margin`` is the change of loss that is taken for none.
     """
 
     run: str
@@ -47,8 +47,8 @@ class Record:
     trials: Sequence[Trial]
     failing: frozenset[str]
     seeds: tuple[int, ...]
-    attempt: int
-    confidence: float
+    attempt: int | None
+    confidence: float | None
     margin: float
 
     @property
@@ -68,7 +68,7 @@ def design_note(candidate: Candidate, record: Record) -> str:
         f"On {n} confirmation seeds that were not known before the design was fixed. This was attempt "
         f"{record.attempt} to confirm a design from this base commit, so it was judged with "
         f"{100 * record.confidence:.4g} % confidence."
-        if record.confirmed
+        if record.confirmed and record.confidence
         else f"On {n} development seeds, which the search has used: **not confirmed**, the budget was spent."
     )
     parts = [
@@ -137,7 +137,7 @@ def _claim(claim: Claim, record: Record) -> str:
     rests = f" (and {', '.join(claim.also_without)}, which rests on it)" if claim.also_without else ""
     ablation = record.ablations.get(claim.name)
     if ablation is None:
-        return "\n".join([*lines, f"- Ablation: **unverified**, the budget was spent{rests}."])
+        return "\n".join([*lines, f"- Ablation: **unverified**, it was not run to its end{rests}."])
     change = ablation.change
     lines.append(f"- Ablation: without it{rests}, loss {change}: **{_ABLATION[ablation.result]}**.")
     for metric, sign in claim.predicts.items():

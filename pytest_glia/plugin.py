@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("glia_workers", "Replications at once; 0 is one a core.", type="int", default=0)
     parser.addini("glia_executor", "Where a search runs: local or ray.", type="string", default="local")
     parser.addini("glia_designer", "Who designs under --glia-optimize.", type="string", default="offline")
-    parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 100 s")
+    parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 5 min")
     parser.addini("glia_sandbox", "Confine candidates: auto, required or off.", type="string", default="auto")
     parser.addini("glia_allow_imports", "More modules that candidates may import.", type="args", default=[])
 
@@ -125,9 +125,10 @@ def pytest_runtest_makereport(
     measured = item.stash.get(MEASURED, None)
     if measured is None:
         return (yield)
-    item.user_properties.extend(("glia", f"{c.what()}: {c.describe()}") for c in measured.checks)
+    checks = measured.asked(passed=call.excinfo is None)
+    item.user_properties.extend(("glia", f"{c.what()}: {c.describe()}") for c in checks)
     report = yield
-    report.glia = [check.as_json() for check in measured.checks]  # type: ignore[attr-defined]
+    report.glia = [check.as_json() for check in checks]  # type: ignore[attr-defined]
     report.glia_recordable = measured.recordable  # type: ignore[attr-defined]
     report.glia_broken = measured.broken or measured.untouched()  # type: ignore[attr-defined]
     return report

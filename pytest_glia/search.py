@@ -10,7 +10,7 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.budget import Account, BudgetExhausted
 from pytest_glia.candidate import Candidate, fault
-from pytest_glia.decisions import CHANGES, PROBED
+from pytest_glia.decisions import probes_of
 from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Designer, Proposal
 from pytest_glia.designers.offline import OfflineDesigner
@@ -126,8 +126,9 @@ class Search:
         lab = None
         try:
             lab = self._lab(failing, f"{prefix}/1", _recordable(before))
-            pace = self.evaluator.seconds / max(1, self.evaluator.runs) * self.settings.workers
-            self.evaluator.timeout = min(self.settings.timeout, max(_PATIENCE, _SLOWER * pace))
+            if self.evaluator.pace is not None:
+                longest = max(_PATIENCE, _SLOWER * self.evaluator.pace * self.settings.workers)
+                self.evaluator.timeout = min(self.settings.timeout, longest)
             delivery = Delivery(self, lab, self._design(lab), secret, prefix)
             reports = delivery.confirm(before)
             self.outcome = "passed" if delivery.passed else "not met"
@@ -200,9 +201,10 @@ class Search:
                     f"the spec {name} cannot be evaluated for the present candidate, so there is nothing to "
                     f"start from; correct and commit that first. {broken}"
                 )
-        least = 2 * len(self.evaluator.needed_simulations)
+        look = len(self.evaluator.needed_simulations)
+        least = 2 * look
         if _recordable(before):
-            least += len(self.evaluator.needed_simulations) + PROBED * CHANGES
+            least += look + probes_of(look, self.settings.replications)
         if self.settings.budget.simulations < least:
             raise Misuse(
                 f"the budget of {self.settings.budget} is too small: to look at the present candidate and to "
@@ -296,13 +298,16 @@ def _show(write: Callable[[str], None], reports: Sequence[pytest.TestReport]) ->
     for report in reports:
         name = report.nodeid.rpartition("::")[2]
         checks = [Check.from_json(data) for data in getattr(report, "glia", ())]
+        # Such as one that asserts the opposite of what is shown.
+        otherwise = report.failed and all(check.outcome == "shown" for check in checks)
         for check in checks:
-            mark = "pass" if check.outcome == "shown" else "FAIL"
-            write(f"  {mark}  {name[:70]}")
+            passed = check.outcome == "shown" and not (otherwise and check is checks[-1])
+            write(f"  {'pass' if passed else 'FAIL'}  {name[:70]}")
             write(f"        {check.what()}")
             write(f"        {check.describe()}")
-        if report.failed and all(check.outcome == "shown" for check in checks):
-            write(f"  FAIL  {name}")
+        if otherwise:
+            if not checks:
+                write(f"  FAIL  {name}")
             write(f"        {report.longreprtext.strip().splitlines()[-1][:200]}")
         elif report.skipped:
             write(f"  skip  {name}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -45,28 +47,28 @@ class Settings:
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
         """Read and validate; raises `pytest.UsageError` naming the setting, its value and its range."""
-        replications = config.getini("glia_replications")
+        replications = _number(config, "glia_replications", "a whole number")
         if replications < 2:
             raise pytest.UsageError(
                 f"glia_replications is {replications!r}: an interval needs at least 2 replications"
             )
-        confidence = config.getini("glia_confidence")
+        confidence = _number(config, "glia_confidence", "a number")
         if not 0.5 <= confidence < 1:
             raise pytest.UsageError(
                 f"glia_confidence is {confidence!r}: give a number from 0.5 up to, not including, 1"
             )
-        margin = config.getini("glia_margin")
+        margin = _number(config, "glia_margin", "a number")
         if not 0 <= margin < 1:
             raise pytest.UsageError(
                 f"glia_margin is {margin!r}: give a number from 0 up to, not including, 1; 0.01 is 1 %"
             )
-        timeout = config.getini("glia_timeout")
+        timeout = _number(config, "glia_timeout", "a number of seconds")
         if not 0 < timeout < float("inf"):
             raise pytest.UsageError(f"glia_timeout is {timeout!r}: give a positive number of seconds")
         executor = config.getini("glia_executor")
         if executor not in ("local", "ray"):
             raise pytest.UsageError(f"glia_executor is {executor!r}: give local or ray")
-        workers = config.getini("glia_workers")
+        workers = _number(config, "glia_workers", "a whole number")
         if workers < 0:
             raise pytest.UsageError(f"glia_workers is {workers!r}: give 0 (one a core) or a positive number")
         sandbox = config.getini("glia_sandbox")
@@ -105,6 +107,16 @@ class Settings:
         if self.sandbox == "off":
             return "sandbox: off (glia_sandbox)"
         return f"sandbox: none, as {reason}" if (reason := unavailable()) else f"sandbox: {describe()}"
+
+
+def _number(config: pytest.Config, name: str, wanted: str) -> Any:
+    """A setting that pytest makes a number of."""
+    try:
+        return config.getini(name)
+    except pytest.UsageError as error:
+        # pytest's sentence ends with the value, but does not always name the setting.
+        value = re.search(r": ('.*'|\S+)$", str(error))
+        raise pytest.UsageError(f"{name} is {value[1] if value else error}: give {wanted}") from None
 
 
 def _usable_cores() -> int:

@@ -84,6 +84,16 @@ def test_held_simulations_are_kept_from_the_search() -> None:
     assert account.simulations_left() == 0
 
 
+def test_exhaustion_tells_what_is_kept() -> None:
+    """A search that stops before its budget is gone says for what; one second is no seconds."""
+    account = Account(Budget(simulations=10, seconds=1), held_simulations=4)
+    with pytest.raises(BudgetExhausted, match="10 simulations is spent, but for 4 simulations kept"):
+        account.reserve(7)
+    account.started -= 2
+    with pytest.raises(BudgetExhausted, match=r"^the budget of 1 second is spent$"):
+        account.reserve(0)
+
+
 def test_no_spend_after_time_is_over() -> None:
     """Once the seconds are gone, less what is held, even one simulation is refused."""
     account = Account(Budget(seconds=1000))

@@ -35,6 +35,11 @@ def test_negated_comparison_is_a_demand_for_the_opposite(make_project: MakeProje
     assert ran.code == 0, ran.out
     assert "(a) cost, asked <= 5" in ran.out
     assert "c: meets its specs" in ran.out
+    assert ran.lines("shown     test_c.py::test_goal")
+    # Confirmation and ablations speak of the same direction: the idea that did it is not refuted.
+    note = project.show(project.best(), "c.md")
+    assert "**shown" in note
+    assert "refuted" not in note + ran.out.partition("Confirming on")[2]
 
 
 def test_plain_assert_is_respected_all_along(make_project: MakeProject) -> None:

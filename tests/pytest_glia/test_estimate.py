@@ -107,8 +107,8 @@ def test_lenient_estimate_records_but_holds() -> None:
     """In a search a comparison is what its judge assumes, so that one run shows all that a spec asks."""
     kept: list[Check] = []
 
-    def judge(check: Check, opposite: Check) -> bool:
-        kept.extend([check, opposite])
+    def judge(check: Check) -> bool:
+        kept.extend([check, check.opposite()])
         return True
 
     value = logs(*HALVED, scale="reduction", judge=judge)
@@ -122,7 +122,7 @@ def test_lenient_estimate_records_but_holds() -> None:
 def test_every_comparison_is_recorded_once() -> None:
     """A comparison is one check; explaining it afterwards is not another."""
     kept: list[Check] = []
-    value = logs(*HALVED, scale="reduction", judge=lambda check, opposite: kept.append(check))
+    value = logs(*HALVED, scale="reduction", judge=kept.append)
     verdict = value > 0.1
     repr(value)
     explain_comparison(">", value, 0.1)

@@ -94,6 +94,8 @@ def test_project_that_is_no_start(make_project: MakeProject, files: dict[str, st
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
+        (["-o", "glia_replications=x"], 4, "glia_replications is 'x': give a whole number"),
+        (["-o", "glia_margin=a: b"], 4, "glia_margin is 'a: b': give a number"),
         (["--glia-budget=5 beers"], 4, "the budget '5 beers' has '5 beers'"),
         (["--glia-designer=nobody"], 4, "there is no designer 'nobody': --glia-designer takes offline"),
         (["-n", "2"], 4, "--glia-optimize does not go with -n"),
@@ -134,6 +136,7 @@ def test_start_that_never_returns(make_project: MakeProject) -> None:
     assert ran.code == 4
     assert "test_little_waste cannot be evaluated for the present candidate" in ran.text
     assert "did not finish within 0.2 s and was killed" in ran.text
+    assert "the time of glia_timeout, in a search at most 20 times that of the present candidate" in ran.text
     assert project.branches("glia") == []
     assert project.processes() == []
 

@@ -16,7 +16,7 @@ DEFAULTS: dict[str, Any] = {
     "glia_executor": "local",
     "glia_workers": 3,
     "glia_designer": "offline",
-    "glia_budget": "200 sims, 100 s",
+    "glia_budget": "200 sims, 5 min",
     "glia_sandbox": "auto",
     "glia_allow_imports": [],
     "--glia-testbed": "sim",
