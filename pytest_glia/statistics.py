@@ -48,8 +48,8 @@ def mean_interval(samples: Sequence[float], confidence: float, *, deterministic:
     """The mean of `samples` with its two-sided interval: `bounds`.
 
     A single sample says nothing of its spread, so its interval is the whole line. Samples that are all
-    equal have an interval of width zero if they are `deterministic`, or as many as `enough_equal` asks for;
-    of fewer it is the whole line.
+    equal have an interval of width zero if they are as many as `enough_equal` asks for, or are known to be
+    `deterministic`, which no sample can show; of others it is the whole line.
     """
     values = np.asarray(samples, dtype=float)
     n = len(values)
