@@ -226,8 +226,7 @@ class Glia:
         """The metrics of every arm with every seed, from the store or by running them."""
         self._measured.calls += 1
         seeds = self._context.seeds
-        patched = "monkeypatch" in self._item.fixturenames  # type: ignore[attr-defined]
-        function = (None if patched else content_key(replicate)) or self._call_key()
+        function = (None if self._is_patched() else content_key(replicate)) or self._call_key()
         recordable = self._is_recordable(replicate, function)
         world = self._context.world if recordable else None
         harness = self._context.harness if world is None else f"{self._context.harness}; {world}"
@@ -380,11 +379,18 @@ class Glia:
     def _sharing(self) -> str:
         """Tests share the runs of one replication function only if nothing else could differ.
 
-        That is: the same file, the same fixtures and parameters. (With ``monkeypatch`` each call is its own.)
+        That is: the same file and class, the same fixtures and parameters. (With ``monkeypatch`` or a
+        ``mocker`` each call is its own.)
         """
         callspec = getattr(self._item, "callspec", None)
         fixtures = ",".join(sorted(self._item.fixturenames))  # type: ignore[attr-defined]
-        return f"{self._item.nodeid.partition('::')[0]} {fixtures} {callspec and callspec.id}"
+        place = self._item.parent and self._item.parent.nodeid
+        return f"{place} {fixtures} {callspec and callspec.id}"
+
+    def _is_patched(self) -> bool:
+        """Whether the test has a fixture that changes the world as it goes."""
+        names: list[str] = self._item.fixturenames  # type: ignore[attr-defined]
+        return any(name == "monkeypatch" or name.endswith("mocker") for name in names)
 
     def _call_key(self) -> bytes:
         return f"{self._item.nodeid} call {self._measured.calls}".encode()
