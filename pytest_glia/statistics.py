@@ -104,13 +104,14 @@ def enough_equal(confidence: float) -> int:
 def replications_to_decide(interval: Interval, threshold: float) -> int | None:
     """How many replications would put `threshold` outside the interval, if mean, spread and skewness stay.
 
-    None if no number would: the mean lies on the threshold, or the spread is unknown.
+    None if no number would: the mean lies on the threshold, or the spread is unknown. Values that are all
+    the same decide on any threshold as soon as they are `enough_equal`, on their own value, too.
     """
+    if not interval.sd:
+        return max(interval.n, enough_equal(interval.confidence))
     gap = threshold - interval.mean
     if not gap or not math.isfinite(interval.sd):
         return None
-    if not interval.sd:
-        return max(interval.n, enough_equal(interval.confidence))
 
     def decides(n: int) -> bool:
         low, high = bounds(0.0, interval.sd, interval.skew, n, interval.confidence)
