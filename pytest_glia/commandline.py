@@ -1,9 +1,9 @@
-"""Which of the user's pytest arguments the evaluating pytest is given."""
+"""Which of the user's pytest arguments the evaluating pytest is given, and which of them decide samples."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 # Options that select tests, end or repeat sessions, show progress, write reports, or say where things are:
 # the search has done the first and does the others itself. True: a value follows.
@@ -16,27 +16,47 @@ _OURS = {
     **dict.fromkeys(("-k", "-m", "-c", "--config-file", "--rootdir", "--confcutdir", "--durations"), True),
 }
 
+# Options that change nothing but what is shown.
+_SHOWN = {
+    **dict.fromkeys(
+        ("-q", "--quiet", "-v", "--verbose", "-l", "--showlocals", "--no-showlocals", "-s"), False
+    ),
+    **dict.fromkeys(("--no-header", "--no-summary", "--full-trace", "--disable-warnings"), False),
+    **dict.fromkeys(("-r", "--tb", "--color", "--code-highlight", "--capture", "--show-capture"), True),
+    **dict.fromkeys(("--verbosity", "--durations-min"), True),
+}
+
 
 def forwarded(arguments: Sequence[str], positional: Sequence[str]) -> list[str]:
     """The arguments without the `positional` ones and without those that are the search's own business.
 
     What a ``conftest.py`` or another plugin defines is kept: the specs may depend on it.
     """
+    return _without(_OURS, arguments, frozenset(positional))
+
+
+def deciding(arguments: Sequence[str]) -> list[str]:
+    """Of forwarded arguments, those on which what a replication measures may depend."""
+    return _without(_SHOWN, arguments)
+
+
+def _without(
+    options: Mapping[str, bool], arguments: Sequence[str], places: Collection[str] = frozenset()
+) -> list[str]:
     kept = []
-    places = set(positional)
     rest = iter(arguments)
     for argument in rest:
         name, has_value, _ = argument.partition("=")
-        short = argument[:2]
         if argument in places:
             continue
-        if name in _OURS:
-            if _OURS[name] and not has_value:
+        if name in options:
+            if options[name] and not has_value:
                 next(rest, None)
-        elif re.fullmatch(r"-[a-zA-Z].+", argument) and _OURS.get(short):
+        elif re.fullmatch(r"-[a-zA-Z].+", argument) and options.get(argument[:2]):
             continue
         elif re.fullmatch(r"-[lqsvx]+", argument):
-            kept += [argument.replace("x", "")] if set(argument) != {"-", "x"} else []
+            left = "".join(letter for letter in argument[1:] if f"-{letter}" not in options)
+            kept += [f"-{left}"] if left else []
         else:
             kept.append(argument)
     return kept

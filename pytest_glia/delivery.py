@@ -19,7 +19,7 @@ from pytest_glia.designers import Proposal
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation, result_of
 from pytest_glia.note import Ablation, Record, design_note
-from pytest_glia.sequential import confirmation_confidence
+from pytest_glia.sequential import confirmation_confidence, confirmation_seeds
 
 if TYPE_CHECKING:
     from pytest_glia.search import Search
@@ -67,6 +67,9 @@ class Delivery:
                 search.write(f"The audit refuses it: {self._refused}")
                 return before
             self._attempt = search.ledger.attempt(search.paths, search.base, search.run_id, self._blob)
+            settings = search.settings
+            n = confirmation_seeds(settings.replications, settings.confidence, self._attempt)
+            self._seeds = seeds.sealed(self._secret, self._blob, n)
             search.write(
                 f"Confirming on {len(self._seeds)} seeds that no search has seen (attempt "
                 f"{self._attempt}: {100 * self._confidence:.4g} %):"

@@ -23,7 +23,7 @@ from pytest_glia.candidate import Candidate
 from pytest_glia.channel import ChannelClosed
 from pytest_glia.child import software
 from pytest_glia.childprocess import SILENCE, ChildProcess, EvaluatorFailed, Launch, without_secrets
-from pytest_glia.commandline import forwarded
+from pytest_glia.commandline import deciding, forwarded
 from pytest_glia.context import BaseSource
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
@@ -63,7 +63,7 @@ class Evaluator:
         self._nodeids = nodeids
         self._folder = ledger.scratch()
         repository.compose(base, self._folder / "tree")
-        self._harness = _harness(repository.tree(base), settings.testbed, self._forwarded())
+        self._harness = _harness(repository.tree(base), settings.testbed, deciding(self._forwarded()))
         self._write = write
         self.timeout = settings.timeout
         self._runs = 0
@@ -263,7 +263,7 @@ class Evaluator:
         )
 
     def _forwarded(self) -> list[str]:
-        """Of the user's own arguments, those on which a replication may depend."""
+        """Of the user's own arguments, those that are not the search's business."""
         arguments = [str(each) for each in self._config.invocation_params.args]
         return forwarded(arguments, self._config.option.file_or_dir)
 

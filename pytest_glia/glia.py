@@ -110,7 +110,7 @@ class Glia:
             raise Misuse("reference=... is what a timed output is compared with: add timed=True, or drop it")
         [runs] = self._run(replicate, [self._candidate_arm()])
         values = [self._value(run, metric, seed) for run, seed in zip(runs, self._context.seeds, strict=True)]
-        return self._estimate(metric or "value", values, "mean", runs, deterministic=_all_equal(runs))
+        return self._estimate(metric or "value", values, "mean", runs)
 
     def compare(
         self, replicate: Replicate, against: Any, metric: str | None = None, *, timed: bool = False
@@ -133,7 +133,7 @@ class Glia:
             samples = [math.log(each.seconds / each.baseline_seconds) for each in timings]
             return self._timed_estimate(f"seconds against {baseline.name}", samples, "ratio", timings)
         runs, base_runs = self._run(replicate, [self._candidate_arm(), baseline])
-        logs, pairs = [], set()
+        logs = []
         for run, base_run, seed in zip(runs, base_runs, self._context.seeds, strict=True):
             value, base_value = (self._value(each, metric, seed) for each in (run, base_run))
             if value <= 0 or base_value <= 0:
@@ -142,21 +142,14 @@ class Glia:
                     f"{baseline.name} with seed {seed}: a ratio needs positive numbers; use glia.measure"
                 )
             logs.append(math.log(value / base_value))
-            pairs.add((value, base_value))
-        # A ratio that stays the same while its parts vary, or is 1, is no accident.
-        same = len(pairs) > 1 or not any(logs) or (_all_equal(runs) and _all_equal(base_runs))
-        what = f"{metric or 'value'} against {baseline.name}"
-        return self._estimate(what, logs, "ratio", runs, deterministic=same)
+        return self._estimate(f"{metric or 'value'} against {baseline.name}", logs, "ratio", runs)
 
-    def _estimate(
-        self, what: str, samples: list[float], scale: Any, runs: Sequence[Metrics], *, deterministic: bool
-    ) -> Estimate:
-        """`deterministic`: samples that are equal are so of necessity, not by chance."""
+    def _estimate(self, what: str, samples: list[float], scale: Any, runs: Sequence[Metrics]) -> Estimate:
         shared = set.intersection(*(set(run) for run in runs))
         evidence = {name: math.fsum(run[name] for run in runs) / len(runs) for name in sorted(shared)}
         return Estimate(
             quantity=what,
-            interval=mean_interval(samples, self._context.confidence, deterministic=deterministic),
+            interval=mean_interval(samples, self._context.confidence),
             samples=tuple(samples),
             scale=scale,
             evidence={name: value for name, value in evidence.items() if math.isfinite(value)},
@@ -240,8 +233,7 @@ class Glia:
         """The metrics of every arm with every seed, from the store or by running them."""
         self._measured.calls += 1
         seeds = self._context.seeds
-        patched = "monkeypatch" in self._item.fixturenames  # type: ignore[attr-defined]
-        function = (None if patched else content_key(replicate)) or self._call_key()
+        function = (None if self._is_patched() else content_key(replicate)) or self._call_key()
         recordable = self._is_recordable(replicate, function)
         world = self._context.world if recordable else None
         harness = self._context.harness if world is None else f"{self._context.harness}; {world}"
@@ -394,21 +386,23 @@ class Glia:
         share = noise(timings)
         runs = [{"seconds": each.seconds, "timing_noise": share} for each in timings]
         what = f"{what} (noise {100 * share:.2g} %)"
-        return self._estimate(what, samples, scale, runs, deterministic=False)
+        return self._estimate(what, samples, scale, runs)
 
     def _sharing(self) -> str:
         """Tests share the runs of one replication function only if nothing else could differ.
 
-        That is: the same file, the same fixtures and parameters. (With ``monkeypatch`` each call is its own.)
+        That is: the same file and class, the same fixtures and parameters. (With ``monkeypatch`` or a
+        ``mocker`` each call is its own.)
         """
         callspec = getattr(self._item, "callspec", None)
         fixtures = ",".join(sorted(self._item.fixturenames))  # type: ignore[attr-defined]
-        return f"{self._item.nodeid.partition('::')[0]} {fixtures} {callspec and callspec.id}"
+        place = self._item.parent and self._item.parent.nodeid
+        return f"{place} {fixtures} {callspec and callspec.id}"
+
+    def _is_patched(self) -> bool:
+        """Whether the test has a fixture that changes the world as it goes."""
+        names: list[str] = self._item.fixturenames  # type: ignore[attr-defined]
+        return any(name == "monkeypatch" or name.endswith("mocker") for name in names)
 
     def _call_key(self) -> bytes:
         return f"{self._item.nodeid} call {self._measured.calls}".encode()
-
-
-def _all_equal(runs: Sequence[Metrics]) -> bool:
-    """Whether no metric differs between replications: then they do not depend on their seeds."""
-    return all(run == runs[0] for run in runs)

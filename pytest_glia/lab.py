@@ -66,6 +66,8 @@ class Trial:
 class Lab:
     """Evaluates candidates on development seeds within the budget of a run.
 
+    ``sealed`` is how many seeds its end is expected to have: more than the development seeds, perhaps.
+
     Attributes:
         candidates: Under design.
         start: What the candidates of the base commit have shown.
@@ -90,6 +92,7 @@ class Lab:
         run: str,
         failing: Sequence[str],
         audited: bool,
+        sealed: int,
         sources: Mapping[str, bytes],
         write: Callable[[str], None],
     ) -> None:
@@ -107,6 +110,7 @@ class Lab:
         self._run = run
         self._write = write
         self.audited = audited
+        self._sealed = sealed
         self._seeds = seeds.known("development", settings.replications)
         first = max(2, math.ceil(settings.replications * _FIRST_LOOK))
         self._looks = tuple(sorted({first, settings.replications}))
@@ -142,14 +146,16 @@ class Lab:
 
         Ablations get no more than a quarter of the simulations.
         """
+        more = self._sealed / len(self._seeds)
+        sealed = math.ceil(more * self._evaluation_simulations)
         quarter = self.account.budget.simulations / 4
-        if ablations * self._evaluation_simulations > quarter:
-            ablations = int(quarter // self._evaluation_simulations)
+        if ablations * sealed > quarter:
+            ablations = int(quarter // sealed)
         self._ablations = ablations
         probes = probes_of(self._evaluation_simulations, len(self._seeds)) if self.audited else 0
         audit = self._evaluation_simulations + probes if self.audited else 0
-        runs = (1 + self.audited) * self._evaluation_runs + probes + ablations * self._evaluation_simulations
-        self.account.held_simulations = (1 + ablations) * self._evaluation_simulations + audit
+        runs = (more + self.audited) * self._evaluation_runs + probes + ablations * sealed
+        self.account.held_simulations = (1 + ablations) * sealed + audit
         self.account.held_seconds = _MARGIN * (self._evaluator.pace or 0.0) * runs
 
     def best(self) -> Evaluation:

@@ -112,6 +112,13 @@ class Ledger:
         )
         return int(attempt)
 
+    def attempts(self, candidate: str, base: str) -> int:
+        """How many attempts there were to confirm a design of these candidate files from this base commit."""
+        [[count]] = self._db.execute(
+            "SELECT count(*) FROM attempts WHERE candidate = ? AND base = ?", (candidate, base)
+        )
+        return int(count)
+
     def killed(self, candidate: str) -> list[KilledRun]:
         """Runs for this candidate that never ended, the last first.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -107,8 +106,10 @@ def _grouped(items: Sequence[pytest.Item]) -> tuple[list[Group], list[pytest.Ite
     groups: list[Group] = []
     for _, specs in joined:
         specs.sort(key=lambda item: order[id(item)])
-        named = {(each.path, each.entry): each for item in specs for each in Candidate.of(item)}
-        groups.append((tuple(replace(named[key], role=None) for key in sorted(named)), specs))
+        exposed: dict[tuple[str, str], dict[str, None]] = {}
+        for each in (candidate for item in specs for candidate in Candidate.of(item)):
+            exposed.setdefault((each.path, each.entry), {}).update(dict.fromkeys(each.exposes))
+        groups.append((tuple(Candidate(*key, exposes=tuple(exposed[key])) for key in sorted(exposed)), specs))
     return sorted(groups, key=lambda group: order[id(group[1][0])]), others
 
 

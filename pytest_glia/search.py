@@ -22,6 +22,7 @@ from pytest_glia.lab import Lab
 from pytest_glia.ledger import Ledger
 from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
+from pytest_glia.sequential import confirmation_seeds
 from pytest_glia.settings import Settings
 
 # A replication of a candidate may take this many times as long as those of the start, and never less than
@@ -172,6 +173,8 @@ class Search:
         for each in self.candidates:
             source = self.sources[each.path].decode("utf-8", "replace")
             ideas[each.path] += mechanisms(self._hooks, each.path, each.entry, source)
+        settings = self.settings
+        attempts = self.ledger.attempts(self.paths, self.base)
         return Lab(
             candidates=self.candidates,
             nodeids=self.nodeids,
@@ -179,12 +182,13 @@ class Search:
             evaluator=self.evaluator,
             account=self.account,
             repository=self.repository,
-            settings=self.settings,
+            settings=settings,
             base=self.base,
             branch=branch,
             run=self.run_id,
             failing=failing,
             audited=audited,
+            sealed=confirmation_seeds(settings.replications, settings.confidence, attempts + 1),
             sources=self.sources,
             write=self.write,
         )

@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from pytest_glia.statistics import Floats
+from pytest_glia.statistics import Floats, enough_equal
 
 # Points of the quadrature at each look: enough for six digits where looks lie 5 % or more apart.
 _NODES = 48
@@ -46,6 +46,11 @@ def confirmation_confidence(confidence: float, attempt: int) -> float:
     if attempt < 1:
         raise ValueError(f"attempt is {attempt!r}: the first one is 1")
     return 1 - (1 - confidence) * 6 / (math.pi * attempt) ** 2
+
+
+def confirmation_seeds(replications: int, confidence: float, attempt: int) -> int:
+    """How many seeds the `attempt`-th confirmation has: enough for a metric that never varies."""
+    return max(replications, enough_equal(confirmation_confidence(confidence, attempt)))
 
 
 def _stays_within(bound: float, looks: Sequence[float], points: Floats, weights: Floats) -> float:

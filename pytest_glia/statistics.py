@@ -48,8 +48,8 @@ def mean_interval(samples: Sequence[float], confidence: float, *, deterministic:
     """The mean of `samples` with its two-sided interval: `bounds`.
 
     A single sample says nothing of its spread, so its interval is the whole line. Samples that are all
-    equal have an interval of width zero if they are `deterministic`, or as many as `enough_equal` asks for;
-    of fewer it is the whole line.
+    equal have an interval of width zero if they are as many as `enough_equal` asks for, or are known to be
+    `deterministic`, which no sample can show; of others it is the whole line.
     """
     values = np.asarray(samples, dtype=float)
     n = len(values)
@@ -104,13 +104,14 @@ def enough_equal(confidence: float) -> int:
 def replications_to_decide(interval: Interval, threshold: float) -> int | None:
     """How many replications would put `threshold` outside the interval, if mean, spread and skewness stay.
 
-    None if no number would: the mean lies on the threshold, or the spread is unknown.
+    None if no number would: the mean lies on the threshold, or the spread is unknown. Values that are all
+    the same decide on any threshold as soon as they are `enough_equal`, on their own value, too.
     """
+    if not interval.sd:
+        return max(interval.n, enough_equal(interval.confidence))
     gap = threshold - interval.mean
     if not gap or not math.isfinite(interval.sd):
         return None
-    if not interval.sd:
-        return max(interval.n, enough_equal(interval.confidence))
 
     def decides(n: int) -> bool:
         low, high = bounds(0.0, interval.sd, interval.skew, n, interval.confidence)

@@ -3,10 +3,10 @@
 Per request: response time = finish - arrival; ttft = first token - arrival; tpot = (finish - first token) /
 (output tokens - 1), over requests of at least two output tokens; slowdown = response time / the response time
 that it would have had alone on an idle replica with an empty cache, of replicas that differ the fastest.
-mean_, p50_, p90_, p99_ of each. A request that had not finished at the end of the run counts with the time until
-then, which it took at least. Those that were rejected count as if they were served after the end of the run,
-alone, one after the other: what a policy could have had by holding them, so that it gains nothing by having them
-rejected.
+mean_, p50_, p90_, p99_ of each. A request that had not finished at the end of the run counts with the time
+until then, which it took at least. Those that were rejected count as if they were served after the end of the
+run, alone, one after the other: what a policy could have had by holding them, so that it gains nothing by
+having them rejected.
 
 duration: first arrival to last completion, or to the end of the run if a request had not finished.
 throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions

@@ -13,7 +13,7 @@ from tests.project import INI, Project, Result
 
 # The third setting of SIZE that is tried blocks until the file GATE exists.
 BLOCKING = {
-    "pytest.ini": INI.replace("glia_replications = 5", "glia_replications = 3"),
+    "pytest.ini": INI.replace("glia_replications = 6", "glia_replications = 3"),
     "tunable.py": "import math\n\nSIZE = 10\n\n\ndef cost():\n    return abs(math.log(SIZE / 35))\n",
     "test_tunable.py": """\
 import os

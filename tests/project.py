@@ -175,7 +175,7 @@ def _environ_of(pid: int) -> Sequence[bytes]:
 
 INI = """\
 [pytest]
-glia_replications = 5
+glia_replications = 6
 glia_workers = 2
 addopts = -p no:cacheprovider
 """

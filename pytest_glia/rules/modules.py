@@ -114,7 +114,10 @@ class Modules:
             if place in _ADVICE:
                 return _ADVICE[place]
         needed = dotted if module else ".".join(parts[:-1] or parts)
-        return f"list {needed} in glia_allow_imports if the algorithm needs it"
+        advice = f"list {needed} in glia_allow_imports if the algorithm needs it"
+        if module or parts[0] in sys.stdlib_module_names:
+            return advice
+        return f"{advice}; if it is a file of the project, add that to exposes=[...] of the glia marker"
 
     def exposes(self, parts: tuple[str, ...]) -> bool:
         """Whether it is, or is in, a module that the marker exposes."""

@@ -142,15 +142,15 @@ def test_the_rules_stop_what_they_can(cheat: Cheat) -> None:
     harmless = {"raises on hard cases", "returns its own figures", "lying objects", "drops requests"}
     by_the_rules = cheat.kind in harmless or cheat.name in ("endless loop", "all memory", "printed report")
     if by_the_rules:
-        assert told is None or "names the attribute" in told
+        assert told is None
     else:
         assert told is not None
         assert told.startswith("candidates/router.py:")
 
 
 def test_there_are_enough_of_them() -> None:
-    """All twelve ways are tried, more than thirty times in all."""
-    assert len(CHEATS) >= 40
+    """All twelve ways are tried, more than fifty times in all."""
+    assert len(CHEATS) > 50
     assert len({each.name for each in CHEATS}) == len(CHEATS)
     assert len({each.kind for each in CHEATS}) >= 12
     assert ROUND_ROBIN in HONEST.values()

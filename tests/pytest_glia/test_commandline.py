@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_glia.commandline import forwarded
+from pytest_glia.commandline import deciding, forwarded
 from tests.project import MakeProject
 
 
@@ -60,3 +60,18 @@ def test_options_of_a_conftest_decide_what_is_measured(make_project: MakeProject
     assert heavy.code == 0, heavy.out
     assert "10 [10, 10]" in heavy.out
     assert "c: meets its specs" in heavy.out
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("-q", ""),
+        ("-qvv -p no:xdist", "-p no:xdist"),
+        ("--tb=short --tb no --color yes", ""),
+        ("-rA -r f -s -o glia_margin=0", "-o glia_margin=0"),
+        ("--site=paris --region eu -v", "--site=paris --region eu"),
+    ],
+)
+def test_what_only_changes_what_is_shown_decides_nothing(given: str, kept: str) -> None:
+    """What was paid for is known, however much the same command is to say."""
+    assert deciding(given.split()) == kept.split()

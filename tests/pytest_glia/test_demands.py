@@ -73,6 +73,40 @@ def test_specs_of_one_file_are_one_goal_whatever_else_their_markers_say(make_pro
     assert project.pytest().code == 0
 
 
+CURIOUS = """\
+import pathlib
+
+import pluggy
+
+from pytest_glia.designers import Proposal
+
+
+class Curious:
+    def design(self, lab):
+        pathlib.Path("seen.txt").write_text(" ".join(lab.candidates[0].exposes))
+        return Proposal(lab.start)
+
+
+@pluggy.HookimplMarker("glia")
+def glia_designers():
+    return {"curious": Curious()}
+"""
+
+
+def test_a_designer_may_read_what_any_of_the_specs_exposes(make_project: MakeProject) -> None:
+    """The files of all their markers, each once."""
+    spec = (
+        "@pytest.mark.glia(candidate='c.py', entry='cost', exposes=['a.py', 'b.py'])\n"
+        "def test_goal(glia):\n    assert glia.measure(run, metric='cost') < 5\n\n\n"
+        "@pytest.mark.glia(candidate='c.py', entry='cost', exposes=['b.py', 'd.py'])\n"
+        "def test_floor(glia):\n    assert glia.measure(run, metric='cost') > 4\n"
+    )
+    project = make_project(files(spec, **{"conftest.py": CURIOUS, "a.py": "", "b.py": "", "d.py": ""}))
+    ran = project.pytest("--glia-optimize", "--glia-designer=curious", "--glia-budget=60 sims")
+    assert ran.code == 1, ran.out
+    assert sorted((project.folder / "seen.txt").read_text().split()) == ["a.py", "b.py", "d.py"]
+
+
 def test_first_look_is_that_of_a_plain_run(make_project: MakeProject) -> None:
     """On the default branch, base is the commit before: an erosion there is a failing spec, not nothing."""
     spec = (

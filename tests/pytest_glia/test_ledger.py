@@ -77,6 +77,7 @@ def test_attempts_are_counted_over_runs(tmp_path: Path) -> None:
     later = Ledger(tmp_path)
     assert later.attempt("a.py", "base", "run 1", "blob") == 1
     assert later.attempt("a.py", "base", "run 1", "other blob") == 3
+    assert (later.attempts("a.py", "base"), later.attempts("b.py", "other")) == (3, 0)
     later.close()
 
 

@@ -62,6 +62,7 @@ def test_exposed_file_is_open(text: str) -> None:
     ("text", "says"),
     [
         ("import sim.cluster", "imports sim.cluster"),
+        ("import project.base", "if it is a file of the project, add that to exposes=[...]"),
         ("import sim.policies\nsim.cluster.Cluster", "takes sim.cluster.Cluster"),
         ("from sim.policies import _set_id", "imports sim.policies._set_id"),
         ("from sim.policies import sys", "take what is defined there"),

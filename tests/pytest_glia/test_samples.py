@@ -8,6 +8,7 @@ import pytest
 
 from tests.project import MakeProject, Project
 
+HELPER = "SIZE = 1.0\n\n\ndef times():\n    return SIZE\n"
 CANDIDATE = "def answer():\n    return 2.0\n"
 
 SPEC = """\
@@ -15,6 +16,7 @@ import os
 import random
 import unittest.mock
 
+import helper
 import numpy as np
 import pytest
 
@@ -24,6 +26,21 @@ SCALE = 1.0
 
 def scaled(answer, seed):
     return answer() * SCALE
+
+
+class State:
+    # What no key can tell: it is pickled by its name.
+    factor = 1.0
+
+    def __reduce__(self):
+        return "STATE"
+
+
+STATE = State()
+
+
+def stateful(answer, seed):
+    return answer() * STATE.factor
 
 
 def drawn(answer, seed):
@@ -64,6 +81,47 @@ def test_method_of_an_object(glia):
     assert glia.measure(load.times).point == 10.0
 
 
+def test_patched_constant_of_a_module(glia):
+    def run(answer, seed):
+        return answer() * helper.SIZE * helper.times()
+
+    assert glia.measure(run).point == 2.0
+    with unittest.mock.patch.object(helper, "SIZE", 3.0):
+        assert glia.measure(run).point == 18.0
+    with unittest.mock.patch.object(helper, "times", return_value=5.0):
+        assert glia.measure(run).point == 10.0
+
+
+class TestAlone:
+    @pytest.fixture(autouse=True)
+    def world(self):
+        STATE.factor = 1.0
+
+    def test_it(self, glia):
+        assert glia.measure(stateful).point == 2.0
+
+
+class TestFourfold:
+    @pytest.fixture(autouse=True)
+    def world(self):
+        STATE.factor = 4.0
+
+    def test_it(self, glia):
+        assert glia.measure(stateful).point == 8.0
+
+
+@pytest.fixture
+def mocker():
+    return STATE
+
+
+def test_with_a_mocker(glia, mocker):
+    mocker.factor = 6.0
+    assert glia.measure(stateful).point == 12.0
+    mocker.factor = 7.0
+    assert glia.measure(stateful).point == 14.0
+
+
 def test_replications_draw_different_numbers(glia):
     for generator in ("numpy", "python"):
         assert glia.measure(drawn, metric=generator) < 1.0
@@ -72,20 +130,21 @@ def test_replications_draw_different_numbers(glia):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The spec's project after two runs, with their verdicts in one.json and two.json."""
+    """The spec's project after two runs: what they said in one.txt and two.txt, their verdicts as JSON."""
     folder = tmp_path_factory.mktemp("samples")
     project = Project(folder).write(
-        {"pytest.ini": "[pytest]\n", "candidate.py": CANDIDATE, "test_it.py": SPEC}
+        {"pytest.ini": "[pytest]\n", "candidate.py": CANDIDATE, "helper.py": HELPER, "test_it.py": SPEC}
     )
     for name in ("one", "two"):
         result = project.pytest(f"--glia-json={name}.json")
-        assert result.code == 0, result.out
+        (folder / f"{name}.txt").write_text(result.out, "utf-8")
     return project
 
 
 def test_samples_are_shared_only_where_nothing_differs(ran: Project) -> None:
-    """Lambdas, patched globals and environments, changed objects: each is measured as it is."""
-    assert (ran.folder / "one.json").exists()
+    """Lambdas, patched globals, modules and environments, fixtures of one name: each is measured as it is."""
+    out = (ran.folder / "one.txt").read_text("utf-8")
+    assert "9 passed" in out, out
 
 
 def test_global_generators_are_seeded_by_the_replication(ran: Project) -> None:
@@ -105,6 +164,7 @@ def test_future_imports_of_the_plugin_do_not_reach_a_candidate(make_project: Mak
         {
             "pytest.ini": "[pytest]\nglia_allow_imports = dataclasses\n",
             "candidate.py": candidate,
+            "helper.py": HELPER,
             "test_it.py": SPEC.partition("def test_two")[0]
             + "def test_it(glia):\n    assert glia.measure(scaled).point == 2\n",
         },

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_glia.sequential import confirmation_confidence, pocock
+from pytest_glia.sequential import confirmation_confidence, confirmation_seeds, pocock
+from pytest_glia.statistics import mean_interval
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,15 @@ def test_all_attempts_together_err_as_often_as_one_may() -> None:
     assert sum(allowed) < total < 0.05
     with pytest.raises(ValueError, match="attempt is 0"):
         confirmation_confidence(0.95, 0)
+
+
+@given(st.integers(2, 30), st.floats(0.5, 0.999), st.integers(1, 50))
+def test_a_metric_that_never_varies_can_be_confirmed_at_every_attempt(
+    replications: int, confidence: float, attempt: int
+) -> None:
+    """There are never fewer seeds than replications, and enough for equal values to have an interval."""
+    n = confirmation_seeds(replications, confidence, attempt)
+    assert n >= replications
+    interval = mean_interval([0.0] * n, confirmation_confidence(confidence, attempt))
+    assert (interval.low, interval.high) == (0.0, 0.0)
+    assert n == replications or math.isinf(mean_interval([0.0] * (n - 1), interval.confidence).high)

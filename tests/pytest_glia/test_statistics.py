@@ -87,9 +87,10 @@ def test_few_equal_samples_show_nothing(confidence: float, enough: int) -> None:
     assert (many.mean, many.low, many.high) == (3.0, 3.0, 3.0)
 
 
-def test_few_equal_samples_need_enough_of_them() -> None:
-    """The number told is that of the sign test."""
-    assert replications_to_decide(mean_interval([0.0] * 3, 0.95), 0.1) == 6
+@pytest.mark.parametrize("threshold", [0.1, 0.0])
+def test_few_equal_samples_need_enough_of_them(threshold: float) -> None:
+    """The number told is that of the sign test, on the threshold, too: `<= 0` is shown by six zeros."""
+    assert replications_to_decide(mean_interval([0.0] * 3, 0.95), threshold) == 6
 
 
 def test_one_sample_says_nothing_of_its_spread() -> None:

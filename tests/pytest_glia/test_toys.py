@@ -194,7 +194,7 @@ def test_cost(glia):
 
 def tunable(limit: float, **more: str) -> dict[str, str]:
     """A candidate of which nothing is known but that it has constants; its cost starts at 1.25."""
-    ini = INI.replace("glia_replications = 5", "glia_replications = 3")
+    ini = INI.replace("glia_replications = 6", "glia_replications = 3")
     return {
         "pytest.ini": ini,
         "tunable.py": TUNABLE,
@@ -355,7 +355,7 @@ def test_designer_of_a_third_party(make_project: MakeProject) -> None:
 
 
 PACKAGE = {
-    "pytest.ini": INI.replace("glia_replications = 5", "glia_replications = 3"),
+    "pytest.ini": INI.replace("glia_replications = 6", "glia_replications = 3"),
     "src/wares/__init__.py": "",
     "src/wares/base.py": "OPTIMUM = 35\n",
     "src/wares/policy.py": (
