@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from pytest_glia.rules.classes import class_faults, enum_names
 from pytest_glia.rules.declarations import constant_names, declared
 from pytest_glia.rules.modules import Modules, dotted_path
 from pytest_glia.rules.names import (
@@ -73,6 +74,10 @@ class _Text:
     def own(self) -> frozenset[str]:
         return frozenset(name for node in self.tree.parents for name in declared(node))
 
+    @cached_property
+    def enums(self) -> frozenset[str]:
+        return enum_names(self.tree)
+
     def of(self, node: ast.AST) -> Iterator[str]:
         """What is wrong with one node."""
         match node:
@@ -81,7 +86,9 @@ class _Text:
             case ast.Name() | ast.Attribute():
                 yield from self._name(node)
             case ast.ClassDef():
-                yield from self._class(node)
+                yield from class_faults(node, self.tree)
+            case ast.Call(func=ast.Name(id=name)) if name in self.enums and not _looks_up(node):
+                yield f"calls the enum {name} with more than a value: write its members in a class statement"
             case ast.AnnAssign(target=ast.Name(id=name)) if name not in DECLARATIONS:
                 # As a field of a dataclass, it is what a match statement reads by position.
                 if isinstance(self.tree.scope(node), ast.ClassDef):
@@ -203,20 +210,6 @@ class _Text:
         elif told := refused_attribute(name, self.own):
             yield f"names the attribute {name}: {told}"
 
-    def _class(self, node: ast.ClassDef) -> Iterator[str]:
-        for keyword in node.keywords:
-            yield f"makes a class with {keyword.arg or '**'}=: leave it out"
-        origins = [self.tree.origin(base) for base in node.bases]
-        if any(parts and parts[0] == "enum" for parts in origins) and not _has_member(node):
-            yield "makes an enum without a member, which could be called to make more: give it one"
-        if any(self.tree.origin(each) == ("dataclasses", "dataclass") for each in _decorators(node)):
-            heads = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
-            if not all(self.tree.origin(head) for head in heads):
-                yield (
-                    "makes a dataclass that inherits from a class of its own, whose fields could be code: "
-                    "write all fields in one class"
-                )
-
     def _identifiers(self, node: ast.AST) -> Iterator[str]:
         """Special names: methods that the language calls, and a few declarations that are constants."""
         for name in filter(is_special, self.tree.identifiers(node)):
@@ -250,14 +243,6 @@ def _formats_values_only(node: ast.Attribute) -> bool:
     return True
 
 
-def _has_member(node: ast.ClassDef) -> bool:
-    return "_ignore_" not in {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} and any(
-        isinstance(each, ast.Assign)
-        and isinstance(each.value, ast.Constant)
-        and any(isinstance(name, ast.Name) and not name.id.startswith("_") for name in each.targets)
-        for each in node.body
-    )
-
-
-def _decorators(node: ast.ClassDef) -> list[ast.expr]:
-    return [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
+def _looks_up(call: ast.Call) -> bool:
+    """Whether a class is called with one plain argument, which finds a member of an enum."""
+    return len(call.args) == 1 and not call.keywords and not isinstance(call.args[0], ast.Starred)

@@ -43,11 +43,15 @@ _EXECUTION = {
     for name in dir(kind)
     if re.match(r"(f|co|tb|gi|cr|ag)_", name)
 }
-_MEMORY = ("base", "capsule", "cffi", "ctypes", "dump", "obj", "resize", "setflags", "tofile", "writeable")
+_MEMORY = """
+    base capsule cffi ctypes dump flags obj resize setflags strides tofile writeable
+"""
+# With the private ones, which a class of the candidate's own could define to open them.
+_SEED = "bit_generator seed_seq _bit_generator _seed_seq"
 _LEADS_TO = {
     **dict.fromkeys(_EXECUTION, "the code that calls it"),
-    **dict.fromkeys(_MEMORY, "memory that others own"),
-    **dict.fromkeys(("bit_generator", "seed_seq"), "the replication's seed"),
+    **dict.fromkeys(_MEMORY.split(), "memory that others own"),
+    **dict.fromkeys(_SEED.split(), "the replication's seed"),
     "mro": "classes that others own",
     "with_traceback": "the code that calls it",
 }
@@ -77,6 +81,8 @@ def refused_attribute(name: str, own: frozenset[str]) -> str | None:
         return "special attributes lead to the interpreter: use operators, builtins, or super()"
     if name in _LEADS_TO:
         return f"it can lead to {_LEADS_TO[name]}: give an attribute of its own another name"
+    if re.fullmatch(r"_[^_](.*[^_])?_", name):
+        return "enums keep their members so, and make more: give an attribute of its own another name"
     if name.startswith("_") and name not in own and name not in _NAMEDTUPLE:
         return "none of its classes defines it, and what others keep private is not for a candidate"
     return None

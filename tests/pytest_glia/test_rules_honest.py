@@ -177,6 +177,19 @@ class State(Enum):
     BUSY = auto()
 x = State.IDLE.value
 
+### shapes of arrays
+import numpy as np
+a = np.zeros(6)
+a.shape = (2, 3)
+b = a.reshape(3, 2).view(np.int64), a.dtype, a.shape[0], a.flat[0], a[::2, None].T
+
+### own generator of seeds
+import numpy as np
+class R:
+    def __init__(self, seed=0):
+        self._seed, self._rng = seed, np.random.default_rng(seed)
+    def split(self): return self._rng.spawn(2)
+
 ### plain match
 match x:
     case {'kind': 'a', **rest}: y = 1
