@@ -21,6 +21,7 @@ from pytest_glia.repository import Repository
 from pytest_glia.sequential import pocock
 from pytest_glia.settings import Settings
 from pytest_glia.statistics import Interval
+from pytest_glia.visible import visible
 
 # The winner may be slower than what was run on the way to it.
 _MARGIN = 1.5
@@ -41,12 +42,21 @@ class Hypothesis:
         text: What it changes and why that should help.
         reason: The evidence that called for it.
         predicts: The metrics that should fall (-1) or rise (+1).
+
+    Their control characters, which would steer a terminal or git, are kept as escapes.
     """
 
     name: str
     text: str = ""
     reason: str = ""
     predicts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        predicts = {visible(metric, line=True): sign for metric, sign in self.predicts.items()}
+        object.__setattr__(self, "name", visible(self.name, line=True))
+        object.__setattr__(self, "text", visible(self.text))
+        object.__setattr__(self, "reason", visible(self.reason))
+        object.__setattr__(self, "predicts", predicts)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from pytest_glia.visible import visible
+
 Metrics = dict[str, float]
 
 Run = Callable[[], Metrics | bytes | Callable[[], bytes]]
@@ -33,6 +35,9 @@ Confine = Callable[[Collection[int]], None]
 # An answer of more bytes than this is none: it would only fill the memory of whoever reads it.
 _LARGEST = 1 << 28
 
+# Of what a confined fork prints no more bytes are shown.
+_SHOWN = 1 << 20
+
 READY = b"\1"
 """What a fork says when it has a function to be asked for; no answer begins with it."""
 
@@ -42,10 +47,17 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a replication gave no metrics: one sentence, and details such as a traceback."""
+    """Why a replication gave no metrics: one sentence, and details such as a traceback.
+
+    Both may be a candidate's words, so their control characters are kept as escapes.
+    """
 
     message: str
     details: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", visible(self.message))
+        object.__setattr__(self, "details", visible(self.details))
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.details}".rstrip()
@@ -79,10 +91,14 @@ Outcome = Metrics | bytes | Failure
 
 @dataclass
 class Fork:
-    """A replication's process, the socket's end that leads to it, and what it has answered so far."""
+    """A replication's process, the socket's end that leads to it, and what it has answered so far.
+
+    ``printed`` is the file that a confined one prints to.
+    """
 
     pid: int
     descriptor: int
+    printed: int | None = None
     answer: bytearray = field(default_factory=bytearray)
 
     def receive(self) -> bool:
@@ -103,8 +119,11 @@ class Fork:
             os.write(self.descriptor, b"?")
 
     def end(self) -> Outcome:
-        """Kill what is left of it; its answer."""
-        return _outcome(bytes(self.answer), _reap(self.descriptor, self.pid))
+        """Kill what is left of it, and show what it has printed; its answer."""
+        status = _reap(self.descriptor, self.pid)
+        if self.printed is not None:
+            _show(self.printed)
+        return _outcome(bytes(self.answer), status)
 
 
 @dataclass
@@ -181,6 +200,11 @@ def late(timeout: float) -> Failure:
 def fork(replication: Replication, private: Sequence[int], confine: Confine | None) -> Fork:
     """Start a replication in a process of its own; `private` and `confine` are those of `run_all`."""
     reader, writer = (end.detach() for end in socket.socketpair())
+    run, printed = replication.run, None
+    if confine is not None and replication.confined:
+        # In a file that it shares with this process it could overwrite what others have reported.
+        printed = os.open(os.devnull, os.O_RDWR) if replication.quiet else os.memfd_create("printed")
+        run = partial(_confined, replication.run, confine, writer, printed)
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -192,7 +216,7 @@ def fork(replication: Replication, private: Sequence[int], confine: Confine | No
         os.close(writer)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
-        return Fork(pid, reader)
+        return Fork(pid, reader, printed)
     status = 1
     try:
         for descriptor in (reader, *private):
@@ -207,9 +231,6 @@ def fork(replication: Replication, private: Sequence[int], confine: Confine | No
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
             os.dup2(sys.stdout.fileno(), 1)
             os.dup2(sys.stdout.fileno(), 2)
-        run = replication.run
-        if confine is not None and replication.confined:
-            run = partial(_confined, replication.run, confine, writer)
         answer = _answer(run, writer)
         with os.fdopen(writer, "wb") as stream:
             stream.write(len(answer).to_bytes(8, "big") + answer)
@@ -231,9 +252,12 @@ def die_with(parent: int) -> None:
             os._exit(1)
 
 
-def _confined(run: Run, confine: Confine, keep: int) -> Metrics | bytes | Callable[[], bytes]:
-    """Run a replication after `confine`, or not at all."""
-    confine([keep, *_outputs()])
+def _confined(run: Run, confine: Confine, keep: int, printed: int) -> Metrics | bytes | Callable[[], bytes]:
+    """Run a replication after `confine`, or not at all; what it prints goes to the file `printed`."""
+    outputs = {1, 2, *_outputs()}
+    for output in outputs:
+        os.dup2(printed, output)
+    confine([keep, *outputs])
     try:
         return run()
     except ReplicationError as error:
@@ -248,6 +272,17 @@ def _outputs() -> Iterator[int]:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, AttributeError, ValueError):
             yield stream.fileno()
+
+
+def _show(printed: int) -> None:
+    """Print the beginning of what a fork has printed, in which nothing steers a terminal; close its file."""
+    with os.fdopen(printed, "rb", buffering=0) as file:
+        data = os.pread(file.fileno(), _SHOWN + 1, 0)
+    text = visible(data[:_SHOWN].decode("utf-8", "backslashreplace"))
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    if len(data) > _SHOWN:
+        sys.stdout.write(f"\n(of what a replication printed, no more than {_SHOWN} bytes are shown)\n")
 
 
 def _answer(run: Run, descriptor: int) -> bytes:
@@ -291,7 +326,7 @@ def _outcome(answer: bytes, status: int) -> Outcome:
     try:
         data = json.loads(answer[8:])
         if "metrics" in data:
-            return {str(name): float(value) for name, value in data["metrics"].items()}
+            return {visible(str(name), line=True): float(value) for name, value in data["metrics"].items()}
         return Failure(str(data["failure"]), str(data.get("details", "")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Failure(f"the replication's process ended ({_ending(status)}) without a result")

@@ -40,7 +40,7 @@ _SHARED, _ANONYMOUS = 0x1, 0x20
 _GROWS_DOWN, _HUGE = 0x100, 0x40000
 _WRITES, _TRUNCATES = 0o3, 0o1000
 _PR_SET_NAME, _PR_GET_NAME, _PR_GET_DUMPABLE = 15, 16, 3
-# F_DUPFD to F_GETFL, F_GETLK to F_SETLKW, F_DUPFD_CLOEXEC. Not F_SETFL: the parent shares standard output.
+# F_DUPFD to F_GETFL, F_GETLK to F_SETLKW, F_DUPFD_CLOEXEC. Not F_SETFL: the parent may share an output.
 # Not F_SETOWN and F_SETSIG: they send signals to others.
 _FCNTL = (0, 1, 2, 3, 5, 6, 7, 1030)
 # TCGETS, TIOCGWINSZ, FIONREAD, FIONCLEX, FIOCLEX. Not TIOCSTI, which types into the user's terminal.

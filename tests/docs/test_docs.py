@@ -56,6 +56,28 @@ def test_writing_specs(project: Path) -> None:
         check(shown, run(project, command))
 
 
+LIAR = """\
+class Bins(int):
+    def __truediv__(self, other):
+        return 1.0
+
+"""
+NOTHING_PACKED = {
+    "a number that divides as it likes": LIAR + "def pack(items):\n    return Bins(1)\n",
+    "other items": "def pack(items):\n    items[:] = [1e9]\n    return [0]\n",
+    "one bin for all": "def pack(items):\n    return [0] * len(items)\n",
+    "one bin of a lying kind": LIAR + "def pack(items):\n    return [Bins(0)] * len(items)\n",
+    "too few": "def pack(items):\n    return [0]\n",
+}
+
+
+@pytest.mark.parametrize("how", NOTHING_PACKED)
+def test_first_spec_is_not_passed_with_nothing_packed(project: Path, how: str) -> None:
+    """docs/specs.md: a candidate that does not pack fails both tests, whatever it answers."""
+    (project / "candidates/packer.py").write_text(NOTHING_PACKED[how], "utf-8")
+    check("*2 failed*", run(project, "pytest specs"))
+
+
 def test_designing(project: Path) -> None:
     """docs/designing.md: its mechanism makes the spec of docs/specs.md pass."""
     text = (ROOT / "docs/designing.md").read_text("utf-8")
