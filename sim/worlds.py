@@ -102,7 +102,7 @@ def workload_here(
 
 
 def _dealt_anew(workload: AnyWorkload, rng: np.random.Generator) -> AnyWorkload:
-    """The requests in another order, outputs exchanged among like prompts, at the same moments a little later.
+    """The requests in another order, outputs exchanged among like prompts, at the same moments but later.
 
     Requests of conversations or with common prefixes stay in their order, for what they share depends on it.
     """
