@@ -1,12 +1,12 @@
-"""The metrics of a run: one definition for each, all finite, in seconds unless said otherwise.
+"""The metrics of a run: one definition for each, in seconds unless said otherwise.
 
 Per request: response time = finish - arrival; ttft = first token - arrival; tpot = (finish - first token) /
 (output tokens - 1), over requests of at least two output tokens; slowdown = response time / the response time
 that it would have had alone on an idle replica with an empty cache, of replicas that differ the fastest.
-mean_, p50_, p90_, p99_ of each. A request that had not finished at the end of the run counts with the time
-until then, which it took at least. Those that were rejected count as if they were served after the end of the
-run, alone, one after the other: what a policy could have had by holding them, so that it gains nothing by
-having them rejected.
+mean_, p50_, p90_, p99_ of each; tpot's are NaN where no request got as far as a second token although some
+should have. A request that had not finished at the end of the run counts with the time until then, which it
+took at least. Those that were rejected count as if they were served after the end of the run, alone, one
+after the other: what a policy could have had by holding them, so that it gains nothing by having them rejected.
 
 duration: first arrival to last completion, or to the end of the run if a request had not finished.
 throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions
@@ -32,6 +32,7 @@ global queue after a call. router_calls: calls of `route`.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -75,6 +76,9 @@ def measure(
         "slowdown": response / requests["alone"],
     }.items():
         metrics |= _spread(name, values)
+    if not several.any() and (requests["output_tokens"] > 1).any():
+        # Serving nobody is not serving at once: no spec is to be met by it.
+        metrics |= {f"{kind}_tpot": math.nan for kind in ("mean", "p50", "p90", "p99")}
 
     count = len(arrival)
     duration = float(finish.max() - arrival[0]) if count else 0.0

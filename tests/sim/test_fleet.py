@@ -263,6 +263,18 @@ def test_what_comes_back_to_the_queue_is_known_with_all_that_it_has_streamed(sta
     assert max(seen.values()) > 100
 
 
+def test_serving_nobody_has_no_time_per_token() -> None:
+    """At the horizon a router that has sent nothing has not been quick: a spec cannot be met by NaN."""
+
+    class Idle:
+        def route(self, queue: Any, replicas: Any, now: float) -> tuple[()]:
+            return ()
+
+    run = Cluster().run(workloads.sharegpt_bursty(rate=2, duration=30, seed=0), Idle(), horizon=20)
+    assert all(math.isnan(run.metrics[f"{kind}_tpot"]) for kind in ("mean", "p50", "p90", "p99"))
+    assert run.metrics["mean_response_time"] > 1
+
+
 def test_stale_views_change_only_when_they_are_published() -> None:
     """Between two publications the engine's gauges stand still, whatever happens."""
     seen: list[tuple[float, tuple[int, ...]]] = []
