@@ -275,7 +275,7 @@ def glia_mechanisms(path, entry, source):
 '''
 
 PACKING = {
-    "pytest.ini": INI,
+    "pytest.ini": INI.replace("glia_replications = 6", "glia_replications = 5"),
     "candidates/packer.py": PACKER,
     "specs/test_packer.py": PACKER_SPEC,
     "conftest.py": PACKER_IDEAS,

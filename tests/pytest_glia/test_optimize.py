@@ -51,7 +51,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     runs = str(project.folder.parent / "runs")
     json_file = project.folder.parent / "verdicts.json"
     result = project.pytest(
-        "--glia-optimize", "--glia-budget=120 sims, 100 s", f"--glia-json={json_file}", RUNS=runs
+        "--glia-optimize", "--glia-budget=120 sims, 300 s", f"--glia-json={json_file}", RUNS=runs
     )
     return Run(project, result, before, base)
 
@@ -166,7 +166,7 @@ def test_note_holds_the_measured_table_and_where_it_comes_from(packed: Run) -> N
 def test_confirmation_seeds_can_be_computed_again(packed: Run) -> None:
     """From the secret of the note and the winner's blob, anyone gets the seeds; the search used none.
 
-    There are 7, one more than its replications: so many equal values need at the first attempt's confidence.
+    There are 7, two more than its replications: so many equal values need at the first attempt's confidence.
     """
     best = packed.project.best()
     note = " ".join(packed.project.show(best, "candidates/packer.md").split())
@@ -191,7 +191,7 @@ def test_confirmation_tells_its_attempt_and_confidence(packed: Run) -> None:
 
 def test_search_does_not_see_the_guard_seeds(packed: Run) -> None:
     """Only the starting candidate is run on the seeds that a plain run will judge with."""
-    guard = set(seeds.known("guard", 6))
+    guard = set(seeds.known("guard", 5))
     on_guard = [line for line in packed.runs if int(line.split()[1]) in guard]
     # And once something that decides nothing, to see what the replication asks of its candidate.
     assert len(on_guard) == 2 * len(guard) + 1
@@ -200,7 +200,7 @@ def test_search_does_not_see_the_guard_seeds(packed: Run) -> None:
 
 def test_budget_is_hard(packed: Run) -> None:
     """Runs of candidates, apart from the first look at the specs, are no more than the simulations given."""
-    guard = set(seeds.known("guard", 6))
+    guard = set(seeds.known("guard", 5))
     searched = [
         line
         for line in packed.runs
@@ -234,7 +234,7 @@ def test_second_search_pays_for_little(packed: Run) -> None:
     """The same command again knows all samples but those of its own confirmation seeds."""
     done = len(packed.runs)
     again = packed.project.pytest(
-        "--glia-optimize", "--glia-budget=120 sims, 100 s", RUNS=str(packed.project.folder.parent / "runs")
+        "--glia-optimize", "--glia-budget=120 sims, 300 s", RUNS=str(packed.project.folder.parent / "runs")
     )
     assert again.code == 0
     new = packed.runs[done:]
