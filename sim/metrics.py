@@ -6,7 +6,7 @@ that it would have had alone on an idle replica with an empty cache, of replicas
 mean_, p50_, p90_, p99_ of each; tpot's are NaN where no request got as far as a second token although some
 should have. A request that had not finished at the end of the run counts with the time until then, which it
 took at least. Those that were rejected count as if they were served after the end of the run, alone, one
-after the other: what a policy could have had by holding them, so that it gains nothing by having them rejected.
+after the other: what a policy could have had by holding them, so it gains nothing by having them rejected.
 
 duration: first arrival to last completion, or to the end of the run if a request had not finished.
 throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions
