@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import distributions
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +32,7 @@ from pytest_glia.context import BaseSource
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
+from pytest_glia.processes import end_session
 from pytest_glia.repository import Repository
 from pytest_glia.sandbox import is_secret
 from pytest_glia.settings import Settings
@@ -44,6 +44,10 @@ _SILENCE = 300.0
 
 class EvaluatorFailed(Exception):
     """The child pytest could not be started, or ended; the message shows its last words."""
+
+
+class _Killed(EvaluatorFailed):
+    """It was ended by a signal, which says nothing of the candidate the first time."""
 
 
 class Evaluator:
@@ -136,15 +140,29 @@ class Evaluator:
         }
 
     def _run(self, job: _Job) -> list[pytest.TestReport]:
-        self._account.reserve(0)
-        if self._channel is None:
-            self._start()
-        assert self._channel is not None
         began = time.monotonic()
         self.needed, self.needed_simulations = set(), set()
+        charged: set[str] = set()
+        try:
+            try:
+                return self._attempt(job, charged)
+            except _Killed:
+                # Where memory ends the kernel takes a process, whoever took the memory. What had been paid
+                # for is in the ledger, so that only the replications under way are run again.
+                return self._attempt(job, charged)
+        finally:
+            self.seconds += time.monotonic() - began
+
+    def _attempt(self, job: _Job, charged: set[str]) -> list[pytest.TestReport]:
+        """The reports of a job; the keys `charged` are paid for already, and those that it pays for join."""
+        self._account.reserve(0)
+        prepaid = frozenset(charged)
         reports: list[pytest.TestReport] = []
         refused: BudgetExhausted | None = None
         try:
+            if self._channel is None:
+                self._start()
+            assert self._channel is not None
             self._channel.send(**self._message(job))
             while True:
                 message = self._channel.receive(self._patience())
@@ -155,7 +173,9 @@ class Evaluator:
                         self.needed_simulations |= set(message["find"])
                     try:
                         if job.charged and message["simulations"]:
-                            self._account.reserve(len(message["find"]) - len(known))
+                            unpaid = [key for key in message["find"] if key not in known]
+                            self._account.reserve(sum(key not in prepaid for key in unpaid))
+                            charged.update(unpaid)
                     except BudgetExhausted as error:
                         refused = error
                         self._channel.send(exhausted=[error.kind, error.limit])
@@ -166,7 +186,9 @@ class Evaluator:
                     self._ledger.keep(message["add"], message["metrics"])
                 elif "report" in message:
                     reports.append(self._report(message["report"]))
-                elif message["done"] != 0:
+                elif message["done"] < 0:
+                    raise self._killed(-message["done"])
+                elif message["done"] > 0:
                     raise EvaluatorFailed(
                         f"the evaluation ended early ({message['done']}){self._last_words()}"
                     )
@@ -180,16 +202,36 @@ class Evaluator:
                 f"the evaluation did not go on and was killed{self._last_words()}"
             ) from None
         except ChannelClosed:
-            self.stop()
-            raise EvaluatorFailed(f"the evaluating pytest ended{self._last_words()}") from None
+            raise self._ended("the evaluating pytest ended") from None
         except BaseException:
+            # Also after a job that has failed: its last questions and answers would be taken for the next
+            # one's.
             self.stop()
             raise
-        finally:
-            self.seconds += time.monotonic() - began
         if refused is not None:
             raise refused
         return reports
+
+    def _ended(self, sentence: str) -> EvaluatorFailed:
+        """Why the child does not answer any more; it is stopped."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        status = self._process.returncode
+        self.stop()
+        if status is None:
+            # Half a message, for a job was killed as it sent it.
+            return self._killed(signal.SIGKILL)
+        if status < 0:
+            return self._killed(-status)
+        return EvaluatorFailed(f"{sentence}{self._last_words()}")
+
+    def _killed(self, number: int) -> EvaluatorFailed:
+        return _Killed(
+            f"the evaluating process was killed by {signal.Signals(number).name}, and again when it was run "
+            "once more: the kernel does that where memory ends; free some, or lower glia_workers"
+            f"{self._last_words()}"
+        )
 
     def stop(self) -> None:
         """End the child and all that it started; a later job starts a new one."""
@@ -197,10 +239,9 @@ class Evaluator:
             self._channel.close()
             self._channel = None
         if self._process is not None:
+            self._process.kill()
             # Its replications have process groups of their own, and may have started more.
-            for pid in [*_of_session(self._process.pid), self._process.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            end_session(self._process.pid)
             self._process.wait()
             self._process = None
 
@@ -237,10 +278,7 @@ class Evaluator:
         try:
             ready = self._channel.receive(_START_TIMEOUT)["ready"]
         except ChannelClosed:
-            self.stop()
-            raise EvaluatorFailed(
-                f"the specs cannot be collected at the base commit{self._last_words()}"
-            ) from None
+            raise self._ended("the specs cannot be collected at the base commit") from None
         except TimeoutError:
             self.stop()
             raise EvaluatorFailed(
@@ -309,17 +347,6 @@ class Evaluator:
         except OSError:
             return ""
         return ":\n" + "\n".join(lines) if lines else ""
-
-
-def _of_session(session: int) -> list[int]:
-    """The processes of a session, where the system lists them (Linux)."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = status.read_text("utf-8", "replace").rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                found.append(int(status.parent.name))
-    return found
 
 
 @dataclass(frozen=True)

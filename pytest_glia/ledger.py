@@ -6,6 +6,7 @@ confirmation was attempted. It can be deleted at any time at the price of runnin
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -128,12 +129,10 @@ class Ledger:
     def lock(self, candidate: str) -> None:
         """Be the only search for this candidate until `close`; raises `Misuse` if another one is."""
         name = candidate.replace("/", "-")
-        descriptor = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(descriptor, 64).decode("ascii", "replace").strip() or "unknown"
-            os.close(descriptor)
+            descriptor = _locked(self.folder / f"{name}.lock", wait=False)
+        except BlockingIOError:
+            holder = (self.folder / f"{name}.lock").read_text("ascii", "replace").strip() or "unknown"
             raise Misuse(
                 f"another --glia-optimize is at work on {candidate} (process {holder}): wait until it ends, "
                 "or stop it; nothing was changed"
@@ -143,16 +142,22 @@ class Ledger:
         self._locks.append(descriptor)
 
     def scratch(self) -> Path:
-        """A new folder for this process; those that killed processes have left are deleted."""
-        for left in self.folder.glob("tree-*"):
-            pid = int(left.name.split("-")[1])
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                shutil.rmtree(left, ignore_errors=True)
-            except PermissionError:
-                pass
-        return Path(tempfile.mkdtemp(prefix=f"tree-{os.getpid()}-", dir=self.folder))
+        """A new folder, this process's own until `close`; those that killed processes have left are deleted.
+
+        Whose a folder is, its lock tells: a process's number may be another one's by now.
+        """
+        alone = _locked(self.folder / "scratch.lock", wait=True)
+        try:
+            for left in self.folder.glob("tree-*"):
+                with contextlib.suppress(OSError):
+                    held = _locked(left / "lock", wait=False)
+                    shutil.rmtree(left, ignore_errors=True)
+                    os.close(held)
+            folder = Path(tempfile.mkdtemp(prefix="tree-", dir=self.folder))
+            self._locks.append(_locked(folder / "lock", wait=False))
+        finally:
+            os.close(alone)
+        return folder
 
     def close(self) -> None:
         """Release locks and the database."""
@@ -160,6 +165,20 @@ class Ledger:
             os.close(descriptor)
         self._locks.clear()
         self._db.close()
+
+
+def _locked(file: Path, *, wait: bool) -> int:
+    """The descriptor of a file that no other process has locked; without `wait`, raises `BlockingIOError`.
+
+    Its lock ends when it is closed, and with this process.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _opened(file: Path) -> sqlite3.Connection:

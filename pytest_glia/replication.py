@@ -7,7 +7,6 @@ milliseconds; what a replication changes in its process is gone with it and cann
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -20,13 +19,12 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pytest_glia.processes import die_with
+
 Metrics = dict[str, float]
 
 # An answer of more bytes than this is none: it would only fill the memory of whoever reads it.
 _LARGEST = 1 << 28
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,7 @@ def run_all(
     """
     waiting = list(enumerate(replications))[::-1]
     running: dict[int, _Running] = {}
+    answered: list[int] = []
     selector = selectors.DefaultSelector()
     try:
         while waiting or running:
@@ -103,6 +102,7 @@ def run_all(
                 descriptor, pid = _fork(replication, [*private, *running], within)
                 running[descriptor] = _Running(index, replication, pid, time.monotonic() + timeout)
                 selector.register(descriptor, selectors.EVENT_READ)
+            answered = [pid for pid in answered if not os.waitpid(pid, os.WNOHANG)[0]]
             next_deadline = min(run.deadline for run in running.values())
             for key, _ in selector.select(max(0.0, next_deadline - time.monotonic())):
                 run = running[key.fd]
@@ -115,7 +115,15 @@ def run_all(
                     continue
                 selector.unregister(key.fd)
                 del running[key.fd]
-                outcome = _outcome(bytes(run.answer), _reap(key.fd, run.pid))
+                if run.complete():
+                    # What it says is said: the next one need not wait until its process is gone.
+                    os.close(key.fd)
+                    _kill_group(run.pid)
+                    os.kill(run.pid, signal.SIGKILL)
+                    answered.append(run.pid)
+                    outcome = _outcome(bytes(run.answer), 0)
+                else:
+                    outcome = _outcome(bytes(run.answer), _reap(key.fd, run.pid))
                 following = run.replication.then
                 if following is None or isinstance(outcome, Failure):
                     yield run.index, outcome
@@ -140,6 +148,8 @@ def run_all(
     finally:
         for descriptor, run in running.items():
             _reap(descriptor, run.pid)
+        for pid in answered:
+            os.waitpid(pid, 0)
         selector.close()
 
 
@@ -177,6 +187,9 @@ def _fork(
             os.dup2(sys.stdout.fileno(), 2)
         run = replication.run
         answer = _answer(run if confine is None else lambda: _confined(run, confine, writer))
+        # Before the answer, after which this process may be ended at any moment.
+        sys.stdout.flush()
+        sys.stderr.flush()
         with os.fdopen(writer, "wb") as stream:
             stream.write(len(answer).to_bytes(8, "big") + answer)
         status = 0
@@ -185,16 +198,6 @@ def _fork(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
-
-
-def die_with(parent: int) -> None:
-    """In a fork: take signals as usual again, and let the kernel end this process with `parent`'s."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _confined(
@@ -236,17 +239,22 @@ def _answer(run: Callable[[], Metrics | bytes]) -> bytes:
 def _reap(descriptor: int, pid: int) -> int:
     """Kill what is left of the replication's process group; returns its wait status."""
     os.close(descriptor)
-    # A fork that has answered ends by itself; anything it started, or a hung one, does not.
+    # A fork that has closed its end is about to exit, and its status is wanted; a hung one does not.
     done, status = os.waitpid(pid, os.WNOHANG)
     deadline = time.monotonic() + 0.05
     while not done and time.monotonic() < deadline:
         time.sleep(0.001)
         done, status = os.waitpid(pid, os.WNOHANG)
-    with contextlib.suppress(OSError):
-        os.killpg(pid, signal.SIGKILL)
+    _kill_group(pid)
     if not done:
+        os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
     return status
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _outcome(answer: bytes, status: int) -> Outcome:
