@@ -29,7 +29,8 @@ from pytest_glia.context import CONTEXT, BaseSource, Context, Found
 from pytest_glia.decisions import World
 from pytest_glia.domains import audits, manager
 from pytest_glia.hookspecs import Audit
-from pytest_glia.replication import Failure, Metrics, die_with
+from pytest_glia.processes import die_with, end_session_with
+from pytest_glia.replication import Failure, Metrics
 from pytest_glia.sandbox import confining
 
 ENVIRONMENT = "PYTEST_GLIA_CHILD"
@@ -138,7 +139,7 @@ class Evaluations:
         if not pid:
             status = 1
             try:
-                die_with(parent)
+                end_session_with(parent)
                 self._run_job(config, items, job)
                 status = 0
             finally:

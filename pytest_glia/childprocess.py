@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.child import ENVIRONMENT
+from pytest_glia.processes import end_session
 from pytest_glia.sandbox import is_secret
 
 # A spec's own set-up may be silent for this long, besides what a replication may take, in seconds.
@@ -25,6 +24,23 @@ _START_TIMEOUT = 300.0
 
 class EvaluatorFailed(Exception):
     """The child pytest could not be started, or ended; the message shows its last words."""
+
+
+class EvaluatorKilled(EvaluatorFailed):
+    """It was ended by a signal, which says nothing of the candidate the first time.
+
+    Attributes:
+        name: The signal's.
+        words: The child's last ones.
+    """
+
+    def __init__(self, number: int, words: str) -> None:
+        super().__init__(number, words)
+        self.name = signal.Signals(number).name
+        self.words = words
+
+    def __str__(self) -> str:
+        return f"the evaluating process was killed by {self.name}{self.words}"
 
 
 @dataclass(frozen=True)
@@ -95,10 +111,7 @@ class ChildProcess:
         try:
             ready = self.channel.receive(_START_TIMEOUT)
         except ChannelClosed:
-            self.stop()
-            raise EvaluatorFailed(
-                f"the specs cannot be collected at the base commit{self.last_words()}"
-            ) from None
+            raise self.ended("the specs cannot be collected at the base commit") from None
         except TimeoutError:
             self.stop()
             raise EvaluatorFailed(
@@ -113,11 +126,23 @@ class ChildProcess:
     def stop(self) -> None:
         """End the child and all that it started."""
         self.channel.close()
+        self._process.kill()
         # Its replications have process groups of their own, and may have started more.
-        for pid in [*_of_session(self._process.pid), self._process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        end_session(self._process.pid)
         self._process.wait()
+
+    def ended(self, sentence: str) -> EvaluatorFailed:
+        """Why it does not answer any more: the sentence, unless it was killed. It is stopped."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        status = self._process.returncode
+        self.stop()
+        if status is None:
+            # Half a message, for a job was killed as it sent it.
+            return EvaluatorKilled(signal.SIGKILL, self.last_words())
+        if status < 0:
+            return EvaluatorKilled(-status, self.last_words())
+        return EvaluatorFailed(f"{sentence}{self.last_words()}")
 
     def last_words(self) -> str:
         """The end of what the child has printed, as the continuation of a sentence."""
@@ -131,26 +156,3 @@ class ChildProcess:
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a child may have: no keys, no tokens, no passwords."""
     return {name: value for name, value in environment.items() if not is_secret(name, value)}
-
-
-def scratch(folder: Path, prefix: str) -> Path:
-    """A new folder of this process below `folder`; those that killed processes have left are deleted."""
-    for left in folder.glob(f"{prefix}-*"):
-        try:
-            os.kill(int(left.name.removeprefix(f"{prefix}-").split("-")[0]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(left, ignore_errors=True)
-        except PermissionError:
-            pass
-    return Path(tempfile.mkdtemp(prefix=f"{prefix}-{os.getpid()}-", dir=folder))
-
-
-def _of_session(session: int) -> list[int]:
-    """The processes of a session, where the system lists them (Linux)."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = status.read_text("utf-8", "replace").rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                found.append(int(status.parent.name))
-    return found

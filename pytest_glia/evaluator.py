@@ -22,7 +22,14 @@ from pytest_glia.budget import Account, BudgetExhausted
 from pytest_glia.candidate import Candidate
 from pytest_glia.channel import ChannelClosed
 from pytest_glia.child import software
-from pytest_glia.childprocess import SILENCE, ChildProcess, EvaluatorFailed, Launch, without_secrets
+from pytest_glia.childprocess import (
+    SILENCE,
+    ChildProcess,
+    EvaluatorFailed,
+    EvaluatorKilled,
+    Launch,
+    without_secrets,
+)
 from pytest_glia.commandline import deciding, forwarded
 from pytest_glia.context import BaseSource
 from pytest_glia.ledger import Ledger
@@ -72,6 +79,9 @@ class Evaluator:
         self._since = 0.0
         self.needed: set[str] = set()
         self.needed_simulations: set[str] = set()
+        # The keys that the present job has been charged for, and those of them before it was taken up again.
+        self._charged: set[str] = set()
+        self._prepaid: frozenset[str] = frozenset()
         self._child: ChildProcess | None = None
         self._others: RayExecutor | None = None
 
@@ -124,12 +134,29 @@ class Evaluator:
         }
 
     def _run(self, job: _Job) -> list[pytest.TestReport]:
+        self.needed, self.needed_simulations, self._charged = set(), set(), set()
+        try:
+            return self._attempt(job)
+        except EvaluatorKilled:
+            # Where memory ends the kernel takes a process, whoever took the memory. What had been run is in
+            # the ledger, so that only the replications under way are run again.
+            try:
+                return self._attempt(job)
+            except EvaluatorKilled as again:
+                raise EvaluatorFailed(
+                    f"the evaluating process was killed by {again.name}, and again when it was run once "
+                    "more: the kernel does that where memory ends; free some, or lower "
+                    f"glia_workers{again.words}"
+                ) from None
+
+    def _attempt(self, job: _Job) -> list[pytest.TestReport]:
+        """The reports of a job; what an attempt before has been charged for is not charged again."""
+        self._prepaid = frozenset(self._charged)
         self._account.reserve(0)
         if self._child is None:
             self._child = self._started()
             self._others = self._others or self._elsewhere(self._child)
         channel = self._child.channel
-        self.needed, self.needed_simulations = set(), set()
         reports: list[pytest.TestReport] = []
         refused: BudgetExhausted | None = None
         message = self._message(job)
@@ -155,7 +182,9 @@ class Evaluator:
                     self._count()
                 elif "report" in message:
                     reports.append(self._report(message["report"]))
-                elif message["done"] != 0:
+                elif message["done"] < 0:
+                    raise EvaluatorKilled(-message["done"], self._child.last_words())
+                elif message["done"] > 0:
                     raise EvaluatorFailed(
                         f"the evaluation ended early ({message['done']}){self._child.last_words()}"
                     )
@@ -167,8 +196,11 @@ class Evaluator:
                 raise self._account.exhausted("seconds") from None
             raise EvaluatorFailed(f"the evaluation did not go on and was killed{words}") from None
         except ChannelClosed:
-            raise EvaluatorFailed(f"the evaluating pytest ended{self.stop()}") from None
+            child, self._child = self._child, None
+            raise child.ended("the evaluating pytest ended") from None
         except BaseException:
+            # Also after a job that has failed: its last questions and answers would be taken for the next
+            # one's.
             self.stop()
             raise
         if refused is not None:
@@ -180,7 +212,9 @@ class Evaluator:
         self.needed |= {*keys, *simulations}
         self.needed_simulations |= set(simulations)
         if job.charged:
-            self._account.reserve(len(simulations) - len(self._ledger.known(simulations)))
+            unpaid = set(simulations) - self._ledger.known(simulations).keys()
+            self._account.reserve(len(unpaid - self._prepaid))
+            self._charged |= unpaid
         if self._others is not None:
             for key, metrics in self._others.samples(keys):
                 self._keep(key, metrics)

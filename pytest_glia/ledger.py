@@ -6,7 +6,6 @@ confirmation was attempted. It can be deleted at any time at the price of runnin
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -16,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_glia.childprocess import scratch
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics
+from pytest_glia.scratch import locked, scratch
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, metrics TEXT NOT NULL);
@@ -134,12 +133,11 @@ class Ledger:
     def lock(self, candidate: str) -> None:
         """Be the only search for this candidate until `close`; raises `Misuse` if another one is."""
         name = candidate.replace("/", "-")
-        descriptor = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        file = self.folder / f"{name}.lock"
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(descriptor, 64).decode("ascii", "replace").strip() or "unknown"
-            os.close(descriptor)
+            descriptor = locked(file)
+        except BlockingIOError:
+            holder = file.read_text("ascii", "replace").strip() or "unknown"
             raise Misuse(
                 f"another --glia-optimize is at work on {candidate} (process {holder}): wait until it ends, "
                 "or stop it; nothing was changed"
@@ -149,8 +147,10 @@ class Ledger:
         self._locks.append(descriptor)
 
     def scratch(self) -> Path:
-        """A new folder for this process; those that killed processes have left are deleted."""
-        return scratch(self.folder, "tree")
+        """A new folder, its own until `close`; those that killed processes have left are deleted."""
+        folder, lock = scratch(self.folder, "tree")
+        self._locks.append(lock)
+        return folder
 
     def close(self) -> None:
         """Release locks and the database."""

@@ -14,6 +14,9 @@ from pytest_glia.misuse import Misuse
 from pytest_glia.search import Search
 from pytest_glia.settings import Settings
 
+# Options with which pytest runs no test.
+_NOTHING_RUNS = ("collectonly", "setuponly", "setupplan")
+
 
 class Optimizer:
     """The plugin that takes over pytest's run loop when ``--glia-optimize`` is given."""
@@ -27,13 +30,15 @@ class Optimizer:
         self._config = config
         self._settings = Settings.from_config(config)
         self._delivered: list[str] = []
-        # The checkout still fails what its designs pass: --lf must go on finding it.
-        config.pluginmanager.unregister(name="lfplugin")
+        # The checkout still fails what its designs pass: --lf and --stepwise must go on finding it.
+        for name in ("lfplugin", "stepwiseplugin"):
+            config.pluginmanager.unregister(name=name)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Design for each group of specs that share their candidates, then run the other tests as ever."""
-        if session.testsfailed or self._config.option.collectonly or not session.items:
+        nothing_runs = any(self._config.getoption(name, False) for name in _NOTHING_RUNS)
+        if session.testsfailed or nothing_runs or not session.items:
             return None
         try:
             groups, others = _grouped(session.items)
@@ -43,16 +48,13 @@ class Optimizer:
                 )
             account = Account(self._settings.budget)
             for candidates, items in groups:
-                self._run_group(candidates, items, account)
+                _replay(items, self._run_group(candidates, items, account), session)
         except (Misuse, EvaluatorFailed) as error:
             raise pytest.UsageError(f"--glia-optimize: {error}") from None
         for position, item in enumerate(others, start=1):
             following = others[position] if position < len(others) else None
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
-            if session.shouldfail:
-                raise session.Failed(session.shouldfail)
-            if session.shouldstop:
-                raise session.Interrupted(session.shouldstop)
+            _stop_if_asked(session)
         return True
 
     @pytest.hookimpl(trylast=True)
@@ -65,7 +67,7 @@ class Optimizer:
 
     def _run_group(
         self, candidates: tuple[Candidate, ...], items: list[pytest.Item], account: Account
-    ) -> None:
+    ) -> list[pytest.TestReport]:
         ledger = Ledger(self._config.rootpath)
         search = None
         try:
@@ -74,11 +76,11 @@ class Optimizer:
             search = Search(self._config, self._settings, ledger, candidates, items, account)
             reports = search.run()
             self._delivered += search.delivered
+            return reports
         finally:
             if search is not None:
                 search.close()
             ledger.close()
-        _replay(items, reports)
 
 
 Group = tuple[tuple[Candidate, ...], list[pytest.Item]]
@@ -113,7 +115,9 @@ def _grouped(items: Sequence[pytest.Item]) -> tuple[list[Group], list[pytest.Ite
     return sorted(groups, key=lambda group: order[id(group[1][0])]), others
 
 
-def _replay(items: Sequence[pytest.Item], reports: Sequence[pytest.TestReport]) -> None:
+def _replay(
+    items: Sequence[pytest.Item], reports: Sequence[pytest.TestReport], session: pytest.Session
+) -> None:
     """Give the child's reports to pytest as if the tests had run here."""
     for item in items:
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -121,3 +125,12 @@ def _replay(items: Sequence[pytest.Item], reports: Sequence[pytest.TestReport]) 
             if report.nodeid == item.nodeid:
                 item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        _stop_if_asked(session)
+
+
+def _stop_if_asked(session: pytest.Session) -> None:
+    """After a test: what -x, --maxfail or another plugin has asked for."""
+    if session.shouldfail:
+        raise session.Failed(session.shouldfail)
+    if session.shouldstop:
+        raise session.Interrupted(session.shouldstop)

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_glia.channel import ChannelClosed
-from pytest_glia.childprocess import SILENCE, ChildProcess, EvaluatorFailed, Launch, scratch
+from pytest_glia.childprocess import SILENCE, ChildProcess, EvaluatorFailed, Launch
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics
+from pytest_glia.scratch import scratch
 
 # Seconds after which a worker gives a sign of life, and can be told to end.
 _BEAT = 1.0
@@ -50,7 +51,7 @@ class Worker:
         self._launch = launch
         self._software = software
         self._child: ChildProcess | None = None
-        self._folder = scratch(Path(tempfile.gettempdir()), "glia-worker")
+        self._folder, self._lock = scratch(Path(tempfile.gettempdir()), "glia-worker")
 
     def start(self, tree: Sequence[Any]) -> dict[str, Any]:
         """Start a child, unless there is one; the message of a child that is done with its job."""
@@ -88,15 +89,15 @@ class Worker:
         except TimeoutError:
             return {}
         except ChannelClosed:
-            self._child.stop()
-            words, self._child = self._child.last_words(), None
-            raise EvaluatorFailed(f"the evaluating pytest ended{words}") from None
+            child, self._child = self._child, None
+            raise child.ended("the evaluating pytest ended") from None
 
     def close(self) -> None:
         """End the child and delete its tree."""
         if self._child is not None:
             self._child.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._lock)
 
     def _compare(self, found: Sequence[str]) -> None:
         here, there = set(self._software), set(found)

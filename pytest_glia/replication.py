@@ -7,7 +7,6 @@ milliseconds; what a replication changes in its process is gone with it and cann
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -22,6 +21,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from pytest_glia.processes import die_with
 from pytest_glia.visible import visible
 
 Metrics = dict[str, float]
@@ -40,9 +40,6 @@ _SHOWN = 1 << 20
 
 READY = b"\1"
 """What a fork says when it has a function to be asked for; no answer begins with it."""
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -111,19 +108,32 @@ class Fork:
         if len(self.answer) > _LARGEST:
             part, self.answer = b"", bytearray()
         # What a replication has started may hold the socket open: the length says when it is all.
-        return not part or len(self.answer) >= 8 + max(1, int.from_bytes(self.answer[:8], "big"))
+        return not part or self._whole()
 
     def ask(self) -> None:
         """Have a fork that is `READY` call its function."""
         with contextlib.suppress(OSError):
             os.write(self.descriptor, b"?")
 
-    def end(self) -> Outcome:
-        """Kill what is left of it, and show what it has printed; its answer."""
-        status = _reap(self.descriptor, self.pid)
+    def end(self, leaving: list[int] | None = None) -> Outcome:
+        """Kill what is left of it, and show what it has printed; its answer.
+
+        With `leaving`, one that has answered is not waited for: its process joins those to be waited for.
+        """
+        os.close(self.descriptor)
+        status = 0
+        if leaving is not None and self._whole():
+            # What it says is said: the next one need not wait until its process is gone.
+            _kill(self.pid)
+            leaving.append(self.pid)
+        else:
+            status = _reap(self.pid)
         if self.printed is not None:
             _show(self.printed)
         return _outcome(bytes(self.answer), status)
+
+    def _whole(self) -> bool:
+        return len(self.answer) >= 8 + max(1, int.from_bytes(self.answer[:8], "big"))
 
 
 @dataclass
@@ -151,6 +161,7 @@ def run_all(
     """
     waiting = list(enumerate(replications))[::-1]
     running: dict[int, _Running] = {}
+    leaving: list[int] = []
     selector = selectors.DefaultSelector()
     try:
         while waiting or running:
@@ -160,6 +171,7 @@ def run_all(
                 deadline = time.monotonic() + timeout
                 running[forked.descriptor] = _Running(index, replication, forked, deadline)
                 selector.register(forked.descriptor, selectors.EVENT_READ)
+            leaving = [pid for pid in leaving if not os.waitpid(pid, os.WNOHANG)[0]]
             next_deadline = min(run.deadline for run in running.values())
             for key, _ in selector.select(max(0.0, next_deadline - time.monotonic())):
                 run = running[key.fd]
@@ -167,7 +179,7 @@ def run_all(
                     continue
                 selector.unregister(key.fd)
                 del running[key.fd]
-                outcome = run.fork.end()
+                outcome = run.fork.end(leaving)
                 following = run.replication.then
                 if following is None or isinstance(outcome, Failure):
                     yield run.index, outcome
@@ -186,6 +198,8 @@ def run_all(
     finally:
         for run in running.values():
             run.fork.end()
+        for pid in leaving:
+            os.waitpid(pid, 0)
         selector.close()
 
 
@@ -232,24 +246,15 @@ def fork(replication: Replication, private: Sequence[int], confine: Confine | No
             os.dup2(sys.stdout.fileno(), 1)
             os.dup2(sys.stdout.fileno(), 2)
         answer = _answer(run, writer)
+        # Before the answer, after which this process may be ended at any moment.
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
         with os.fdopen(writer, "wb") as stream:
             stream.write(len(answer).to_bytes(8, "big") + answer)
         status = 0
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
         os._exit(status)
-
-
-def die_with(parent: int) -> None:
-    """In a fork: take signals as usual again, and let the kernel end this process with `parent`'s."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _confined(run: Run, confine: Confine, keep: int, printed: int) -> Metrics | bytes | Callable[[], bytes]:
@@ -304,20 +309,30 @@ def _answer(run: Run, descriptor: int) -> bytes:
         return json.dumps({"failure": sentence, "details": details}).encode()
 
 
-def _reap(descriptor: int, pid: int) -> int:
+def _reap(pid: int) -> int:
     """Kill what is left of the replication's process group; returns its wait status."""
-    os.close(descriptor)
-    # A fork that has answered ends by itself; anything it started, or a hung one, does not.
+    # A fork that has closed its end is about to exit, and its status is wanted; a hung one does not.
     done, status = os.waitpid(pid, os.WNOHANG)
     deadline = time.monotonic() + 0.05
     while not done and time.monotonic() < deadline:
         time.sleep(0.001)
         done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        _kill_group(pid)
+        return status
+    _kill(pid)
+    return os.waitpid(pid, 0)[1]
+
+
+def _kill(pid: int) -> None:
+    """Kill a fork that nobody has waited for, and its group, which it may have left."""
+    _kill_group(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
+def _kill_group(pid: int) -> None:
     with contextlib.suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
-    if not done:
-        _, status = os.waitpid(pid, 0)
-    return status
 
 
 def _outcome(answer: bytes, status: int) -> Outcome:

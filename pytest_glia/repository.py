@@ -1,15 +1,13 @@
 """Everything that touches git: reading the base, composing a tree of it, and committing candidates.
 
-The user's working tree, index and HEAD are never written: commits are made with a temporary index, and
-git is told to take no optional locks.
+The user's working tree, index and HEAD are never written: commits are made without an index, and git is
+told to take no optional locks.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_glia.context import BaseSource
@@ -18,11 +16,7 @@ from pytest_glia.misuse import Misuse
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
 
-_IDENTITY = {
-    f"GIT_{role}_{field}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for field, value in (("NAME", "pytest-glia"), ("EMAIL", "pytest-glia@localhost"))
-}
+_NAME, _MAIL = "pytest-glia", "pytest-glia@localhost"
 
 
 _SHALLOW = (
@@ -52,7 +46,7 @@ class Repository:
         self._error = git.GitCommandError
         self._repo = repo
         self._git = repo.git
-        self._git.update_environment(GIT_OPTIONAL_LOCKS="0", **_IDENTITY)
+        self._git.update_environment(GIT_OPTIONAL_LOCKS="0")
         try:
             self._git.rev_parse("--git-dir")
         except git.GitCommandError as error:
@@ -131,10 +125,10 @@ class Repository:
 
     def blob(self, content: bytes) -> str:
         """The hash under which git keeps some content; nothing is written."""
-        with tempfile.NamedTemporaryFile(prefix="glia-") as file:
+        with tempfile.TemporaryFile() as file:
             file.write(content)
-            file.flush()
-            return str(self._git.hash_object("--no-filters", file.name))
+            file.seek(0)
+            return str(self._git.hash_object("--stdin", istream=file))
 
     def is_link(self, commit: str, path: str) -> bool:
         """Whether a file is a symbolic link at a commit."""
@@ -153,29 +147,37 @@ class Repository:
         return str(self._git.rev_parse(f"{commit}^{{tree}}"))
 
     def compose(self, commit: str, folder: Path) -> Path:
-        """Write a commit's files below `folder`; returns the counterpart of this repository's root."""
-        with self._own_index():
+        """Write a commit's files below `folder`; returns the counterpart of this repository's root.
+
+        Beside it is the index that git uses for that.
+        """
+        with self._git.custom_environment(GIT_INDEX_FILE=f"{folder}.index"):
             self._git.read_tree(commit)
             self._git.checkout_index("--all", "--force", f"--prefix={folder}/")
         return folder / self.prefix
 
     def commit(self, parent: str, base: str, files: Mapping[str, bytes], message: str, branch: str) -> str:
-        """Commit `base` with `files` put in its place, as a child of `parent`; moves `branch` to it."""
-        with self._own_index():
-            self._git.read_tree(base)
-            with tempfile.TemporaryDirectory(prefix="glia-") as scratch:
-                for path, content in files.items():
-                    blob = Path(scratch) / "blob"
-                    blob.write_bytes(content)
-                    sha = self._git.hash_object("-w", "--no-filters", str(blob))
-                    mode = self._mode(base, path)
-                    self._git.update_index("--add", "--cacheinfo", f"{mode},{sha},{self.inside(path)}")
-                text = Path(scratch) / "message"
-                text.write_text(message, "utf-8")
-                tree = self._git.write_tree()
-                commit = str(self._git.commit_tree(tree, "-p", parent, "-F", str(text)))
-        self._git.update_ref(f"refs/heads/{branch}", commit)
-        return commit
+        """Commit `base` with `files` put in its place, as a child of `parent`; moves `branch` to it.
+
+        One call of git, which leaves nothing lying about if this process is killed.
+        """
+        text = message.encode()
+        who = f"{_NAME} <{_MAIL}> now"
+        stream = [
+            f"commit refs/heads/{branch}\nmark :1\ncommitter {who}\ndata {len(text)}\n".encode() + text,
+            f'from {parent}\nM 040000 {self.tree(base)} ""'.encode(),
+        ]
+        for path, content in files.items():
+            place = self.inside(path).replace("\\", "\\\\").replace('"', '\\"')
+            head = f'M {self._mode(base, path)} inline "{place}"\ndata {len(content)}\n'
+            stream.append(head.encode() + content)
+        stream.append(b"get-mark :1\ndone\n")
+        with tempfile.TemporaryFile() as file:
+            file.write(b"\n".join(stream))
+            file.seek(0)
+            return str(
+                self._git.fast_import("--quiet", "--force", "--done", "--date-format=now", istream=file)
+            )
 
     def _mode(self, base: str, path: str) -> str:
         listed = self._git.ls_tree("--full-tree", base, "--", self.inside(path))
@@ -202,12 +204,3 @@ class Repository:
             return str(getattr(self._git, command.replace("-", "_"))(*arguments)) or None
         except self._error:
             return None
-
-    @contextlib.contextmanager
-    def _own_index(self) -> Iterator[None]:
-        """Let git use an index of its own, deleted afterwards."""
-        with (
-            tempfile.TemporaryDirectory(prefix="glia-") as folder,
-            self._git.custom_environment(GIT_INDEX_FILE=os.path.join(folder, "index")),
-        ):
-            yield

@@ -82,17 +82,30 @@ def test_attempts_are_counted_over_runs(tmp_path: Path) -> None:
 
 
 def test_folders_of_dead_processes_are_deleted(tmp_path: Path) -> None:
-    """A killed search's tree goes with the next search; a living one's stays."""
+    """A killed search's tree goes with the next search, whoever has its process's number by now."""
+    code = (
+        "import os, pathlib, signal\nfrom pytest_glia.ledger import Ledger\n"
+        f"(Ledger(pathlib.Path({str(tmp_path)!r})).scratch() / 'inner').mkdir()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    [left] = (tmp_path / ".glia").glob("tree-*")
     ledger = Ledger(tmp_path)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left = ledger.folder / f"tree-{dead.pid}-x"
-    (left / "inner").mkdir(parents=True)
     mine = ledger.scratch()
-    assert not left.exists()
-    assert ledger.scratch() != mine
+    assert (left.exists(), mine.is_dir()) == (False, True)
+    ledger.close()
+
+
+def test_folder_of_a_search_at_work_stays(tmp_path: Path) -> None:
+    """However many others start meanwhile; when its ledger is closed it is no one's."""
+    ledger, other = Ledger(tmp_path), Ledger(tmp_path)
+    mine = ledger.scratch()
+    assert other.scratch() != mine
     assert mine.is_dir()
     ledger.close()
+    other.scratch()
+    assert not mine.exists()
+    other.close()
 
 
 def test_git_ignores_the_folder(tmp_path: Path) -> None:
