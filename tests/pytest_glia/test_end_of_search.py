@@ -35,6 +35,10 @@ class Choices:
             self.policy, self.made, self.asked = self, json.loads(log or b"[]"), 0
             self.calls = len(self.made)
 
+        @property
+        def unused(self):
+            return self.asked < self.calls
+
         def choose(self):
             self.asked += 1
             return self.made[self.asked - 1]

@@ -110,9 +110,9 @@ def test_json_holds_every_verdict(outcomes: tuple[Project, Result]) -> None:
     assert tests["test_is_shown"]["seconds"] >= 0
     [check] = tests["test_is_shown"]["checks"]
     assert check["low"] <= check["point"] <= check["high"]
-    assert (check["op"], check["threshold"], check["n"], check["outcome"]) == ("<", 20, 5, "shown")
+    assert (check["op"], check["threshold"], check["n"], check["outcome"]) == ("<", 20, 6, "shown")
     assert check["evidence"] == {"rt": pytest.approx(check["point"]), "exact": 3}
-    assert len(check["excess"]) == 5
+    assert len(check["excess"]) == 6
 
 
 def test_junit_has_failures_and_estimates(outcomes: tuple[Project, Result]) -> None:
@@ -249,7 +249,8 @@ MISTAKES = {
         "import gc\n" + TEN,
     ),
     "hangs": Mistake(
-        "the replication did not finish within 2 s and was killed: it may never return; raise glia_timeout",
+        "the replication did not finish within 2 s and was killed: it may never return; it has the time of "
+        "glia_timeout",
         "def answer():\n    while True: pass\n",
     ),
     "dies": Mistake("killed by SIGKILL", "import os\ndef answer():\n    os.kill(os.getpid(), 9)\n"),
@@ -428,7 +429,7 @@ def test_tests_of_a_file_share_replications(make_project: MakeProject) -> None:
     """The same function, candidate and seeds are run once in a session."""
     project = make_project(spec(TEN, COUNTED), commit=False)
     assert project.pytest(RUNS=str(project.folder / "runs")).code == 0
-    assert len(runs(project)) == len(set(runs(project))) == 5
+    assert len(runs(project)) == len(set(runs(project))) == 6
 
 
 def test_monkeypatched_tests_share_nothing(make_project: MakeProject) -> None:
@@ -436,7 +437,7 @@ def test_monkeypatched_tests_share_nothing(make_project: MakeProject) -> None:
     body = COUNTED.replace("test_second(glia)", "test_second(glia, monkeypatch)")
     project = make_project(spec(TEN, body), commit=False)
     assert project.pytest(RUNS=str(project.folder / "runs")).code == 0
-    assert len(runs(project)) == 10
+    assert len(runs(project)) == 12
 
 
 def test_what_a_closure_has_captured_is_not_shared(make_project: MakeProject) -> None:
