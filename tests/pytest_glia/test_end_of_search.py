@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_glia import seeds
-from tests.project import INI, PACKER_SPEC, PACKING, MakeProject, spec
+from tests.project import PACKER_SPEC, PACKING, MakeProject, spec
 
 # A domain of one decision, and a designer that finds a good one when the time is just over.
 DOMAIN = """\
@@ -122,9 +122,7 @@ def test_an_ablation_that_ends_the_evaluation_leaves_the_confirmed_design(
     known = [seed for name in ("guard", "development") for seed in seeds.known(name, 6)]
     head, _, rest = PACKER_SPEC.partition("def waste")
     tests = rest.partition("def test_little")[2].partition("\n\n\n")[0]
-    project = make_project(
-        {**PACKING, "specs/test_packer.py": head + KILLS.format(known=known) + tests, "pytest.ini": INI}
-    )
+    project = make_project({**PACKING, "specs/test_packer.py": head + KILLS.format(known=known) + tests})
     ran = project.pytest("--glia-optimize", "--glia-budget=90 sims", "-o", "glia_sandbox=off")
     assert ran.code == 0, ran.out
     assert "The remaining ideas stay unverified: the evaluating process was killed by SIGKILL" in ran.text
