@@ -1,6 +1,6 @@
 """What an evaluation costs beyond its simulations: a hundred candidates of the quickstart, both ways.
 
-`python -m pytest -m slow tests/test_cost.py -s` prints the ratios (GLIA_COST says for how many candidates).
+`python -m pytest -m slow tests/test_cost.py -s` prints the ratios (GLIA_COST=100 for a hundred; a dozen otherwise).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.project import Project
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "specs/quickstart"
-CANDIDATES = int(os.environ.get("GLIA_COST", "100"))
+CANDIDATES = int(os.environ.get("GLIA_COST", "12"))
 MOST = 2.5
 """Times the simulations' own time of processors. The replay of each replication's decisions is half of a
 simulation that sends at once: 1.3 is out of reach as long as that is a second simulation."""
