@@ -116,7 +116,7 @@ CHEATS = [
             """,
             at="call",
         ),
-        "cannot be replayed without it",
+        "cannot be replayed without it|invalid value",
     ),
     Cheat(
         "output lengths",

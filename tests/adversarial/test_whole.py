@@ -95,6 +95,7 @@ def test_no_cheat_passes_a_plain_run(make_project: MakeProject, how: tuple[str, 
     assert project.processes() == []
 
 
+@pytest.mark.slow
 def test_with_every_module_allowed(make_project: MakeProject) -> None:
     """A user who opens the rules has the other fences: only who sees the future passes, unaudited."""
     project = project_of(make_project, OPEN)

@@ -181,6 +181,7 @@ def test_one(glia, number):
         assert float(before[1]) <= float(after[0])
 
 
+@pytest.mark.slow
 def test_a_search_times_its_candidates(make_project: MakeProject) -> None:
     """The offline designer finds the constant that makes a candidate faster, and pays for each look."""
     candidate = """\
