@@ -1,6 +1,6 @@
-"""What an evaluation costs beyond its simulations: a hundred candidates of the quickstart, both ways.
+"""What an evaluation costs beyond its simulations: a dozen candidates of the quickstart, both ways.
 
-`python -m pytest -m slow tests/test_cost.py -s` prints the ratios (GLIA_COST=100 for a hundred; a dozen otherwise).
+`python -m pytest -m slow tests/test_cost.py -s` prints the ratios, with GLIA_COST=100 for a hundred.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def test_an_audit_of_several_functions_is_set_aside_whole(make_project: MakeProj
     """Each replication function is probed: what the budget must hold for that is spent."""
     files = spec(CHOOSER, COSTS.format(name="cost") + COSTS.format(name="price"), entry="Chooser")
     files["conftest.py"] = DOMAIN.replace("        OVER\n", "")
-    # A look takes 2 x 6: at the start, at the trial, in the audit with 2 x 9 probes; to confirm, 2 x 7.
+    # A look takes 2 x 6: at the start, the trial, in the audit with 2 x 9 probes; to confirm, 2 x 7.
     files["test_spec.py"] = files["test_spec.py"].replace("% 7 / 1000", "% 9 / 1000", 1)
     project = make_project(files)
     ran = project.pytest(*SEARCH, "--glia-budget=53 sims")
