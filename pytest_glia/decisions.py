@@ -61,9 +61,9 @@ class World:
 def in_world(audits: Sequence[Audit], world: World | None, seed: int) -> Iterator[None]:
     """The context of a replication with a seed, in that world."""
     with ExitStack() as stack:
-        for audit in audits if world else ():
-            assert world is not None
-            stack.enter_context(audit.varied(world.number("world", seed)))
+        if world is not None:
+            for audit in audits:
+                stack.enter_context(audit.varied(world.number("world", seed)))
         yield
 
 

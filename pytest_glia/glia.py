@@ -234,7 +234,7 @@ class Glia:
         self._measured.calls += 1
         seeds = self._context.seeds
         function = (None if self._is_patched() else content_key(replicate)) or self._call_key()
-        recordable = self._is_recordable(replicate, function)
+        recordable = self._is_recordable(replicate, function, arms[0])
         world = self._context.world if recordable else None
         harness = self._context.harness if world is None else f"{self._context.harness}; {world}"
         keys: dict[tuple[str, int], str] = {}
@@ -299,7 +299,7 @@ class Glia:
             self._fail(f"{name}: {outcome!s}")
         return outcome
 
-    def _is_recordable(self, replicate: Replicate, function: bytes) -> bool:
+    def _is_recordable(self, replicate: Replicate, function: bytes, candidate: _Arm) -> bool:
         """Whether the replication asks its candidate for decisions that a domain can record and replay.
 
         A trusted run of it with objects that can decide nothing tells, once for each function.
@@ -307,7 +307,7 @@ class Glia:
         if not self._context.audits:
             return False
         key = digest(self._context.harness, self._sharing(), function, "asks for decisions")
-        recorded = self._recorded(replicate, self._candidate_arm(), self._context.seeds[0], None)
+        recorded = self._recorded(replicate, candidate, self._context.seeds[0], None)
         asked = self._sampled(
             {key: Replication(recorded.asked, quiet=True)},
             lambda _: "it cannot be told what the replication asks of a candidate",
@@ -348,17 +348,13 @@ class Glia:
             raise Misuse(f"timed=True measures seconds: leave metric={metric!r} out")
         self._measured.calls += 1
         arms = [self._candidate_arm(), other]
-        key = self._call_key().decode()
-        runs = [
-            f"{key} timed {seed} {run}" for run in range(4 if paired else 3) for seed in self._context.seeds
-        ]
-        simulations = len(self._context.seeds)
-        self._context.samples.find((), runs[:simulations])
         context = self._context
+        # Nothing is known and nothing is kept of them: this only reserves them.
+        context.samples.find((), [f"{self._call_key().decode()} timed {seed}" for seed in context.seeds])
         watch = Stopwatch(context.timeout, context.private, context.confine, context.samples.ran)
         codes = [Code(arm.name, partial(self._loaded, prepare, arm)) for arm in arms]
         try:
-            return watch.time(self._context.seeds, *codes, paired=paired)
+            return watch.time(context.seeds, *codes, paired=paired)
         except TimingFailed as error:
             failure = str(error)
         self._fail(failure)

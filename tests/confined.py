@@ -60,25 +60,3 @@ def error_of(action: Callable[[], Any]) -> int:
     except OSError as error:
         return error.errno or -1
     return 0
-
-
-ENVIRONMENT = """\
-import ctypes, os, sys
-from pathlib import Path
-from pytest_glia import sandbox
-
-os.environ["LATE_TOKEN"] = "hide-late"
-os.environ["OPENAI_API_KEY"] = "hide-changed"
-libc = ctypes.CDLL(None)
-libc.getenv.restype = ctypes.c_char_p
-libc.setenv(b"C_TOKEN", b"hide-c", 1)
-fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-start, end = int(fields[47]), int(fields[48])
-names = [*os.environ, "C_TOKEN"]
-confinement = sandbox.Confinement.of_project(Path.cwd(), seconds=60, workers=1)
-if sys.argv[1:]:
-    sandbox.confine(confinement)
-print(dict(os.environ))
-print([libc.getenv(name.encode()) for name in names])
-print(ctypes.string_at(start, end - start))
-"""

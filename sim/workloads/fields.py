@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from sim.settings import check
+
 __all__ = ["drawn", "flag", "number", "numbers", "positive", "tokens", "whole"]
 
 
@@ -47,18 +49,13 @@ def positive(owner: object, unit: str, /, **values: float) -> None:
 def number(owner: object, low: float, high: float, unit: str, /, **values: float) -> None:
     """ValueError unless each value is a finite number from `low` to `high`, both allowed."""
     for name, value in values.items():
-        if not (_is_number(value) and low <= value <= high):
-            bound = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-            raise ValueError(f"{_at(owner)}{name}={value!r}; expected a number {bound} {unit}")
+        check(f"{_at(owner)}{name}", value, low, high, unit, whole=False)
 
 
 def whole(owner: object, low: int, unit: str, /, **values: int) -> None:
     """ValueError unless each value is a whole number of at least `low`."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-            raise ValueError(
-                f"{_at(owner)}{name}={value!r}; expected a whole number of at least {low} {unit}"
-            )
+        check(f"{_at(owner)}{name}", value, low, math.inf, unit, whole=True)
 
 
 def tokens(owner: object, /, **columns: Iterable[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -152,6 +153,21 @@ def digest(run: Run) -> str:
     return hashlib.sha256(b"".join(parts) + repr(dict(run.metrics)).encode()).hexdigest()
 
 
+def printed_afresh(program: str) -> set[str]:
+    """What a program prints in two processes that hash strings differently."""
+    return {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+
+
 def test_a_fresh_process_gives_the_same_bytes() -> None:
     """Neither hash seeds nor the state of a process reach a result."""
     program = (
@@ -159,15 +175,4 @@ def test_a_fresh_process_gives_the_same_bytes() -> None:
         "from tests.sim.test_core import digest;"
         "print(digest(Cluster().run(workloads.sharegpt_bursty(9.0, 60, 5), Expert())))"
     )
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=Path(__file__).parents[2],
-            env={**__import__("os").environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("1", "2")
-    }
-    assert len(outputs) == 1
+    assert len(printed_afresh(program)) == 1
