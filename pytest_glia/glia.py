@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from pytest_glia.arms import Arm, baseline_arm, source_arm
 from pytest_glia.calling import (
     Replicate,
     call,
@@ -20,7 +21,7 @@ from pytest_glia.calling import (
     seed_generators,
     told,
 )
-from pytest_glia.candidate import Candidate, fault, load
+from pytest_glia.candidate import Candidate, fault
 from pytest_glia.content import content_key, digest
 from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
@@ -32,18 +33,6 @@ from pytest_glia.timing import Code, Prepare, Stopwatch, TimingFailed, Timings, 
 
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """One side of a comparison: a name for people, a key for its content, and what loads its entries."""
-
-    name: str
-    key: str
-    entries: Callable[[], Objects]
-    is_candidate: bool
-    trusted: bool
-    files: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -179,57 +168,18 @@ class Glia:
             self._fail(f"{name} is {run[name]} with seed {seed}: a replication must report a finite number")
         return run[name]
 
-    def _candidate_arm(self) -> _Arm:
+    def _candidate_arm(self) -> Arm:
         sources = {each.path: self._context.source(each.path) for each in self._candidates}
         allowed = self._item.config.getini("glia_allow_imports")
         for each in self._candidates:
             if wrong := fault(each, sources[each.path], allowed):
                 self._fail(textwrap.fill(wrong, 78, break_long_words=False, break_on_hyphens=False))
-        return self._source_arm("the candidate", sources, is_candidate=True)
+        return source_arm("the candidate", self._candidates, sources, self._context.root, is_candidate=True)
 
-    def _source_arm(self, name: str, sources: Mapping[str, bytes], *, is_candidate: bool) -> _Arm:
-        def entries() -> Objects:
-            return {
-                each.role: load(each, sources[each.path], self._context.root) for each in self._candidates
-            }
+    def _baseline_arm(self, against: Any, argument: str = "against") -> Arm:
+        return baseline_arm(against, argument, self._candidates, self._context, self._call_key)
 
-        parts = [f"{each.path}:{each.entry}:{each.role}".encode() for each in self._candidates]
-        files = frozenset(str(self._context.root / each.path) for each in self._candidates)
-        return _Arm(name, digest(*parts, *sources.values()), entries, is_candidate, False, files)
-
-    def _baseline_arm(self, against: Any, argument: str = "against") -> _Arm:
-        if isinstance(against, str):
-            if against != "base":
-                raise Misuse(
-                    f'{argument}={against!r}: give a class, a function, or "base" (the candidate before this '
-                    "branch's changes)"
-                )
-            sources = {each.path: self._context.base_source(each.path) for each in self._candidates}
-            return self._source_arm("base", sources, is_candidate=False)
-        entries: dict[str | None, Any] = (
-            dict(against) if isinstance(against, Mapping) else {self._candidates[0].role: against}
-        )
-        roles = {each.role for each in self._candidates}
-        if set(entries) != roles:
-            raise Misuse(
-                f"{argument}= gives {sorted(map(str, entries))}, but the candidates' roles are "
-                f"{sorted(map(str, roles))}: give a mapping with one baseline for each role"
-            )
-        for entry in entries.values():
-            if not callable(entry):
-                raise Misuse(f"{argument}={entry!r}: give a class, a function, or the string 'base'")
-        names = [getattr(entry, "__name__", repr(entry)) for entry in entries.values()]
-        keys = [content_key(entry) for entry in entries.values()]
-        key = digest(*(each or self._call_key() for each in keys))
-        return _Arm(
-            " + ".join(names),
-            key,
-            lambda: entries,
-            is_candidate=False,
-            trusted=True,
-        )
-
-    def _run(self, replicate: Replicate, arms: Sequence[_Arm]) -> list[list[Metrics]]:
+    def _run(self, replicate: Replicate, arms: Sequence[Arm]) -> list[list[Metrics]]:
         """The metrics of every arm with every seed, from the store or by running them."""
         self._measured.calls += 1
         seeds = self._context.seeds
@@ -238,7 +188,7 @@ class Glia:
         world = self._context.world if recordable else None
         harness = self._context.harness if world is None else f"{self._context.harness}; {world}"
         keys: dict[tuple[str, int], str] = {}
-        places: dict[str, tuple[_Arm, int]] = {}
+        places: dict[str, tuple[Arm, int]] = {}
         for seed in seeds:
             for arm in arms:
                 key = digest(harness, self._sharing(), function, arm.key, str(seed))
@@ -299,7 +249,7 @@ class Glia:
             self._fail(f"{name}: {outcome!s}")
         return outcome
 
-    def _is_recordable(self, replicate: Replicate, function: bytes, candidate: _Arm) -> bool:
+    def _is_recordable(self, replicate: Replicate, function: bytes, candidate: Arm) -> bool:
         """Whether the replication asks its candidate for decisions that a domain can record and replay.
 
         A trusted run of it with objects that can decide nothing tells, once for each function.
@@ -318,7 +268,7 @@ class Glia:
         return recordable
 
     def _replication(
-        self, replicate: Replicate, arm: _Arm, seed: int, world: World | None, recordable: bool
+        self, replicate: Replicate, arm: Arm, seed: int, world: World | None, recordable: bool
     ) -> Replication:
         """What runs for one arm and seed: of candidate code nothing but its decisions is taken."""
         recorded = self._recorded(replicate, arm, seed, world)
@@ -328,7 +278,7 @@ class Glia:
             return recorded.replication()
         return recorded.replication(lambda bundle: recorded.probe(bundle, world, seed))
 
-    def _recorded(self, replicate: Replicate, arm: _Arm, seed: int, world: World | None) -> Recorded:
+    def _recorded(self, replicate: Replicate, arm: Arm, seed: int, world: World | None) -> Recorded:
         audits = self._context.audits
 
         def run(objects: Objects) -> Metrics:
@@ -342,7 +292,7 @@ class Glia:
 
         return Recorded(audits, tuple(each.role for each in self._candidates), objects, run)
 
-    def _timed(self, prepare: Replicate, metric: str | None, other: _Arm, *, paired: bool) -> list[Timings]:
+    def _timed(self, prepare: Replicate, metric: str | None, other: Arm, *, paired: bool) -> list[Timings]:
         """The timings of the candidate, and of another arm if they are `paired`; none is kept."""
         if metric is not None:
             raise Misuse(f"timed=True measures seconds: leave metric={metric!r} out")
@@ -359,7 +309,7 @@ class Glia:
             failure = str(error)
         self._fail(failure)
 
-    def _loaded(self, prepare: Replicate, arm: _Arm) -> Prepare:
+    def _loaded(self, prepare: Replicate, arm: Arm) -> Prepare:
         """An arm's code, loaded once in the fork in which it is timed."""
         with told(arm.files):
             entries = arm.entries()
