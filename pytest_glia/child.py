@@ -126,7 +126,8 @@ class Evaluations:
             # Once here, so that no fork has to load or compile the domain again.
             hooks.hook.glia_testbed(name=session.config.getoption("glia_testbed"))
         gc.freeze()
-        self._channel.send(ready=sorted(items), software=software())
+        knobs = {name: word for audit in self._audits for name, word in audit.knobs.items()}
+        self._channel.send(ready=sorted(items), software=software(), knobs=knobs)
         try:
             while True:
                 self._fork_job(session.config, items, self._channel.receive())
@@ -160,6 +161,8 @@ class Evaluations:
             harness=job["harness"],
             audits=self._audits,
             world=job["world"] and World(bytes.fromhex(job["world"])),
+            scenario=job["scenario"],
+            inspected=job["inspected"] and Path(job["inspected"]),
             private=(self._channel.fileno(),),
             confine=confining(config.rootpath, seconds=job["timeout"], workers=job["workers"])
             if job["confined"]

@@ -86,6 +86,7 @@ class ChildProcess:
         channel: To the child.
         collected: The tests that it has found.
         software: What is installed where it runs: see `pytest_glia.child.software`.
+        knobs: What an experiment may change of its runs, by a factor, each with a word on it.
 
     Raises:
         EvaluatorFailed: the specs cannot be collected, or not within 5 minutes.
@@ -122,6 +123,7 @@ class ChildProcess:
             raise
         self.collected: list[str] = ready["ready"]
         self.software: list[str] = ready["software"]
+        self.knobs: dict[str, str] = ready["knobs"]
 
     def stop(self) -> None:
         """End the child and all that it started."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -108,6 +108,8 @@ class Context:
         private: File descriptors that no candidate may inherit.
         confine: Called in a candidate's process before it is loaded, with the descriptors to leave open; None
             where candidates are not confined.
+        scenario: What an experiment changes of the domain's runs, each by a factor.
+        inspected: The folder for the tables of replications, where they are asked for.
         denied: None in a run that judges. Otherwise comparisons are recorded but assumed to hold, so that
             one run shows all that a spec asks; those with the ordinals in ``denied`` are assumed not to,
             for the spec asserts their opposite.
@@ -124,6 +126,8 @@ class Context:
     harness: str
     audits: tuple[Audit, ...] = ()
     world: World | None = None
+    scenario: Mapping[str, float] = field(default_factory=dict)
+    inspected: Path | None = None
     private: tuple[int, ...] = ()
     confine: Callable[[Collection[int]], None] | None = None
     denied: frozenset[int] | None = None

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any
 
 from pytest_glia.hookspecs import Audit, Recorder, Recording
@@ -22,8 +23,8 @@ from pytest_glia.replication import Failure, Metrics, Replication, ReplicationEr
 Objects = Mapping[str | None, Any]
 """What stands for each role."""
 
-Run = Callable[[Objects], Metrics]
-"""One replication, given the objects."""
+Run = Callable[[Objects], Metrics | bytes]
+"""One replication, given the objects: its metrics, or tables and all."""
 
 Next = Replication | Metrics | Failure
 """What counts, or what is to be run to know it."""
@@ -57,13 +58,21 @@ class World:
         return int.from_bytes(hmac.new(self.key, text, "sha256").digest()[:8], "big")
 
 
+_AS_IT_IS: Mapping[str, float] = MappingProxyType({})
+
+
 @contextmanager
-def in_world(audits: Sequence[Audit], world: World | None, seed: int) -> Iterator[None]:
-    """The context of a replication with a seed, in that world."""
+def in_world(
+    audits: Sequence[Audit], world: World | None, seed: int, scenario: Mapping[str, float] = _AS_IT_IS
+) -> Iterator[None]:
+    """The context of a replication with a seed, in that world, and with what the scenario changes."""
     with ExitStack() as stack:
-        if world is not None:
-            for audit in audits:
+        for audit in audits:
+            if world is not None:
                 stack.enter_context(audit.varied(world.number("world", seed)))
+            changes = {name: factor for name, factor in scenario.items() if name in audit.knobs}
+            if changes:
+                stack.enter_context(audit.scenario(changes))
         yield
 
 
@@ -189,7 +198,7 @@ class Recorded:
         except (ValueError, TypeError, RecursionError):
             raise ValueError(f"{bundle[:40]!r} is not what a recorder wrote") from None
 
-    def _replay(self, recordings: Mapping[str | None, Recording]) -> Metrics:
+    def _replay(self, recordings: Mapping[str | None, Recording]) -> Metrics | bytes:
         try:
             metrics = self.run({role: each.policy for role, each in recordings.items()})
         except ReplicationError as error:

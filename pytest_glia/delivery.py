@@ -16,7 +16,9 @@ from pytest_glia.candidate import Candidate
 from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.designers import Proposal
+from pytest_glia.evaluator import Payer
 from pytest_glia.lab import Lab
+from pytest_glia.ledger import Run
 from pytest_glia.merit import Evaluation, result_of
 from pytest_glia.note import Ablation, Record, design_note
 from pytest_glia.sequential import confirmation_confidence, confirmation_seeds
@@ -34,16 +36,19 @@ _LOST = 0.25
 class Delivery:
     """What becomes of a designer's proposal. Call `confirm`, then `deliver`."""
 
-    def __init__(self, search: Search, lab: Lab, proposal: Proposal, secret: bytes, prefix: str) -> None:
+    def __init__(
+        self, search: Search, lab: Lab, proposal: Proposal, run: Run, payer: Payer, prefix: str
+    ) -> None:
         self._search = search
         self._lab = lab
         self._proposal = proposal
-        self._secret = secret
+        self._run = run
+        self._payer = payer
         self._branch = f"{prefix}/best"
         self._winner = proposal.evaluation.sources
         self._improved = dict(self._winner) != search.sources
         self._blob = "+".join(search.repository.blob(text) for text in self._winner.values())
-        self._seeds = seeds.sealed(secret, self._blob, search.settings.replications)
+        self._seeds = seeds.sealed(run.secret, self._blob, search.settings.replications)
         self._attempt: int | None = None
         self._confirmed: Evaluation | None = None
         self._refused: str | None = None
@@ -66,19 +71,19 @@ class Delivery:
             if self._refused:
                 search.write(f"The audit refuses it: {self._refused}")
                 return before
-            self._attempt = search.ledger.attempt(search.paths, search.base, search.run_id, self._blob)
+            self._attempt = search.ledger.attempt(search.paths, search.base, self._run.id, self._blob)
             settings = search.settings
             n = confirmation_seeds(settings.replications, settings.confidence, self._attempt)
-            self._seeds = seeds.sealed(self._secret, self._blob, n)
+            self._seeds = seeds.sealed(self._run.secret, self._blob, n)
             search.write(
                 f"Confirming on {len(self._seeds)} seeds that no search has seen (attempt "
                 f"{self._attempt}: {100 * self._confidence:.4g} %):"
             )
-            reports = search.evaluator.judge(self._winner, self._seeds, self._confidence)
+            reports = search.evaluator.judge(self._winner, self._seeds, self._payer, self._confidence)
             failed = {report.nodeid for report in reports if report.failed}
             # A spec that failed may have stopped before its last comparison.
             self._confirmed = (
-                search.evaluator.look(self._winner, self._seeds, self._confidence)
+                search.evaluator.look(self._winner, self._seeds, self._payer, self._confidence)
                 if failed
                 else Evaluation.of(self._winner, self._seeds, reports).directed_as(self._lab.start)
             )
@@ -122,8 +127,8 @@ class Delivery:
         if not self._lab.audited:
             return None
         search.write(f"Audit: other draws of {len(found.seeds)} development seeds, other futures of {PROBED}")
-        key = hmac.new(self._secret, f"glia audit {self._blob}".encode(), "sha256").digest()
-        there = search.evaluator.look(self._winner, found.seeds, world=key)
+        key = hmac.new(self._run.secret, f"glia audit {self._blob}".encode(), "sha256").digest()
+        there = search.evaluator.look(self._winner, found.seeds, self._payer, world=key)
         for nodeid, message in there.errors.items():
             if nodeid not in found.errors:
                 return message
@@ -162,12 +167,13 @@ class Delivery:
     def _commit(self, ablations: Mapping[str, Ablation]) -> str:
         search = self._search
         record = Record(
-            run=search.run_id,
+            run=self._run.id,
             designer=search.settings.designer,
             budget=search.settings.budget,
             spent=search.account,
+            seconds=search.ledger.once(self._run.id, "seconds", round(search.account.seconds)),
             base=search.base,
-            secret=self._secret,
+            secret=self._run.secret,
             audit=self._audited,
             blob=self._blob,
             start=self._lab.start,
@@ -186,8 +192,10 @@ class Delivery:
         for candidate in search.candidates:
             files[self._note_path(candidate)] = design_note(candidate, record).encode()
         title = f"{search.name}: {self._verdict} ({search.settings.designer} designer)"
-        message = f"{title}\n\n{record.table()}\n\nGlia-Run: {search.run_id}\n"
-        return search.repository.commit(search.base, search.base, files, message, self._branch)
+        message = f"{title}\n\n{record.table()}\n\nGlia-Run: {self._run.id}\n"
+        return search.repository.commit(
+            search.base, search.base, files, message, self._branch, self._run.started
+        )
 
     def _ablate(self, confirmed: Evaluation) -> dict[str, Ablation]:
         """The winner without each of its ideas, on the confirmation seeds."""
@@ -195,7 +203,7 @@ class Delivery:
         search.write("Without each idea, on the same seeds: change of loss (above zero: it is needed)")
         for claim in self._proposal.claims:
             try:
-                evaluation = search.evaluator.look(claim.without, self._seeds, self._confidence)
+                evaluation = search.evaluator.look(claim.without, self._seeds, self._payer, self._confidence)
             except (BudgetExhausted, EvaluatorFailed) as error:
                 # The design is confirmed all the same.
                 search.write(f"  The remaining ideas stay unverified: {str(error).splitlines()[0]}")

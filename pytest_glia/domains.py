@@ -43,7 +43,7 @@ def manager(config: pytest.Config) -> tuple[pluggy.PluginManager, list[str]]:
     return hooks, problems
 
 
-_AUDIT = ("name", "record", "recording", "varied", "future_changed")
+_AUDIT = ("name", "knobs", "record", "recording", "varied", "future_changed", "scenario")
 
 
 def audits(hooks: Any) -> tuple[Audit, ...]:

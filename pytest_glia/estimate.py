@@ -48,8 +48,8 @@ class Check:
     ``quantity`` says in words what was estimated; ``point``, ``low`` and ``high`` are on its own scale.
     ``excess`` holds one number a replication: how far it is on the wrong side of the threshold (log
     ratios, or shares of the threshold for absolute measures; negative is better than asked).
-    ``settled_by`` is the number of replications that would decide it, if one would. ``evidence`` is
-    the mean of every metric that the candidate's replications reported.
+    ``settled_by`` is the number of replications that would decide it, if one would. ``metrics`` has, by
+    name, what the candidate's replications reported, one number each.
     """
 
     quantity: str
@@ -64,12 +64,20 @@ class Check:
     outcome: Outcome
     settled_by: int | None
     excess: tuple[float, ...]
-    evidence: dict[str, float]
+    metrics: dict[str, tuple[float, ...]]
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """The mean of every metric that is finite in all replications."""
+        means = {name: math.fsum(values) / len(values) for name, values in self.metrics.items()}
+        return {name: mean for name, mean in means.items() if math.isfinite(mean)}
 
     def as_json(self) -> dict[str, Any]:
         """A dictionary of JSON types (an unbounded end of the interval is null)."""
         data = asdict(self)
         data["excess"] = list(self.excess)
+        data["metrics"] = {name: list(values) for name, values in self.metrics.items()}
+        data["evidence"] = self.evidence
         for key in ("low", "high"):
             if not math.isfinite(data[key]):
                 data[key] = None
@@ -81,8 +89,9 @@ class Check:
         low, high = data["low"], data["high"]
         return cls(
             **{
-                **data,
+                **{name: value for name, value in data.items() if name != "evidence"},
                 "excess": tuple(data["excess"]),
+                "metrics": {name: tuple(values) for name, values in data["metrics"].items()},
                 "low": -math.inf if low is None else low,
                 "high": math.inf if high is None else high,
             }
@@ -179,7 +188,7 @@ class Estimate:
     interval: Interval
     samples: tuple[float, ...]
     scale: Scale
-    evidence: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
     judge: Callable[[Check], bool | None] = field(default=lambda check: None, repr=False)
 
     @property
@@ -292,7 +301,7 @@ class Estimate:
             outcome=outcome,
             settled_by=replications_to_decide(self.interval, working) if outcome == "not shown" else None,
             excess=tuple(sign * (sample - working) / unit for sample in self.samples),
-            evidence=self.evidence,
+            metrics=self.metrics,
         )
 
     def _from_working(self, value: float) -> float:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,30 @@ from pytest_glia.ray_executor import RayExecutor
 from pytest_glia.replication import Metrics
 from pytest_glia.repository import Repository
 from pytest_glia.settings import Settings
+
+
+@dataclass(frozen=True)
+class Payer:
+    """Who pays for simulations: one context of a run, from its account.
+
+    A run that goes on after a kill pays again, on paper, for what it has paid before: its account comes to
+    the same figures, whatever is known by now. What was known before the run costs nothing.
+    """
+
+    run: str
+    account: Account
+    _charged: set[str] = field(default_factory=set)
+
+    def charge(self, simulations: set[str], ledger: Ledger) -> set[str]:
+        """Pay for those of the keys that are new to this run or to this payer; gives these."""
+        known = ledger.known(list(simulations)).keys()
+        again = ledger.paid(self.run, known) - self._charged
+        owed = (simulations - known) | again
+        self.account.reserve(len(owed))
+        ledger.pay(self.run, owed)
+        ledger.note(self.run, "elapsed", self.account.seconds)
+        self._charged.update(owed)
+        return owed
 
 
 class Evaluator:
@@ -82,6 +107,8 @@ class Evaluator:
         # The keys that the present job has been charged for, and those of them before it was taken up again.
         self._charged: set[str] = set()
         self._prepaid: frozenset[str] = frozenset()
+        # Several contexts of a search may ask at once: each job uses all workers.
+        self._turn = threading.Lock()
         self._child: ChildProcess | None = None
         self._others: RayExecutor | None = None
 
@@ -91,31 +118,46 @@ class Evaluator:
         Raises as `look` does.
         """
         base = {path: self._repository.earlier(path, text) for path, text in sources.items()}
-        return self._run(_Job(sources, seeds, base, None, charged=False, judging=True))
+        return self._run(_Job(sources, seeds, base, None, payer=None, judging=True))
 
     def judge(
-        self, sources: Mapping[str, bytes], seeds: Sequence[int], confidence: float
+        self, sources: Mapping[str, bytes], seeds: Sequence[int], payer: Payer, confidence: float
     ) -> list[pytest.TestReport]:
         """The reports of all tests for a candidate that follows the base commit; raises as `look` does."""
-        return self._run(_Job(sources, seeds, self._bases, confidence, charged=True, judging=True))
+        return self._run(_Job(sources, seeds, self._bases, confidence, payer=payer, judging=True))
 
     def look(
         self,
         sources: Mapping[str, bytes],
         seeds: Sequence[int],
+        payer: Payer,
         confidence: float | None = None,
+        *,
         world: bytes | None = None,
+        scenario: Mapping[str, float] | None = None,
+        inspected: bool = False,
     ) -> Evaluation:
         """All that the tests ask of a candidate and what they measured: every comparison is assumed to hold.
 
         Intervals are of the `confidence` given, or else of that of the settings. With the key of another
-        `world` it is an audit: there, and with the future of some replications changed.
+        `world` it is an audit: there, and with the future of some replications changed. A `scenario` changes
+        the domain's runs by factors (`knobs`). If `inspected`, the tables behind the metrics are kept.
 
         Raises:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
             EvaluatorFailed: the child ended.
         """
-        job = _Job(sources, seeds, self._bases, confidence, charged=True, judging=False, world=world)
+        job = _Job(
+            sources,
+            seeds,
+            self._bases,
+            confidence,
+            payer=payer,
+            judging=False,
+            world=world,
+            scenario=scenario or {},
+            inspected=self._ledger.tables if inspected else None,
+        )
         reports = self._run(job)
         return Evaluation.of(sources, tuple(seeds), reports)
 
@@ -133,7 +175,16 @@ class Evaluator:
             for path, text in found.items()
         }
 
+    @property
+    def knobs(self) -> Mapping[str, str]:
+        """What a scenario may change, each with a word on it; nothing before the first job."""
+        return self._child.knobs if self._child else {}
+
     def _run(self, job: _Job) -> list[pytest.TestReport]:
+        with self._turn:
+            return self._run_now(job)
+
+    def _run_now(self, job: _Job) -> list[pytest.TestReport]:
         self.needed, self.needed_simulations, self._charged = set(), set(), set()
         try:
             return self._attempt(job)
@@ -211,10 +262,8 @@ class Evaluator:
         """What is known of samples, once others have run what they could; simulations are reserved first."""
         self.needed |= {*keys, *simulations}
         self.needed_simulations |= set(simulations)
-        if job.charged:
-            unpaid = set(simulations) - self._ledger.known(simulations).keys()
-            self._account.reserve(len(unpaid - self._prepaid))
-            self._charged |= unpaid
+        if job.payer:
+            self._charged |= job.payer.charge(set(simulations) - self._prepaid, self._ledger)
         if self._others is not None:
             for key, metrics in self._others.samples(keys):
                 self._keep(key, metrics)
@@ -309,6 +358,8 @@ class Evaluator:
             "nodeids": self._nodeids,
             "judging": job.judging,
             "world": job.world and job.world.hex(),
+            "scenario": dict(job.scenario),
+            "inspected": job.inspected and str(job.inspected),
             "harness": self._harness,
             "confidence": job.confidence or self._settings.confidence,
             "timeout": self.timeout,
@@ -331,18 +382,20 @@ class _Job:
     """One evaluation of a candidate on some seeds.
 
     ``base`` is what ``against="base"`` means, by path. ``confidence``, if any, is in place of that of the
-    settings. ``charged`` counts the candidate's replications
-    against the budget. ``judging`` runs the tests as they are; otherwise comparisons are assumed to hold.
-    ``world`` is the key of another world than the seeds' own, for an audit.
+    settings. ``payer`` pays for the candidate's replications. ``judging`` runs the tests as they are;
+    otherwise comparisons are assumed to hold. ``world`` is the key of another world than the seeds' own, for
+    an audit; ``scenario`` and ``inspected`` (the folder of tables) are an experiment's.
     """
 
     sources: Mapping[str, bytes]
     seeds: Sequence[int]
     base: Mapping[str, BaseSource]
     confidence: float | None
-    charged: bool
+    payer: Payer | None
     judging: bool
     world: bytes | None = None
+    scenario: Mapping[str, float] = field(default_factory=dict)
+    inspected: Path | None = None
 
 
 def _harness(tree: str, testbed: str, arguments: list[str]) -> str:

@@ -29,6 +29,7 @@ from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics, Outcome, Replication, run_all
 from pytest_glia.statistics import mean_interval
+from pytest_glia.tables import keep_tables, tables_of
 from pytest_glia.timing import Code, Prepare, Stopwatch, TimingFailed, Timings, noise
 
 # A failing spec shows the user's lines, not these.
@@ -37,13 +38,17 @@ __tracebackhide__ = True
 
 @dataclass
 class Measured:
-    """What a test has compared, why it could not be evaluated, and whether a domain records its decisions."""
+    """What a test has compared, why it could not be evaluated, and whether a domain records its decisions.
+
+    ``tables`` are the keys of the candidate's replications of which the tables were kept.
+    """
 
     checks: list[Check] = field(default_factory=list)
     broken: str | None = None
     calls: int = 0
     recordable: bool = False
     judging: bool = True
+    tables: list[str] = field(default_factory=list)
 
     def asked(self, *, passed: bool) -> list[Check]:
         """The comparisons in the direction that the test asserts: what it passed in spite of, it denied."""
@@ -135,13 +140,12 @@ class Glia:
 
     def _estimate(self, what: str, samples: list[float], scale: Any, runs: Sequence[Metrics]) -> Estimate:
         shared = set.intersection(*(set(run) for run in runs))
-        evidence = {name: math.fsum(run[name] for run in runs) / len(runs) for name in sorted(shared)}
         return Estimate(
             quantity=what,
             interval=mean_interval(samples, self._context.confidence),
             samples=tuple(samples),
             scale=scale,
-            evidence={name: value for name, value in evidence.items() if math.isfinite(value)},
+            metrics={name: tuple(run[name] for run in runs) for name in sorted(shared)},
             judge=self._judge,
         )
 
@@ -186,7 +190,7 @@ class Glia:
         function = (None if self._is_patched() else content_key(replicate)) or self._call_key()
         recordable = self._is_recordable(replicate, function, arms[0])
         world = self._context.world if recordable else None
-        harness = self._context.harness if world is None else f"{self._context.harness}; {world}"
+        harness = "; ".join(str(part) for part in (self._context.harness, *self._setting(world)) if part)
         keys: dict[tuple[str, int], str] = {}
         places: dict[str, tuple[Arm, int]] = {}
         for seed in seeds:
@@ -208,7 +212,14 @@ class Glia:
             lambda key: f"{places[key][0].name}, seed {places[key][1]}",
             paid,
         )
+        if self._context.inspected:
+            self._measured.tables += [keys[arms[0].key, seed] for seed in seeds]
         return [[known[keys[arm.key, seed]] for seed in seeds] for arm in arms]
+
+    def _setting(self, world: World | None) -> tuple[object, ...]:
+        """What tells these replications from those of the same code and seeds elsewhere."""
+        scenario = sorted(self._context.scenario.items())
+        return world, scenario and f"scenario {scenario}", self._context.inspected and "inspected"
 
     def _sampled(
         self,
@@ -237,6 +248,8 @@ class Glia:
             )
             for index, came in outcomes:
                 key = found.share[index]
+                if isinstance(came, bytes) and self._context.inspected:
+                    came = keep_tables(self._context.inspected / f"{key}.npz", came)
                 if not isinstance(came, bytes):
                     self._context.samples.add(key, came)
                 known[key] = self._succeeded(name(key), came)
@@ -281,9 +294,10 @@ class Glia:
     def _recorded(self, replicate: Replicate, arm: Arm, seed: int, world: World | None) -> Recorded:
         audits = self._context.audits
 
-        def run(objects: Objects) -> Metrics:
-            with told(arm.files), in_world(audits, world, seed):
-                return metrics_of(call(replicate, objects, seed))
+        def run(objects: Objects) -> Metrics | bytes:
+            with told(arm.files), in_world(audits, world, seed, self._context.scenario):
+                result = call(replicate, objects, seed)
+                return tables_of(result) if self._context.inspected else metrics_of(result)
 
         def objects() -> Objects:
             seed_generators(seed)
@@ -315,7 +329,10 @@ class Glia:
             entries = arm.entries()
 
         def prepared(seed: int) -> Callable[[], Any]:
-            with told(arm.files), in_world(self._context.audits, self._context.world, seed):
+            with (
+                told(arm.files),
+                in_world(self._context.audits, self._context.world, seed, self._context.scenario),
+            ):
                 function = function_of(call(prepare, make_objects(entries, seed), seed))
 
             def run() -> Any:

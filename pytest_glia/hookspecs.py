@@ -99,10 +99,13 @@ class Audit(Protocol):
 
     Attributes:
         name: Of the domain.
+        knobs: What of its runs an experiment may change by a factor, each with a word on it; perhaps none.
     """
 
     @property
     def name(self) -> str: ...
+    @property
+    def knobs(self) -> Mapping[str, str]: ...
 
     def record(self, candidate: Any) -> Recorder | None:
         """A recorder around a candidate's object; None if it is none of the domain's."""
@@ -127,6 +130,10 @@ class Audit(Protocol):
         After it, it is another one. `logs` has the recorders of this replication with what was recorded
         before; `call` is the ordinal, from 0, of a call of the first.
         """
+        ...
+
+    def scenario(self, changes: Mapping[str, float]) -> AbstractContextManager[None]:
+        """A context in which replications of the domain run with some of `knobs` changed by factors."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import textwrap
@@ -14,8 +15,9 @@ from pytest_glia.candidate import Candidate, fault
 from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.decisions import probes_of
 from pytest_glia.estimate import Check
-from pytest_glia.evaluator import Evaluator
+from pytest_glia.evaluator import Evaluator, Payer
 from pytest_glia.hookspecs import Mechanism
+from pytest_glia.ledger import Run
 from pytest_glia.merit import Aim, Evaluation, Result, result_of
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import pocock
@@ -94,12 +96,12 @@ class Lab:
         nodeids: tuple[str, ...],
         mechanisms: Mapping[str, Sequence[Mechanism]],
         evaluator: Evaluator,
-        account: Account,
+        payer: Payer,
         repository: Repository,
         settings: Settings,
         base: str,
-        branch: str,
-        run: str,
+        prefix: str,
+        run: Run,
         failing: Sequence[str],
         audited: bool,
         sealed: int,
@@ -108,16 +110,20 @@ class Lab:
     ) -> None:
         self.candidates = candidates
         self.mechanisms = mechanisms
-        self.account = account
+        self.account = payer.account
         self.trials: list[Trial] = []
         self._nodeids = nodeids
         self._evaluator = evaluator
         self._repository = repository
         self._settings = settings
         self._base = base
-        self._tip = repository.tip(branch) or base
-        self._branch = branch
+        # A run that goes on after a kill makes the same commits again.
+        self._tip = base
+        self._prefix = prefix
+        self._branch = f"{prefix}/1"
         self._run = run
+        self._payer = payer
+        self._whole = payer.account
         self._write = write
         self.audited = audited
         self._sealed = sealed
@@ -168,6 +174,51 @@ class Lab:
         self.account.held_simulations = (1 + ablations) * sealed + audit
         self.account.held_seconds = _MARGIN * (self._evaluator.pace or 0.0) * runs
 
+    def context(self, number: int, account: Account) -> Lab:
+        """A place to work of its own: another branch, other trials, another account; the same start."""
+        other = copy.copy(self)
+        other.account = account
+        other.trials = []
+        other._payer = Payer(self._run.id, account)
+        other._tip = self._base
+        other._branch = f"{self._prefix}/{number}"
+        return other
+
+    @property
+    def knobs(self) -> Mapping[str, str]:
+        """What a scenario may change of the domain's runs, by a factor, each with a word on it."""
+        return self._evaluator.knobs
+
+    def look(
+        self,
+        sources: Mapping[str, bytes],
+        replications: int,
+        *,
+        scenario: Mapping[str, float] | None = None,
+        inspected: bool = False,
+    ) -> Evaluation:
+        """What some sources show on the first development seeds, in a scenario; no candidate comes of it.
+
+        A source that breaks a rule is an evaluation with that error. `inspected`: its tables are kept.
+        """
+        on = self._seeds[:replications]
+        if broken := self.fault(sources):
+            return Evaluation(sources, on, {}, {"": broken})
+        try:
+            return self._evaluator.look(sources, on, self._payer, scenario=scenario, inspected=inspected)
+        except EvaluatorFailed as error:
+            return Evaluation(sources, on, {}, {"": str(error).splitlines()[0]})
+
+    def fault(self, sources: Mapping[str, bytes]) -> str | None:
+        """The rule that some sources break, in a sentence; None if they break none."""
+        faults = (fault(each, sources[each.path], self._settings.allow_imports) for each in self.candidates)
+        return next((each for each in faults if each), None)
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the base commit that the specs expose; None for any other."""
+        exposed = {path for each in self.candidates for path in each.exposes}
+        return self._repository.read(self._base, path) if path in exposed else None
+
     def best(self) -> Evaluation:
         """The candidate of least loss among those with the most replications, or the start."""
         most = max(len(trial.evaluation.seeds) for trial in self.trials)
@@ -183,8 +234,7 @@ class Lab:
     def _try(
         self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation, looks: Sequence[int]
     ) -> Trial:
-        errors = [fault(each, sources[each.path], self._settings.allow_imports) for each in self.candidates]
-        broken = next((error for error in errors if error), None)
+        broken = self.fault(sources)
         evaluation = Evaluation(sources, self._seeds[: looks[0]], {}, {"": broken} if broken else {})
         for n in looks if broken is None else ():
             try:
@@ -209,7 +259,7 @@ class Lab:
         return self.aim.change(of, against, self._confidence)
 
     def _evaluate(self, sources: Mapping[str, bytes], on: tuple[int, ...]) -> Evaluation:
-        return self._evaluator.look(sources, on)
+        return self._evaluator.look(sources, on, self._payer)
 
     def _number(self, sources: Mapping[str, bytes]) -> int:
         """The candidate's number: its first, if it is evaluated again with more replications."""
@@ -233,7 +283,7 @@ class Lab:
         table = "\n".join(measured_table(evaluation.checks)) or "no comparison was reached"
         errors = "".join(f"\n\nFailed: {message}" for message in evaluation.reasons)
         trailers = {
-            "Glia-Run": self._run,
+            "Glia-Run": self._run.id,
             "Glia-Candidate": ", ".join(each.path for each in self.candidates),
             "Glia-Replications": f"{len(evaluation.seeds)} on development seeds",
             "Glia-Evidence": json.dumps({name: _short(value) for name, value in evaluation.evidence.items()}),
@@ -245,6 +295,7 @@ class Lab:
             evaluation.sources,
             f"{text}\n\n{table}{errors}\n\n{footer}\n",
             self._branch,
+            self._run.started,
         )
         return self._tip
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY, candidate TEXT NOT NULL, base TEXT NOT NULL, designer TEXT NOT NULL,
     budget TEXT NOT NULL, secret BLOB NOT NULL, started REAL NOT NULL, outcome TEXT
 );
+CREATE TABLE IF NOT EXISTS payments (run TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (run, key));
+CREATE TABLE IF NOT EXISTS figures (run TEXT, name TEXT, value REAL, PRIMARY KEY (run, name));
 CREATE TABLE IF NOT EXISTS attempts (
     candidate TEXT NOT NULL, base TEXT NOT NULL, run TEXT NOT NULL, content TEXT NOT NULL,
     PRIMARY KEY (run, content)
@@ -33,13 +35,20 @@ CREATE TABLE IF NOT EXISTS attempts (
 
 
 @dataclass(frozen=True)
-class KilledRun:
-    """A run that never ended: its id, the commit and the designer it began with, and its secret."""
+class Run:
+    """A run of the search.
 
-    run: str
+    Attributes:
+        base: The commit that it begins with.
+        secret: What its sealed seeds are drawn under; nobody else knows it until the run ends.
+        started: Seconds since the epoch.
+    """
+
+    id: str
     base: str
     designer: str
     secret: bytes
+    started: float
 
 
 class Ledger:
@@ -81,15 +90,39 @@ class Ledger:
         """Write a sample; it survives this process."""
         self._db.execute("INSERT OR REPLACE INTO samples VALUES (?, ?)", (key, json.dumps(metrics)))
 
-    def begin(self, candidate: str, base: str, designer: str, budget: str) -> tuple[str, bytes]:
-        """Open a run of the search; returns its id and its secret, which nobody else knows yet."""
-        run = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
-        secret = secrets.token_bytes(32)
+    def pay(self, run: str, keys: Collection[str]) -> None:
+        """Write down that a run pays for these simulations."""
+        self._db.executemany("INSERT OR IGNORE INTO payments VALUES (?, ?)", [(run, key) for key in keys])
+
+    def paid(self, run: str, keys: Collection[str]) -> set[str]:
+        """Those of the keys for which the run has paid."""
+        sql = "SELECT 1 FROM payments WHERE run = ? AND key = ?"
+        return {key for key in keys if self._db.execute(sql, (run, key)).fetchone()}
+
+    @property
+    def tables(self) -> Path:
+        """The folder of the tables that experiments look at, a file a replication."""
+        return self.folder / "tables"
+
+    def begin(self, candidate: str, base: str, designer: str, budget: str) -> Run:
+        """Open a run of the search."""
+        name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        run = Run(name, base, designer, secrets.token_bytes(32), time.time())
         self._db.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-            (run, candidate, base, designer, budget, secret, time.time()),
+            (run.id, candidate, base, designer, budget, run.secret, run.started),
         )
-        return run, secret
+        return run
+
+    def note(self, run: str, name: str, value: float) -> None:
+        """Write down a figure of a run as it is now."""
+        self._db.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", (run, name, value))
+
+    def once(self, run: str, name: str, value: float) -> float:
+        """A figure of a run that another process could not come to again: the first that it was given."""
+        self._db.execute("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", (run, name, value))
+        sql = "SELECT value FROM figures WHERE run = ? AND name = ?"
+        return float(self._db.execute(sql, (run, name)).fetchone()[0])
 
     def end(self, run: str, outcome: str) -> None:
         """Close a run with what became of it."""
@@ -118,17 +151,17 @@ class Ledger:
         )
         return int(count)
 
-    def killed(self, candidate: str) -> list[KilledRun]:
+    def killed(self, candidate: str) -> list[Run]:
         """Runs for this candidate that never ended, the last first.
 
         Ask while holding the candidate's lock: then no other is alive.
         """
         rows = self._db.execute(
-            "SELECT run, base, designer, secret FROM runs WHERE candidate = ? AND outcome IS NULL "
+            "SELECT run, base, designer, secret, started FROM runs WHERE candidate = ? AND outcome IS NULL "
             "ORDER BY started DESC",
             (candidate,),
         )
-        return [KilledRun(*row) for row in rows]
+        return [Run(*row) for row in rows]
 
     def lock(self, candidate: str) -> None:
         """Be the only search for this candidate until `close`; raises `Misuse` if another one is."""

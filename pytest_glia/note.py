@@ -35,6 +35,7 @@ class Record:
     designer: str
     budget: Budget
     spent: Account
+    seconds: float
     base: str
     secret: bytes
     audit: str
@@ -211,7 +212,7 @@ def _provenance(record: Record) -> str:
         [
             f"- Run `{record.run}`, base commit `{record.base}`.",
             f"- Designer `{record.designer}`.",
-            f"- Budget {record.budget}; spent {spent.simulations} simulations and {spent.seconds:.0f} s; "
+            f"- Budget {record.budget}; spent {spent.simulations} simulations and {record.seconds:.0f} s; "
             f"{_count(len({trial.number for trial in record.trials}), 'candidate')}.",
             f"- Audit: {record.audit}",
             f"- Confirmation seeds: HMAC-SHA256 under the run's secret `{record.secret.hex()}` of the "

@@ -156,13 +156,22 @@ class Repository:
             self._git.checkout_index("--all", "--force", f"--prefix={folder}/")
         return folder / self.prefix
 
-    def commit(self, parent: str, base: str, files: Mapping[str, bytes], message: str, branch: str) -> str:
+    def commit(
+        self,
+        parent: str,
+        base: str,
+        files: Mapping[str, bytes],
+        message: str,
+        branch: str,
+        when: float,
+    ) -> str:
         """Commit `base` with `files` put in its place, as a child of `parent`; moves `branch` to it.
 
+        `when`, in seconds since the epoch, is the commit's date: the same arguments give the same commit.
         One call of git, which leaves nothing lying about if this process is killed.
         """
         text = message.encode()
-        who = f"{_NAME} <{_MAIL}> now"
+        who = f"{_NAME} <{_MAIL}> {int(when)} +0000"
         stream = [
             f"commit refs/heads/{branch}\nmark :1\ncommitter {who}\ndata {len(text)}\n".encode() + text,
             f'from {parent}\nM 040000 {self.tree(base)} ""'.encode(),
@@ -176,7 +185,7 @@ class Repository:
             file.write(b"\n".join(stream))
             file.seek(0)
             return str(
-                self._git.fast_import("--quiet", "--force", "--done", "--date-format=now", istream=file)
+                self._git.fast_import("--quiet", "--force", "--done", "--date-format=raw", istream=file)
             )
 
     def _mode(self, base: str, path: str) -> str:

@@ -16,10 +16,10 @@ from pytest_glia.designers import Designer, Proposal
 from pytest_glia.designers.offline import OfflineDesigner
 from pytest_glia.domains import manager, mechanisms
 from pytest_glia.estimate import Check
-from pytest_glia.evaluator import Evaluator
+from pytest_glia.evaluator import Evaluator, Payer
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
-from pytest_glia.ledger import Ledger
+from pytest_glia.ledger import Ledger, Run
 from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_seeds
@@ -59,7 +59,7 @@ class Search:
         self.items = items
         self.outcome = "failed"
         self.delivered: list[str] = []
-        self.run_id = ""
+        self.opened: Run | None = None
         self.paths = "+".join(dict.fromkeys(each.path for each in candidates))
         self.name = "+".join(dict.fromkeys(each.name for each in candidates))
         self.nodeids = tuple(item.nodeid for item in items)
@@ -95,8 +95,8 @@ class Search:
     def close(self) -> None:
         """End the child; write down how the run ended."""
         self.evaluator.close()
-        if self.run_id:
-            self.ledger.end(self.run_id, self.outcome)
+        if self.opened:
+            self.ledger.end(self.opened.id, self.outcome)
 
     def run(self) -> list[pytest.TestReport]:
         """The reports that stand at the end: of the candidates as they are, or of the winner, confirmed."""
@@ -120,18 +120,19 @@ class Search:
         return self._search(failing, before)
 
     def _search(self, failing: Sequence[str], before: list[pytest.TestReport]) -> list[pytest.TestReport]:
-        secret = self._begin()
-        prefix = f"glia/{self.name}/{self.run_id}"
+        opened = self.opened = self._begin()
+        payer = Payer(opened.id, self.account)
+        prefix = f"glia/{self.name}/{opened.id}"
         self.write(f"Designer {self.settings.designer}; at most {self.settings.budget}")
         self.write(f"Each candidate is a commit on {prefix}/1")
         self.write("")
         lab = None
         try:
-            lab = self._lab(failing, f"{prefix}/1", _recordable(before))
+            lab = self._lab(failing, prefix, opened, payer, _recordable(before))
             if self.evaluator.pace is not None:
                 longest = max(_PATIENCE, _SLOWER * self.evaluator.pace * self.settings.workers)
                 self.evaluator.timeout = min(self.settings.timeout, longest)
-            delivery = Delivery(self, lab, self._design(lab), secret, prefix)
+            delivery = Delivery(self, lab, self._design(lab), opened, payer, prefix)
             reports = delivery.confirm(before)
             self.outcome = "passed" if delivery.passed else "not met"
             self.delivered += delivery.deliver()
@@ -147,18 +148,17 @@ class Search:
             raise
         return reports
 
-    def _begin(self) -> bytes:
-        """Open a run, or go on with one that was killed; gives its secret."""
+    def _begin(self) -> Run:
+        """Open a run, or go on with one that was killed."""
         for killed in self.ledger.killed(self.paths):
             if (killed.base, killed.designer) == (self.base, self.settings.designer):
-                self.write(f"Run {killed.run} was killed. It goes on: what it paid for is not paid again.")
-                self.run_id = killed.run
-                return killed.secret
-            self.write(f"Run {killed.run} was killed; its candidates stay on glia/{self.name}/{killed.run}/1")
-            self.ledger.end(killed.run, "killed")
+                self.write(f"Run {killed.id} was killed. It goes on: what it paid for is not paid again.")
+                self.account.started -= self.ledger.once(killed.id, "elapsed", 0.0)
+                return killed
+            self.write(f"Run {killed.id} was killed; its candidates stay on glia/{self.name}/{killed.id}/1")
+            self.ledger.end(killed.id, "killed")
         budget = str(self.settings.budget)
-        self.run_id, secret = self.ledger.begin(self.paths, self.base, self.settings.designer, budget)
-        return secret
+        return self.ledger.begin(self.paths, self.base, self.settings.designer, budget)
 
     def _design(self, lab: Lab) -> Proposal:
         try:
@@ -169,7 +169,7 @@ class Search:
             self.write(f"      The search ended because {error}.")
             return Proposal(lab.best(), remark=f"The search ended because {error}.")
 
-    def _lab(self, failing: Sequence[str], branch: str, audited: bool) -> Lab:
+    def _lab(self, failing: Sequence[str], prefix: str, run: Run, payer: Payer, audited: bool) -> Lab:
         ideas: dict[str, list[Mechanism]] = {path: [] for path in self.sources}
         for each in self.candidates:
             source = self.sources[each.path].decode("utf-8", "replace")
@@ -181,12 +181,12 @@ class Search:
             nodeids=self.nodeids,
             mechanisms=ideas,
             evaluator=self.evaluator,
-            account=self.account,
+            payer=payer,
             repository=self.repository,
             settings=settings,
             base=self.base,
-            branch=branch,
-            run=self.run_id,
+            prefix=prefix,
+            run=run,
             failing=failing,
             audited=audited,
             sealed=confirmation_seeds(settings.replications, settings.confidence, attempts + 1),

@@ -16,6 +16,7 @@ from sim.costs.step import SERIAL_CPU
 from sim.policies import Router
 from sim.results import Run, collect
 from sim.scaling import Autoscaler, Autoscaling, Failure
+from sim.scenarios import scenario, scenario_here
 from sim.scheduling import BatchScheduler
 from sim.settings import check
 from sim.workloads import ClosedWorkload, Workload
@@ -204,6 +205,10 @@ class Cluster:
                 f"workload={workload!r:.40}; expected sim.Workload, or what ClosedLoop.workload(seed) gives"
             )
         policies = {"router": router, "scheduler": scheduler, "autoscaler": autoscaler}
+        changed = scenario_here(self, workload)
+        if changed != (self, workload):
+            with scenario({}):
+                return changed[0].run(changed[1], router, scheduler, autoscaler, horizon=horizon)
         workload = workload_here(self, workload, policies, horizon)
         if isinstance(workload, ClosedWorkload):
             clients, workload = workload.clients(), workload.requests

@@ -10,6 +10,7 @@ import pluggy
 from sim.mechanisms import Mechanism, routing_mechanisms
 from sim.mechanisms.source import RouterSource
 from sim.recording import record, recording
+from sim.scenarios import KNOBS, scenario
 from sim.worlds import future_changed, varied
 
 hookimpl = pluggy.HookimplMarker("glia")
@@ -29,6 +30,8 @@ class _Audit:
     recording = staticmethod(recording)
     varied = staticmethod(varied)
     future_changed = staticmethod(future_changed)
+    knobs = KNOBS
+    scenario = staticmethod(scenario)
 
 
 @hookimpl

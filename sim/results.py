@@ -60,6 +60,24 @@ class Run:
         """All metrics by name; `sim.metrics` defines each."""
         return measure(self.requests, self.series, self.totals)
 
+    @property
+    def tables(self) -> Mapping[str, Mapping[str, NDArray[Any]]]:
+        """What an analysis may look at: requests, replicas, the cluster over time, and each replica over time
+        (a row a replica and moment)."""
+        time = self.series["time"]
+        by_replica = {name: values for name, values in self.series.items() if values.ndim == 2}
+        width = max((values.shape[1] for values in by_replica.values()), default=0)
+        return {
+            "requests": self.requests,
+            "replicas": self.replicas,
+            "cluster_over_time": {n: values for n, values in self.series.items() if values.ndim == 1},
+            "replicas_over_time": {
+                "time": np.repeat(time, width),
+                "replica": np.tile(np.arange(width), len(time)),
+                **{name: values.ravel() for name, values in by_replica.items()},
+            },
+        }
+
     def goodput(self, *, ttft: float | None = None, tpot: float | None = None) -> float:
         """Requests/s that kept the SLO: first token within `ttft`, then at most `tpot` per output token, in
         seconds.

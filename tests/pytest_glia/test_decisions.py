@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ class Guesses:
     name = "coins"
     world = 0
     changed: tuple[int, int] | None = None
+    knobs: Mapping[str, str] = MappingProxyType({"coins": "how many are tossed"})
+    factor = 1.0
 
     @dataclass
     class _Recorder:
@@ -73,6 +76,11 @@ class Guesses:
     @contextmanager
     def varied(self, key: int) -> Iterator[None]:
         self.world = key
+        yield
+
+    @contextmanager
+    def scenario(self, changes: Mapping[str, float]) -> Iterator[None]:
+        self.factor = changes["coins"]
         yield
 
     @contextmanager

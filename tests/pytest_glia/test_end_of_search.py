@@ -52,7 +52,12 @@ class Choices:
     def recording(self, log):
         return self.Recording(log)
 
+    knobs = {}
+
     def varied(self, key):
+        return nullcontext()
+
+    def scenario(self, changes):
         return nullcontext()
 
     def future_changed(self, logs, call, key):

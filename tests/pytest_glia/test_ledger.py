@@ -50,10 +50,10 @@ def test_second_search_for_a_candidate_is_refused(tmp_path: Path) -> None:
 def test_runs_that_never_ended_are_told(tmp_path: Path) -> None:
     """Only this candidate's, and only those without an outcome."""
     ledger = Ledger(tmp_path)
-    runs = [ledger.begin(name, "base", "offline", "1 s")[0] for name in ("a.py", "a.py", "b.py")]
-    assert [killed.run for killed in ledger.killed("a.py")] == runs[1::-1]
-    ledger.end(runs[0], "passed")
-    assert [killed.run for killed in ledger.killed("a.py")] == [runs[1]]
+    runs = [ledger.begin(name, "base", "offline", "1 s") for name in ("a.py", "a.py", "b.py")]
+    assert ledger.killed("a.py") == runs[1::-1]
+    ledger.end(runs[0].id, "passed")
+    assert ledger.killed("a.py") == [runs[1]]
     ledger.close()
 
 
@@ -61,8 +61,8 @@ def test_runs_have_their_own_name_and_secret(tmp_path: Path) -> None:
     """Two runs in the same second do not share a branch or a seal."""
     ledger = Ledger(tmp_path)
     runs = [ledger.begin("a.py", "base", "offline", "1 s") for _ in range(8)]
-    assert len({run for run, _ in runs}) == len({secret for _, secret in runs}) == 8
-    assert all(len(secret) >= 32 for _, secret in runs)
+    assert len({run.id for run in runs}) == len({run.secret for run in runs}) == 8
+    assert all(len(run.secret) >= 32 for run in runs)
     ledger.close()
 
 

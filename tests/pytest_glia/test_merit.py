@@ -28,7 +28,9 @@ class Report:
     longreprtext: str = ""
 
 
-def checked(which: tuple[str, int], *samples: float, evidence: Mapping[str, float] = {}) -> Report:
+def checked(
+    which: tuple[str, int], *samples: float, evidence: Mapping[str, tuple[float, ...]] = {}
+) -> Report:
     """A test that asked for less than 1 and measured these."""
     value = Estimate("rt", mean_interval(samples, 0.95), samples, "mean", dict(evidence))
     return Report(which[0], [(value < 1.0).check.as_json()])
@@ -154,8 +156,8 @@ def test_without_a_margin_any_shown_change_is_one() -> None:
 def test_evidence_of_all_checks_is_gathered() -> None:
     """Metrics that only one spec reports are kept; of a metric of both, the first spec's."""
     given = evaluation(
-        checked(MAIN, *[0.5] * 4, evidence={"rt": 1.0, "kv": 0.5}),
-        checked(RARE, *[0.5] * 4, evidence={"rt": 2.0, "restarts": 3.0}),
+        checked(MAIN, *[0.5] * 4, evidence={"rt": (0.5, 1.5), "kv": (0.5, 0.5)}),
+        checked(RARE, *[0.5] * 4, evidence={"rt": (2.0, 2.0), "restarts": (3.0, 3.0)}),
     )
     assert given.evidence == {"rt": 1.0, "kv": 0.5, "restarts": 3.0}
 

@@ -80,7 +80,7 @@ def test_paths_are_relative_to_the_folder(project: Project) -> None:
     assert inner.compose("HEAD", project.folder.parent / "tree") == project.folder.parent / "tree/sub/dir"
     assert (project.folder.parent / "tree/sub/dir/a.py").read_text() == "inner\n"
     assert (project.folder.parent / "tree/a.py").read_text() == "two\n"
-    commit = inner.commit(inner.head(), inner.head(), {"a.py": b"new\n"}, "m", "glia/x")
+    commit = inner.commit(inner.head(), inner.head(), {"a.py": b"new\n"}, "m", "glia/x", 0)
     assert project.git("diff", "--name-only", f"HEAD..{commit}") == "sub/dir/a.py"
 
 
@@ -119,7 +119,7 @@ def test_commit_changes_nothing_of_the_users(project: Project) -> None:
     found = repository(project)
     found.changed()
     found.compose(found.head(), project.folder.parent / "tree")
-    found.commit(found.head(), found.head(), {"a.py": b"glia\n"}, "glia", "glia/a/1")
+    found.commit(found.head(), found.head(), {"a.py": b"glia\n"}, "glia", "glia/a/1", 0)
     assert project.fingerprint() == before
 
 
@@ -127,8 +127,8 @@ def test_commit_holds_the_base_with_the_files_in_place(project: Project) -> None
     """Only the given files differ from the base, whatever the parent holds; the branch moves to it."""
     found = repository(project)
     base = found.head()
-    first = found.commit(base, base, {"a.py": b"x\n", "extra.py": b""}, "first", "glia/a/1")
-    second = found.commit(first, base, {"a.py": b"y\r\n"}, "second\n\nTrailer: 1\n", "glia/a/1")
+    first = found.commit(base, base, {"a.py": b"x\n", "extra.py": b""}, "first", "glia/a/1", 1)
+    second = found.commit(first, base, {"a.py": b"y\r\n"}, "second\n\nTrailer: 1\n", "glia/a/1", 2)
     assert project.git("rev-parse", "glia/a/1") == second
     assert project.git("rev-parse", f"{second}^") == first
     assert project.git("diff", "--name-only", f"{base}..{second}") == "a.py"
@@ -140,7 +140,7 @@ def test_commit_needs_no_identity(project: Project, monkeypatch: pytest.MonkeyPa
     """A machine without user.name and user.email still keeps candidates, signed as the plugin's."""
     monkeypatch.setenv("HOME", "/nonexistent")
     found = repository(project)
-    commit = found.commit(found.head(), found.head(), {"a.py": b""}, "m", "glia/a/1")
+    commit = found.commit(found.head(), found.head(), {"a.py": b""}, "m", "glia/a/1", 0)
     assert project.git("log", "-1", "--format=%an %cn", commit) == "pytest-glia pytest-glia"
 
 
@@ -152,7 +152,7 @@ def test_commit_runs_no_hook_and_no_filter(project: Project) -> None:
     hook.write_text(f"#!/bin/sh\ntouch {project.folder}/hooked\n")
     hook.chmod(0o755)
     found = repository(project)
-    commit = found.commit(found.head(), found.head(), {"a.py": b"x\r\ny\n"}, "m", "glia/a/1")
+    commit = found.commit(found.head(), found.head(), {"a.py": b"x\r\ny\n"}, "m", "glia/a/1", 0)
     assert found.read(commit, "a.py") == b"x\r\ny\n"
     assert not (project.folder / "hooked").exists()
 
@@ -162,7 +162,7 @@ def test_commit_keeps_the_mode_of_a_file(project: Project) -> None:
     (project.folder / "a.py").chmod(0o755)
     project.commit()
     found = repository(project)
-    commit = found.commit(found.head(), found.head(), {"a.py": b"", "b.py": b""}, "m", "glia/a/1")
+    commit = found.commit(found.head(), found.head(), {"a.py": b"", "b.py": b""}, "m", "glia/a/1", 0)
     modes = {line.split()[-1]: line.split()[0] for line in project.git("ls-tree", commit).splitlines()}
     assert (modes["a.py"], modes["b.py"]) == ("100755", "100644")
 
