@@ -152,7 +152,7 @@ class Evaluator:
     def _attempt(self, job: _Job) -> list[pytest.TestReport]:
         """The reports of a job; what an attempt before has been charged for is not charged again."""
         self._prepaid = frozenset(self._charged)
-        self._account.reserve(0)
+        self._account.spend({})
         if self._child is None:
             self._child = self._started()
             self._others = self._others or self._elsewhere(self._child)
@@ -213,7 +213,7 @@ class Evaluator:
         self.needed_simulations |= set(simulations)
         if job.charged:
             unpaid = set(simulations) - self._ledger.known(simulations).keys()
-            self._account.reserve(len(unpaid - self._prepaid))
+            self._account.spend({"simulations": len(unpaid - self._prepaid)})
             self._charged |= unpaid
         if self._others is not None:
             for key, metrics in self._others.samples(keys):

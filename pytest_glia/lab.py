@@ -17,6 +17,7 @@ from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.merit import Aim, Evaluation, Result, result_of
+from pytest_glia.models.conversations import Conversations
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import pocock
 from pytest_glia.settings import Settings
@@ -84,6 +85,7 @@ class Lab:
         aim: What the specs ask, the failing ones first.
         failing: The tests that the present candidates fail.
         audited: Whether a domain records the candidates' decisions, so that a design can be audited.
+        models: What a designer that `uses_model` asks; None for any other.
         trials: All candidates tried so far, in order.
     """
 
@@ -105,8 +107,10 @@ class Lab:
         sealed: int,
         sources: Mapping[str, bytes],
         write: Callable[[str], None],
+        models: Conversations | None = None,
     ) -> None:
         self.candidates = candidates
+        self.models = models
         self.mechanisms = mechanisms
         self.account = account
         self.trials: list[Trial] = []
@@ -165,8 +169,10 @@ class Lab:
         probes = probes_of(self._evaluation_simulations, len(self._seeds)) if self.audited else 0
         audit = self._evaluation_simulations + probes if self.audited else 0
         runs = (more + self.audited) * self._evaluation_runs + probes + ablations * sealed
-        self.account.held_simulations = (1 + ablations) * sealed + audit
-        self.account.held_seconds = _MARGIN * (self._evaluator.pace or 0.0) * runs
+        self.account.held = {
+            "simulations": (1 + ablations) * sealed + audit,
+            "seconds": _MARGIN * (self._evaluator.pace or 0.0) * runs,
+        }
 
     def best(self) -> Evaluation:
         """The candidate of least loss among those with the most replications, or the start."""
