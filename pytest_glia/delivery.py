@@ -64,7 +64,7 @@ class Delivery:
         if not self._improved:
             return before
         account = search.account
-        account.held_simulations, account.held_seconds = 0, 0.0
+        account.held = {}
         search.write("")
         try:
             self._refused = self._audit()
@@ -110,7 +110,7 @@ class Delivery:
             best = self._commit(self._ablate(self._confirmed))
         note = search.repository.inside(self._note_path(search.candidates[0]))
         return [
-            f"{search.name}: {self._verdict} ({best[:9]}), {search.account.simulations} simulations",
+            f"{search.name}: {self._verdict} ({best[:9]}), {search.account}",
             "  how it works:",
             f"    git show {self._branch}:{note}",
             "  to take it:",
@@ -169,6 +169,7 @@ class Delivery:
         record = Record(
             run=self._run.id,
             designer=search.settings.designer,
+            model=self._lab.models.settings.name if self._lab.models else "",
             budget=search.settings.budget,
             spent=search.account,
             seconds=search.ledger.once(self._run.id, "seconds", round(search.account.seconds)),

@@ -59,7 +59,7 @@ class Payer:
         known = ledger.known(list(simulations)).keys()
         again = ledger.paid(self.run, known) - self._charged
         owed = (simulations - known) | again
-        self.account.reserve(len(owed))
+        self.account.spend({"simulations": len(owed)})
         ledger.pay(self.run, owed)
         ledger.note(self.run, "elapsed", self.account.seconds)
         self._charged.update(owed)
@@ -203,7 +203,7 @@ class Evaluator:
     def _attempt(self, job: _Job) -> list[pytest.TestReport]:
         """The reports of a job; what an attempt before has been charged for is not charged again."""
         self._prepaid = frozenset(self._charged)
-        self._account.reserve(0)
+        self._account.spend({})
         if self._child is None:
             self._child = self._started()
             self._others = self._others or self._elsewhere(self._child)

@@ -19,6 +19,7 @@ from pytest_glia.evaluator import Evaluator, Payer
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.ledger import Run
 from pytest_glia.merit import Aim, Evaluation, Result, result_of
+from pytest_glia.models.conversations import Conversations
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import pocock
 from pytest_glia.settings import Settings
@@ -86,6 +87,7 @@ class Lab:
         aim: What the specs ask, the failing ones first.
         failing: The tests that the present candidates fail.
         audited: Whether a domain records the candidates' decisions, so that a design can be audited.
+        models: What a designer that `uses_model` asks; None for any other.
         trials: All candidates tried so far, in order.
     """
 
@@ -107,8 +109,10 @@ class Lab:
         sealed: int,
         sources: Mapping[str, bytes],
         write: Callable[[str], None],
+        models: Conversations | None = None,
     ) -> None:
         self.candidates = candidates
+        self.models = models
         self.mechanisms = mechanisms
         self.account = payer.account
         self.trials: list[Trial] = []
@@ -171,8 +175,10 @@ class Lab:
         probes = probes_of(self._evaluation_simulations, len(self._seeds)) if self.audited else 0
         audit = self._evaluation_simulations + probes if self.audited else 0
         runs = (more + self.audited) * self._evaluation_runs + probes + ablations * sealed
-        self.account.held_simulations = (1 + ablations) * sealed + audit
-        self.account.held_seconds = _MARGIN * (self._evaluator.pace or 0.0) * runs
+        self.account.held = {
+            "simulations": (1 + ablations) * sealed + audit,
+            "seconds": _MARGIN * (self._evaluator.pace or 0.0) * runs,
+        }
 
     def context(self, number: int, account: Account) -> Lab:
         """A place to work of its own: another branch, other trials, another account; the same start."""
@@ -180,6 +186,7 @@ class Lab:
         other.account = account
         other.trials = []
         other._payer = Payer(self._run.id, account)
+        other.models = self.models and self.models.paid_from(account)
         other._tip = self._base
         other._branch = f"{self._prefix}/{number}"
         return other

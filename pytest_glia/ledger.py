@@ -10,10 +10,12 @@ import json
 import os
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics
@@ -30,6 +32,12 @@ CREATE TABLE IF NOT EXISTS figures (run TEXT, name TEXT, value REAL, PRIMARY KEY
 CREATE TABLE IF NOT EXISTS attempts (
     candidate TEXT NOT NULL, base TEXT NOT NULL, run TEXT NOT NULL, content TEXT NOT NULL,
     PRIMARY KEY (run, content)
+);
+CREATE TABLE IF NOT EXISTS exchanges (
+    run TEXT NOT NULL, thread TEXT NOT NULL, ordinal INTEGER NOT NULL, role TEXT NOT NULL,
+    model TEXT NOT NULL, hash TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, dollars REAL NOT NULL,
+    seconds REAL NOT NULL, PRIMARY KEY (run, thread, ordinal)
 );
 """
 
@@ -51,10 +59,38 @@ class Run:
     started: float
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A request to a language model that was answered, and what that took.
+
+    Attributes:
+        thread: Which conversation of the run it belongs to, and `ordinal` its place there, from 0.
+        role: Who of the team has asked.
+        hash: Of the request.
+        request, reply: As JSON.
+        dollars: At the price of the time; 0 if none was known.
+    """
+
+    thread: str
+    ordinal: int
+    role: str
+    model: str
+    hash: str
+    request: str
+    reply: str
+    prompt_tokens: int
+    completion_tokens: int
+    dollars: float
+    seconds: float
+
+
+_EXCHANGE = ", ".join(each.name for each in fields(Exchange))
+
+
 class Ledger:
     """The ledger of a project, in the folder ``.glia`` of pytest's root directory.
 
-    Safe for several processes at once, and for SIGKILL at any moment (SQLite's write-ahead log).
+    Safe for several threads and processes at once, and for SIGKILL at any moment (SQLite's write-ahead log).
     """
 
     def __init__(self, root: Path) -> None:
@@ -76,28 +112,30 @@ class Ledger:
                 "holds results of replications, which are then run again"
             ) from None
         self._locks: list[int] = []
+        self._one_at_a_time = threading.Lock()
 
     def known(self, keys: Sequence[str]) -> dict[str, Metrics]:
         """The samples with these keys that were already paid for."""
         found = {}
         for key in keys:
-            row = self._db.execute("SELECT metrics FROM samples WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                found[key] = json.loads(row[0])
+            for [metrics] in self._do("SELECT metrics FROM samples WHERE key = ?", key):
+                found[key] = json.loads(metrics)
         return found
 
     def keep(self, key: str, metrics: Metrics) -> None:
         """Write a sample; it survives this process."""
-        self._db.execute("INSERT OR REPLACE INTO samples VALUES (?, ?)", (key, json.dumps(metrics)))
+        self._do("INSERT OR REPLACE INTO samples VALUES (?, ?)", key, json.dumps(metrics))
 
     def pay(self, run: str, keys: Collection[str]) -> None:
         """Write down that a run pays for these simulations."""
-        self._db.executemany("INSERT OR IGNORE INTO payments VALUES (?, ?)", [(run, key) for key in keys])
+        with self._one_at_a_time:
+            sql = "INSERT OR IGNORE INTO payments VALUES (?, ?)"
+            self._db.executemany(sql, [(run, key) for key in keys])
 
     def paid(self, run: str, keys: Collection[str]) -> set[str]:
         """Those of the keys for which the run has paid."""
         sql = "SELECT 1 FROM payments WHERE run = ? AND key = ?"
-        return {key for key in keys if self._db.execute(sql, (run, key)).fetchone()}
+        return {key for key in keys if self._do(sql, run, key)}
 
     @property
     def tables(self) -> Path:
@@ -108,25 +146,23 @@ class Ledger:
         """Open a run of the search."""
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         run = Run(name, base, designer, secrets.token_bytes(32), time.time())
-        self._db.execute(
-            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-            (run.id, candidate, base, designer, budget, run.secret, run.started),
-        )
+        values = (run.id, candidate, base, designer, budget, run.secret, run.started)
+        self._do("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", *values)
         return run
 
     def note(self, run: str, name: str, value: float) -> None:
         """Write down a figure of a run as it is now."""
-        self._db.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", (run, name, value))
+        self._do("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", run, name, value)
 
     def once(self, run: str, name: str, value: float) -> float:
         """A figure of a run that another process could not come to again: the first that it was given."""
-        self._db.execute("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", (run, name, value))
+        self._do("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", run, name, value)
         sql = "SELECT value FROM figures WHERE run = ? AND name = ?"
-        return float(self._db.execute(sql, (run, name)).fetchone()[0])
+        return float(self._do(sql, run, name)[0][0])
 
     def end(self, run: str, outcome: str) -> None:
         """Close a run with what became of it."""
-        self._db.execute("UPDATE runs SET outcome = ? WHERE run = ?", (outcome, run))
+        self._do("UPDATE runs SET outcome = ? WHERE run = ?", outcome, run)
 
     def attempt(self, candidate: str, base: str, run: str, content: str) -> int:
         """Which attempt it is to confirm a design of these candidate files from this base commit, from 1.
@@ -134,20 +170,18 @@ class Ledger:
         Written down before it is told. A run that goes on after a kill, with the same secret and `content`
         and so on the same seeds, is at the same attempt.
         """
-        self._db.execute(
-            "INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?)", (candidate, base, run, content)
-        )
-        [[attempt]] = self._db.execute(
+        self._do("INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?)", candidate, base, run, content)
+        [[attempt]] = self._do(
             "SELECT count(*) FROM attempts WHERE candidate = ? AND base = ? AND rowid <= "
             "(SELECT rowid FROM attempts WHERE run = ? AND content = ?)",
-            (candidate, base, run, content),
+            *(candidate, base, run, content),
         )
         return int(attempt)
 
     def attempts(self, candidate: str, base: str) -> int:
         """How many attempts there were to confirm a design of these candidate files from this base commit."""
-        [[count]] = self._db.execute(
-            "SELECT count(*) FROM attempts WHERE candidate = ? AND base = ?", (candidate, base)
+        [[count]] = self._do(
+            "SELECT count(*) FROM attempts WHERE candidate = ? AND base = ?", candidate, base
         )
         return int(count)
 
@@ -156,12 +190,34 @@ class Ledger:
 
         Ask while holding the candidate's lock: then no other is alive.
         """
-        rows = self._db.execute(
+        rows = self._do(
             "SELECT run, base, designer, secret, started FROM runs WHERE candidate = ? AND outcome IS NULL "
             "ORDER BY started DESC",
-            (candidate,),
+            candidate,
         )
         return [Run(*row) for row in rows]
+
+    def exchanged(self, run: str, exchange: Exchange) -> None:
+        """Write down what a model has answered."""
+        places = ", ".join("?" for _ in range(1 + len(fields(exchange))))
+        self._do(
+            f"INSERT OR REPLACE INTO exchanges (run, {_EXCHANGE}) VALUES ({places})", run, *astuple(exchange)
+        )
+
+    def exchange(self, run: str, thread: str, ordinal: int) -> Exchange | None:
+        """What is on record at that place of a conversation."""
+        where = "run = ? AND thread = ? AND ordinal = ?"
+        rows = self._do(f"SELECT {_EXCHANGE} FROM exchanges WHERE {where}", run, thread, ordinal)
+        return Exchange(*rows[0]) if rows else None
+
+    def exchanges(self, run: str) -> list[Exchange]:
+        """All that the models of a run were asked, in the order in which it was answered."""
+        rows = self._do(f"SELECT {_EXCHANGE} FROM exchanges WHERE run = ? ORDER BY rowid", run)
+        return [Exchange(*row) for row in rows]
+
+    def forget(self, run: str, thread: str, ordinal: int) -> None:
+        """Discard a conversation from that place on: another request was made there."""
+        self._do("DELETE FROM exchanges WHERE run = ? AND thread = ? AND ordinal >= ?", run, thread, ordinal)
 
     def lock(self, candidate: str) -> None:
         """Be the only search for this candidate until `close`; raises `Misuse` if another one is."""
@@ -192,10 +248,15 @@ class Ledger:
         self._locks.clear()
         self._db.close()
 
+    def _do(self, statement: str, *values: Any) -> list[Any]:
+        """The rows of a statement, for which other threads wait."""
+        with self._one_at_a_time:
+            return self._db.execute(statement, values).fetchall()
+
 
 def _opened(file: Path) -> sqlite3.Connection:
     """The database with its tables; a file that is none is closed again."""
-    db = sqlite3.connect(file, timeout=30, isolation_level=None)
+    db = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")

@@ -33,6 +33,7 @@ class Record:
 
     run: str
     designer: str
+    model: str
     budget: Budget
     spent: Account
     seconds: float
@@ -211,8 +212,8 @@ def _provenance(record: Record) -> str:
     return "\n".join(
         [
             f"- Run `{record.run}`, base commit `{record.base}`.",
-            f"- Designer `{record.designer}`.",
-            f"- Budget {record.budget}; spent {spent.simulations} simulations and {record.seconds:.0f} s; "
+            f"- Designer `{record.designer}`{f', model `{record.model}`' if record.model else ''}.",
+            f"- Budget {record.budget}; spent {spent} in {record.seconds:.0f} s; "
             f"{_count(len({trial.number for trial in record.trials}), 'candidate')}.",
             f"- Audit: {record.audit}",
             f"- Confirmation seeds: HMAC-SHA256 under the run's secret `{record.secret.hex()}` of the "

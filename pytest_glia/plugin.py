@@ -23,6 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--glia-designer", metavar="NAME", help="Who designs. Default: the setting glia_designer."
     )
     group.addoption(
+        "--glia-model", metavar="NAME", help="The language model to ask. Default: the setting glia_model."
+    )
+    group.addoption(
         "--glia-budget",
         metavar="LIST",
         help='What a search may spend, such as "100 sims, 2 min". Default: the setting glia_budget.',
@@ -40,7 +43,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("glia_timeout", "Seconds after which a replication is killed.", type="float", default=60.0)
     parser.addini("glia_workers", "Replications at once; 0 is one a core.", type="int", default=0)
     parser.addini("glia_executor", "Where a search runs: local or ray.", type="string", default="local")
-    parser.addini("glia_designer", "Who designs under --glia-optimize.", type="string", default="offline")
+    parser.addini(
+        "glia_designer",
+        "Who designs under --glia-optimize. Default: glia where a model is configured, else offline.",
+        type="string",
+        default="",
+    )
+    parser.addini(
+        "glia_model", "The language model to ask, as its server knows it.", type="string", default=""
+    )
+    parser.addini(
+        "glia_base_url", "Its OpenAI-compatible server. Default: OpenAI.", type="string", default=""
+    )
+    parser.addini(
+        "glia_api_key_env",
+        "The environment variable with its key.",
+        type="string",
+        default="OPENAI_API_KEY",
+    )
+    parser.addini("glia_price", "Dollars per million prompt and completion tokens.", type="args", default=[])
+    parser.addini("glia_reasoning_effort", "Of the model, such as low.", type="string", default="")
+    parser.addini("glia_model_tools", "How it calls tools: native or text.", type="string", default="native")
+    parser.addini("glia_model_timeout", "Seconds that a call to it may take.", type="float", default=300.0)
+    parser.addini("glia_model_context", "Tokens that it takes, reply included.", type="int", default=128_000)
+    parser.addini("glia_max_output_tokens", "Tokens of one reply of it.", type="int", default=8192)
     parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 5 min")
     parser.addini("glia_sandbox", "Confine candidates: auto, required or off.", type="string", default="auto")
     parser.addini("glia_allow_imports", "More modules that candidates may import.", type="args", default=[])

@@ -21,6 +21,9 @@ from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
 from pytest_glia.ledger import Ledger, Run
 from pytest_glia.misuse import Misuse
+from pytest_glia.models import ModelFailed
+from pytest_glia.models.conversation import write_conversation
+from pytest_glia.models.conversations import Conversations, asked_by
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_seeds
 from pytest_glia.settings import Settings
@@ -68,6 +71,7 @@ class Search:
         for problem in problems:
             self.write(f"glia: {problem}")
         self.designer = self._find_designer()
+        self._model = asked_by(self.designer, settings, account)
         self.repository = Repository(config.rootpath)
         self.base = self.repository.head()
         self.sources = {each.path: self._committed(each) for each in candidates}
@@ -79,7 +83,7 @@ class Search:
             )
         self.account = account
         # What an earlier search of the same command has held back for its end is free again.
-        account.held_simulations, account.held_seconds = 0, 0.0
+        account.held = {}
         self.evaluator = Evaluator(
             config,
             settings,
@@ -97,6 +101,7 @@ class Search:
         self.evaluator.close()
         if self.opened:
             self.ledger.end(self.opened.id, self.outcome)
+            write_conversation(self.ledger, self.opened.id)
 
     def run(self) -> list[pytest.TestReport]:
         """The reports that stand at the end: of the candidates as they are, or of the winner, confirmed."""
@@ -140,6 +145,8 @@ class Search:
             self.outcome = "budget spent"
             self.delivered.append(f"{self.name}: {_too_small(error, 'the first candidate was tried')}")
             return before
+        except ModelFailed as error:
+            raise Misuse(f"{error}; no candidate was tried") from None
         except KeyboardInterrupt:
             self.outcome = "interrupted"
             tried = len(lab.trials) if lab else 0
@@ -163,7 +170,7 @@ class Search:
     def _design(self, lab: Lab) -> Proposal:
         try:
             return self.designer.design(lab)
-        except BudgetExhausted as error:
+        except (BudgetExhausted, ModelFailed) as error:
             if not lab.trials:
                 raise
             self.write(f"      The search ended because {error}.")
@@ -192,7 +199,13 @@ class Search:
             sealed=confirmation_seeds(settings.replications, settings.confidence, attempts + 1),
             sources=self.sources,
             write=self.write,
+            models=self._conversations(run),
         )
+
+    def _conversations(self, run: Run) -> Conversations | None:
+        if self._model is None:
+            return None
+        return Conversations(self.settings.model, self._model, self.ledger, self.account, run.id)
 
     def _refuse_to_start(self, before: Sequence[pytest.TestReport]) -> None:
         """A search needs specs that can be evaluated, and a budget that can confirm a winner."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from pytest_glia.budget import Budget
+from pytest_glia.ini import number
+from pytest_glia.models.settings import ModelSettings, model_settings
 from pytest_glia.sandbox import describe, unavailable
 
 
@@ -25,7 +25,9 @@ class Settings:
         executor: Where a search runs replications: ``local``, or on a cluster of ``ray`` (``glia_executor``).
         workers: Replications that run at once (``glia_workers``; 0 is one a usable core).
         testbed: What the fixture ``testbed`` gives (``--glia-testbed``).
-        designer: Who designs under ``--glia-optimize`` (``--glia-designer`` or ``glia_designer``).
+        designer: Who designs under ``--glia-optimize`` (``--glia-designer`` or ``glia_designer``); if that is
+            not said, ``glia`` where a model is configured, and ``offline`` where none is.
+        model: The language model that a designer may ask.
         budget: What a search may spend (``--glia-budget`` or ``glia_budget``).
         sandbox: Whether candidates are confined: ``auto`` where that is possible, ``required`` or ``off``
             (``glia_sandbox``).
@@ -40,6 +42,7 @@ class Settings:
     workers: int
     testbed: str
     designer: str
+    model: ModelSettings
     budget: Budget
     sandbox: str
     allow_imports: tuple[str, ...]
@@ -47,28 +50,28 @@ class Settings:
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
         """Read and validate; raises `pytest.UsageError` naming the setting, its value and its range."""
-        replications = _number(config, "glia_replications", "a whole number")
+        replications = number(config, "glia_replications", "a whole number")
         if replications < 2:
             raise pytest.UsageError(
                 f"glia_replications is {replications!r}: an interval needs at least 2 replications"
             )
-        confidence = _number(config, "glia_confidence", "a number")
+        confidence = number(config, "glia_confidence", "a number")
         if not 0.5 <= confidence < 1:
             raise pytest.UsageError(
                 f"glia_confidence is {confidence!r}: give a number from 0.5 up to, not including, 1"
             )
-        margin = _number(config, "glia_margin", "a number")
+        margin = number(config, "glia_margin", "a number")
         if not 0 <= margin < 1:
             raise pytest.UsageError(
                 f"glia_margin is {margin!r}: give a number from 0 up to, not including, 1; 0.01 is 1 %"
             )
-        timeout = _number(config, "glia_timeout", "a number of seconds")
+        timeout = number(config, "glia_timeout", "a number of seconds")
         if not 0 < timeout < float("inf"):
             raise pytest.UsageError(f"glia_timeout is {timeout!r}: give a positive number of seconds")
         executor = config.getini("glia_executor")
         if executor not in ("local", "ray"):
             raise pytest.UsageError(f"glia_executor is {executor!r}: give local or ray")
-        workers = _number(config, "glia_workers", "a whole number")
+        workers = number(config, "glia_workers", "a whole number")
         if workers < 0:
             raise pytest.UsageError(f"glia_workers is {workers!r}: give 0 (one a core) or a positive number")
         sandbox = config.getini("glia_sandbox")
@@ -84,6 +87,8 @@ class Settings:
                 raise pytest.UsageError(
                     f"glia_allow_imports has {name!r}: give names of modules, such as scipy or scipy.special"
                 )
+        model = model_settings(config)
+        designer = config.getoption("glia_designer") or config.getini("glia_designer")
         return cls(
             replications=replications,
             confidence=confidence,
@@ -92,7 +97,8 @@ class Settings:
             executor=executor,
             workers=workers or _usable_cores(),
             testbed=config.getoption("glia_testbed"),
-            designer=config.getoption("glia_designer") or config.getini("glia_designer"),
+            designer=designer or ("glia" if model.name else "offline"),
+            model=model,
             budget=Budget.parse(config.getoption("glia_budget") or config.getini("glia_budget")),
             sandbox=sandbox,
             allow_imports=tuple(allowed),
@@ -107,16 +113,6 @@ class Settings:
         if self.sandbox == "off":
             return "sandbox: off (glia_sandbox)"
         return f"sandbox: none, as {reason}" if (reason := unavailable()) else f"sandbox: {describe()}"
-
-
-def _number(config: pytest.Config, name: str, wanted: str) -> Any:
-    """A setting that pytest makes a number of."""
-    try:
-        return config.getini(name)
-    except pytest.UsageError as error:
-        # pytest's sentence ends with the value, but does not always name the setting.
-        value = re.search(r": ('.*'|\S+)$", str(error))
-        raise pytest.UsageError(f"{name} is {value[1] if value else error}: give {wanted}") from None
 
 
 def _usable_cores() -> int:

@@ -68,11 +68,16 @@ class Proposal:
 
 
 class Designer(Protocol):
-    """Works on the candidates of a `Lab` until they meet their specs or the budget is spent."""
+    """Works on the candidates of a `Lab` until they meet their specs or the budget is spent.
+
+    One that asks a language model has an attribute ``uses_model = True``: then a search refuses to start
+    without a model or without a limit to what it may cost, and the lab has `models`.
+    """
 
     def design(self, lab: Lab) -> Proposal:
         """The best candidate found.
 
-        `BudgetExhausted` may be left to the caller: then the best candidate so far stands, without claims.
+        `BudgetExhausted` and `ModelFailed` may be left to the caller: then the best candidate so far stands,
+        without claims.
         """
         ...

@@ -46,11 +46,16 @@ class Message:
 
 @dataclass(frozen=True)
 class Request:
-    """What a model is asked: a conversation so far, the tools that it may use, and tokens for its answer."""
+    """What a model is asked: a conversation so far, the tools that it may use, and tokens for its answer.
+
+    Attributes:
+        role: Which of the team asks, for the record; the model does not see it.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     max_tokens: int = 8192
+    role: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,32 @@ class Reply:
 
 
 class ModelFailed(Exception):
-    """A model gave no reply after all retries: one sentence says what was asked of whom, and what came."""
+    """A model gave no reply: one sentence says what was asked of whom, what came, and what to do.
+
+    Attributes:
+        again: Whether to ask again may help.
+        after: Seconds that the server asks to wait before that.
+        prompt_tokens, completion_tokens: What it is known to have taken all the same.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        again: bool = False,
+        after: float = 0.0,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.again = again
+        self.after = after
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
 
 
 class Model(Protocol):
-    """Answers requests, one at a time; several contexts may ask at once from threads of their own."""
+    """Answers requests; several contexts may ask at once, each from a thread of its own."""
 
     @property
     def name(self) -> str: ...

@@ -142,7 +142,7 @@ def test_what_is_known_tells_nothing_of_how_long_a_replication_takes(make_projec
         COSTS.format(name="cost").replace("    assert", "    time.sleep(0.5)\n    assert"),
         entry="Chooser",
     )
-    looks = 'lab.say(f"held {lab.account.held_seconds:.2f} s")\n        return Proposal(lab.start)'
+    looks = "lab.say(f\"held {lab.account.held['seconds']:.2f} s\")\n        return Proposal(lab.start)"
     files["conftest.py"] = DOMAIN.replace("[candidate] = lab.candidates", looks)
     project = make_project(files)
     first, second = (project.pytest(*SEARCH, "--glia-budget=100 sims, 500 s") for _ in range(2))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pytest_glia.budget import Budget
+from pytest_glia.misuse import Misuse
+from pytest_glia.models.settings import ModelSettings, Price
 from pytest_glia.settings import Settings
 
 DEFAULTS: dict[str, Any] = {
@@ -15,12 +19,22 @@ DEFAULTS: dict[str, Any] = {
     "glia_timeout": 60.0,
     "glia_executor": "local",
     "glia_workers": 3,
-    "glia_designer": "offline",
+    "glia_designer": "",
+    "glia_model": "",
+    "glia_base_url": "",
+    "glia_api_key_env": "OPENAI_API_KEY",
+    "glia_price": [],
+    "glia_reasoning_effort": "",
+    "glia_model_tools": "native",
+    "glia_model_timeout": 300.0,
+    "glia_model_context": 128_000,
+    "glia_max_output_tokens": 8192,
     "glia_budget": "200 sims, 5 min",
     "glia_sandbox": "auto",
     "glia_allow_imports": [],
     "--glia-testbed": "sim",
     "--glia-designer": None,
+    "--glia-model": None,
     "--glia-budget": None,
 }
 
@@ -60,6 +74,19 @@ def settings(**changes: Any) -> Settings:
         ("glia_executor", "dask"),
         ("glia_workers", -1),
         ("glia_sandbox", "yes"),
+        ("glia_base_url", "localhost:8000"),
+        ("glia_base_url", "ftp://example.org"),
+        ("glia_base_url", "https:///v1"),
+        ("glia_api_key_env", "sk-123"),
+        ("glia_api_key_env", "MODEL"),
+        ("glia_reasoning_effort", "very high"),
+        ("glia_model_tools", "json"),
+        ("glia_model_timeout", 0.0),
+        ("glia_model_timeout", float("inf")),
+        ("glia_model_timeout", float("nan")),
+        ("glia_model_context", 0),
+        ("glia_max_output_tokens", 0),
+        ("glia_max_output_tokens", 128_000),
     ],
 )
 def test_bad_setting_names_itself_and_its_value(name: str, value: object) -> None:
@@ -81,6 +108,63 @@ def test_command_line_wins_over_ini() -> None:
     chosen = settings(**{"--glia-designer": "other", "--glia-budget": "7 sims"})
     assert (chosen.designer, chosen.budget.simulations) == ("other", 7)
     assert (settings().designer, settings().budget.simulations) == ("offline", 200)
+
+
+@pytest.mark.parametrize("price", ["3", "1 2 3", "cheap 1", "-1 2", "nan 1", "1 inf"])
+def test_price_is_two_numbers(price: str) -> None:
+    """Dollars per million tokens, read and written; anything else names the setting."""
+    with pytest.raises(pytest.UsageError, match=f"^glia_price is '{price}': give dollars per million"):
+        settings(glia_price=price.split())
+    assert settings(glia_price=["2.5", "10"]).model.price == Price(2.5, 10)
+    assert settings().model.price is None
+
+
+def test_designer_follows_from_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a model configured it is glia, else offline, keys or not; who names a designer gets that one."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody")
+    assert settings().designer == "offline"
+    assert settings(glia_model="some").designer == "glia"
+    assert settings(**{"--glia-model": "some"}).designer == "glia"
+    assert settings(**{"--glia-model": "some", "--glia-designer": "offline"}).designer == "offline"
+    assert settings(glia_model="some", glia_designer="other").designer == "other"
+
+
+def test_model_of_the_command_line_wins() -> None:
+    """--glia-model replaces glia_model; the rest of its settings is taken as it is."""
+    model = settings(
+        glia_model="one", glia_base_url="http://127.0.0.1:8000/v1", **{"--glia-model": "two"}
+    ).model
+    assert (model.name, model.host) == ("two", "127.0.0.1:8000")
+
+
+MODEL = ModelSettings("some", "http://127.0.0.1:8000/v1")
+FREE, PRICED = Price(0, 0), Price(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "budget", "complaint"),
+    [
+        (ModelSettings(), Budget(tokens=1), "asks a language model, and none is configured"),
+        (ModelSettings("some", price=FREE), Budget(10), "has no key OPENAI_API_KEY: set it"),
+        (MODEL, Budget(10), "may cost money, and the budget '10 simulations' does not limit it"),
+        (replace(MODEL, price=PRICED), Budget(10), "may cost money"),
+        (MODEL, Budget(dollars=1), "what the model 'some' costs is not known: set glia_price"),
+        (MODEL, Budget(dollars=1, tokens=5), "is not known: set glia_price"),
+    ],
+)
+def test_model_without_a_limit_is_refused(model: ModelSettings, budget: Budget, complaint: str) -> None:
+    """No model, no key for OpenAI, no limit to what it may cost, dollars without a price: each a sentence."""
+    with pytest.raises(Misuse, match=complaint):
+        model.refuse("glia", budget, "")
+
+
+@pytest.mark.parametrize(
+    ("price", "budget"),
+    [(None, Budget(tokens=1)), (PRICED, Budget(dollars=1)), (PRICED, Budget(tokens=1)), (FREE, Budget(10))],
+)
+def test_model_within_a_limit_is_allowed(price: Price | None, budget: Budget) -> None:
+    """Tokens limit any model, dollars one with a price; one that costs nothing needs no limit."""
+    replace(MODEL, price=price).refuse("glia", budget, "")
 
 
 def test_no_number_of_workers_means_one_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
