@@ -8,6 +8,7 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pytest_glia import seeds
 from pytest_glia.budget import Account
@@ -17,7 +18,7 @@ from pytest_glia.decisions import probes_of
 from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator, Payer
 from pytest_glia.hookspecs import Mechanism
-from pytest_glia.ledger import Run
+from pytest_glia.ledger import Ledger, Run
 from pytest_glia.merit import Aim, Evaluation, Result, result_of
 from pytest_glia.models.conversations import Conversations
 from pytest_glia.repository import Repository
@@ -70,6 +71,7 @@ class Trial:
     """
 
     number: int
+    hypothesis: Hypothesis
     evaluation: Evaluation
     change: Interval
     result: Result
@@ -86,9 +88,12 @@ class Lab:
         start: What the candidates of the base commit have shown.
         aim: What the specs ask, the failing ones first.
         failing: The tests that the present candidates fail.
+        statement: The problem in words, as every designer that reads gets it.
+        settings: Of the plugin.
         audited: Whether a domain records the candidates' decisions, so that a design can be audited.
         models: What a designer that `uses_model` asks; None for any other.
         trials: All candidates tried so far, in order.
+        name: Of the context, a number from 1.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Lab:
         nodeids: tuple[str, ...],
         mechanisms: Mapping[str, Sequence[Mechanism]],
         evaluator: Evaluator,
+        ledger: Ledger,
         payer: Payer,
         repository: Repository,
         settings: Settings,
@@ -108,6 +114,7 @@ class Lab:
         audited: bool,
         sealed: int,
         sources: Mapping[str, bytes],
+        statement: Callable[[Evaluation, Mapping[str, str]], str],
         write: Callable[[str], None],
         models: Conversations | None = None,
     ) -> None:
@@ -118,12 +125,14 @@ class Lab:
         self.trials: list[Trial] = []
         self._nodeids = nodeids
         self._evaluator = evaluator
+        self._ledger = ledger
         self._repository = repository
-        self._settings = settings
+        self.settings = settings
         self._base = base
         # A run that goes on after a kill makes the same commits again.
         self._tip = base
         self._prefix = prefix
+        self.name = "1"
         self._branch = f"{prefix}/1"
         self._run = run
         self._payer = payer
@@ -136,6 +145,7 @@ class Lab:
         self._looks = tuple(sorted({first, settings.replications}))
         self._confidence = pocock(settings.confidence, self._looks)
         self.start = self._evaluate(sources, self._seeds)
+        self.statement = statement(self.start, evaluator.knobs)
         self._evaluation_runs = len(evaluator.needed)
         # A start that fails early asks for less than its successors will.
         self._evaluation_simulations = max(len(self._seeds), len(evaluator.needed_simulations))
@@ -189,7 +199,24 @@ class Lab:
         other.models = self.models and self.models.paid_from(account)
         other._tip = self._base
         other._branch = f"{self._prefix}/{number}"
+        other.name = str(number)
         return other
+
+    def recorded(self, key: str, make: Callable[[], str]) -> str:
+        """What this run has on record under a key, or what `make` gives, which is kept.
+
+        For what would not come out the same again, so that a run can go on, or be replayed.
+        """
+        key = f"{self.name} {key}"
+        known = self._ledger.recall(self._run.id, key)
+        if known is None:
+            known = make()
+            self._ledger.remember(self._run.id, key, known)
+        return known
+
+    def tables(self, key: str) -> Path:
+        """The file of the tables with that key (`Evaluation.tables`), NumPy's npz."""
+        return self._ledger.tables / f"{key}.npz"
 
     @property
     def knobs(self) -> Mapping[str, str]:
@@ -218,7 +245,7 @@ class Lab:
 
     def fault(self, sources: Mapping[str, bytes]) -> str | None:
         """The rule that some sources break, in a sentence; None if they break none."""
-        faults = (fault(each, sources[each.path], self._settings.allow_imports) for each in self.candidates)
+        faults = (fault(each, sources[each.path], self.settings.allow_imports) for each in self.candidates)
         return next((each for each in faults if each), None)
 
     def read(self, path: str) -> bytes | None:
@@ -253,10 +280,10 @@ class Lab:
         # By now the pace is known better.
         self.hold(self._ablations)
         change = self._change(evaluation, against)
-        result = result_of(change, self._settings.margin)
+        result = result_of(change, self.settings.margin)
         number = self._number(sources)
         commit = self._commit(number, evaluation, hypothesis, change, result)
-        trial = Trial(number, evaluation, change, result, commit)
+        trial = Trial(number, hypothesis, evaluation, change, result, commit)
         self.trials.append(trial)
         decided = looks[-1] == len(self._seeds) or result == "broken"
         self._line(str(number), hypothesis.name, evaluation, result if decided else "")

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS runs (
 );
 CREATE TABLE IF NOT EXISTS payments (run TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (run, key));
 CREATE TABLE IF NOT EXISTS figures (run TEXT, name TEXT, value REAL, PRIMARY KEY (run, name));
+CREATE TABLE IF NOT EXISTS records (run TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (run, key));
 CREATE TABLE IF NOT EXISTS attempts (
     candidate TEXT NOT NULL, base TEXT NOT NULL, run TEXT NOT NULL, content TEXT NOT NULL,
     PRIMARY KEY (run, content)
@@ -149,6 +150,15 @@ class Ledger:
         values = (run.id, candidate, base, designer, budget, run.secret, run.started)
         self._do("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", *values)
         return run
+
+    def remember(self, run: str, key: str, value: str) -> None:
+        """Keep what a run has found out, under a key of its own."""
+        self._do("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", run, key, value)
+
+    def recall(self, run: str, key: str) -> str | None:
+        """What the run has kept under a key; None if nothing."""
+        rows = self._do("SELECT value FROM records WHERE run = ? AND key = ?", run, key)
+        return str(rows[0][0]) if rows else None
 
     def note(self, run: str, name: str, value: float) -> None:
         """Write down a figure of a run as it is now."""

@@ -31,13 +31,16 @@ class Evaluation:
     """What running the specs for one candidate on some seeds has shown.
 
     ``checks`` holds every comparison that the specs made; ``errors`` the tests that failed for another
-    reason (a plain assert, a replication that raised), with the message.
+    reason (a plain assert, a replication that raised), with the message. ``tables`` has the keys of the
+    replications whose tables were kept, and ``printed`` what the replications that were run have printed.
     """
 
     sources: Mapping[str, bytes]
     seeds: tuple[int, ...]
     checks: Mapping[CheckId, Check]
     errors: Mapping[str, str] = field(default_factory=dict)
+    tables: tuple[str, ...] = ()
+    printed: str = ""
 
     @classmethod
     def of(
@@ -46,12 +49,15 @@ class Evaluation:
         """Read the tests' reports of a job that only looks: whatever fails in it is an error."""
         checks: dict[CheckId, Check] = {}
         errors: dict[str, str] = {}
+        tables: dict[str, None] = {}
         for report in reports:
             made = [Check.from_json(data) for data in getattr(report, "glia", ())]
             checks |= {(report.nodeid, ordinal): check for ordinal, check in enumerate(made)}
             if report.failed:
                 errors[report.nodeid] = _message(report)
-        return cls(sources, seeds, checks, errors)
+            tables |= dict.fromkeys(getattr(report, "glia_tables", ()))
+        printed = "".join(report.capstdout for report in reports)
+        return cls(sources, seeds, checks, errors, tuple(tables), printed)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -69,8 +75,16 @@ class Evaluation:
         return replace(self, checks=checks)
 
     @property
+    def metrics(self) -> dict[str, tuple[float, ...]]:
+        """Every metric that the candidate's replications reported, one number a seed, over all specs."""
+        merged: dict[str, tuple[float, ...]] = {}
+        for check in self.checks.values():
+            merged = {**check.metrics, **merged}
+        return merged
+
+    @property
     def evidence(self) -> dict[str, float]:
-        """The mean of every metric that the candidate's replications reported, over all specs."""
+        """The means of `metrics`."""
         merged: dict[str, float] = {}
         for check in self.checks.values():
             merged = {**check.evidence, **merged}

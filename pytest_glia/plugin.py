@@ -31,6 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help='What a search may spend, such as "100 sims, 2 min". Default: the setting glia_budget.',
     )
     group.addoption(
+        "--glia-contexts",
+        metavar="N",
+        default="1",
+        help="Of the designer glia: 1 (default), so many side by side, or seq (one after another).",
+    )
+    group.addoption(
         "--glia-testbed",
         metavar="NAME",
         default="sim",
@@ -68,6 +74,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("glia_model_context", "Tokens that it takes, reply included.", type="int", default=128_000)
     parser.addini("glia_max_output_tokens", "Tokens of one reply of it.", type="int", default=8192)
     parser.addini("glia_budget", "What a search may spend.", type="string", default="200 sims, 5 min")
+    parser.addini(
+        "glia_hand_over", "Contexts are told what those before have found.", type="bool", default=False
+    )
     parser.addini("glia_sandbox", "Confine candidates: auto, required or off.", type="string", default="auto")
     parser.addini("glia_allow_imports", "More modules that candidates may import.", type="args", default=[])
 

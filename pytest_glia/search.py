@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from pytest_glia.candidate import Candidate, fault
 from pytest_glia.decisions import probes_of
 from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Designer, Proposal
+from pytest_glia.designers.glia import GliaDesigner
 from pytest_glia.designers.offline import OfflineDesigner
+from pytest_glia.designers.problem import problem_statement
 from pytest_glia.domains import manager, mechanisms
 from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator, Payer
@@ -188,6 +191,7 @@ class Search:
             nodeids=self.nodeids,
             mechanisms=ideas,
             evaluator=self.evaluator,
+            ledger=self.ledger,
             payer=payer,
             repository=self.repository,
             settings=settings,
@@ -198,6 +202,14 @@ class Search:
             audited=audited,
             sealed=confirmation_seeds(settings.replications, settings.confidence, attempts + 1),
             sources=self.sources,
+            statement=partial(
+                problem_statement,
+                self.candidates,
+                self.items,
+                budget=settings.budget,
+                replications=settings.replications,
+                allow_imports=settings.allow_imports,
+            ),
             write=self.write,
             models=self._conversations(run),
         )
@@ -230,7 +242,7 @@ class Search:
             )
 
     def _find_designer(self) -> Designer:
-        designers: dict[str, Designer] = {"offline": OfflineDesigner()}
+        designers: dict[str, Designer] = {"offline": OfflineDesigner(), "glia": GliaDesigner()}
         for more in self._hooks.glia_designers():
             designers |= more
         if self.settings.designer not in designers:

@@ -12,6 +12,8 @@ from pytest_glia.ini import number
 from pytest_glia.models.settings import ModelSettings, model_settings
 from pytest_glia.sandbox import describe, unavailable
 
+_MOST_CONTEXTS = 16
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -32,6 +34,8 @@ class Settings:
         sandbox: Whether candidates are confined: ``auto`` where that is possible, ``required`` or ``off``
             (``glia_sandbox``).
         allow_imports: Modules that candidates may import besides those on the list (``glia_allow_imports``).
+        contexts: Of the designer `glia`: how many side by side, or ``seq`` (``--glia-contexts``).
+        hand_over: Whether a context is told what those before it have found (``glia_hand_over``).
     """
 
     replications: int
@@ -46,6 +50,8 @@ class Settings:
     budget: Budget
     sandbox: str
     allow_imports: tuple[str, ...]
+    contexts: str
+    hand_over: bool
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
@@ -87,6 +93,12 @@ class Settings:
                 raise pytest.UsageError(
                     f"glia_allow_imports has {name!r}: give names of modules, such as scipy or scipy.special"
                 )
+        contexts = config.getoption("glia_contexts")
+        if contexts != "seq" and not (contexts.isdecimal() and 1 <= int(contexts) <= _MOST_CONTEXTS):
+            raise pytest.UsageError(
+                f"--glia-contexts is {contexts!r}: give 1 (a single context), a number up to "
+                f"{_MOST_CONTEXTS} (that many side by side), or seq (one after another)"
+            )
         model = model_settings(config)
         designer = config.getoption("glia_designer") or config.getini("glia_designer")
         return cls(
@@ -102,6 +114,8 @@ class Settings:
             budget=Budget.parse(config.getoption("glia_budget") or config.getini("glia_budget")),
             sandbox=sandbox,
             allow_imports=tuple(allowed),
+            contexts=contexts,
+            hand_over=config.getini("glia_hand_over"),
         )
 
     def confined(self) -> bool:

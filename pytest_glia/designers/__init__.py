@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +25,7 @@ class Claim:
         numbers: Its constants as tuned.
         without: The winner's source files without this idea.
         also_without: Ideas that rest on this one, and are gone with it.
+        experiment: The id of the experiment that the designer made for it, in the run's record.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Claim:
     numbers: Mapping[str, float]
     without: Mapping[str, bytes]
     also_without: tuple[str, ...] = ()
+    experiment: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,27 @@ class Rejected:
     verdict: str
 
 
+Look = Callable[..., Evaluation]
+"""Of sources, with ``scenario=`` and ``inspected=``: what they show on seeds that the search has not seen."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something learnt about the workload or the system.
+
+    Attributes:
+        text: What.
+        source: The id of the experiment or analysis that shows it, in the run's record.
+        measured: Its figures.
+        again: Tests it again, given how to look, and says what came of that.
+    """
+
+    text: str
+    source: str
+    measured: str
+    again: Callable[[Look], str]
+
+
 @dataclass(frozen=True)
 class Proposal:
     """What a designer ends with.
@@ -57,6 +80,7 @@ class Proposal:
         claims: The ideas in it.
         rejected: The ideas that were tried and are not in it.
         tuning: By idea, the settings of its numbers that were judged, each with its loss.
+        findings: What was learnt on the way.
         remark: Why the search ended, and what else a reader of the design must know.
     """
 
@@ -64,6 +88,7 @@ class Proposal:
     claims: Sequence[Claim] = ()
     rejected: Sequence[Rejected] = ()
     tuning: Mapping[str, Sequence[tuple[Mapping[str, float], float]]] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
     remark: str = ""
 
 

@@ -119,7 +119,7 @@ class OfflineDesigner:
             [_claim(state.design, each) for each in state.design.applied],
             list(state.rejected.values()),
             {name: judged for (path, name), judged in state.tuning.items() if (path, name) in kept},
-            f"{remark} No language model took part.",
+            remark=f"{remark} No language model took part.",
         )
 
 

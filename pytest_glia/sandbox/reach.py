@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+import sysconfig
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 _SYSTEM = (
@@ -48,6 +49,20 @@ def readable(root: Path, gpus: tuple[str, ...]) -> tuple[str, ...]:
     places = [*_SYSTEM, *(_GPU_SYSTEM if gpus else ()), *_visible(root)]
     for folder in filter(os.path.isabs, folders):
         places += _visible(Path(folder))
+    return _outermost(places)
+
+
+def libraries(without: Collection[str]) -> tuple[str, ...]:
+    """The standard library and the installed packages, but for some by name; nothing of any project."""
+    paths = sysconfig.get_paths()
+    places = [*_SYSTEM, paths["stdlib"], paths["platstdlib"]]
+    for folder in {paths["purelib"], paths["platlib"]}:
+        # Below the standard library, which is open as a whole, it would be open, too.
+        places = [place for place in places if not Path(folder).is_relative_to(place)]
+        places += [each for each in _visible(Path(folder)) if Path(each).name not in without]
+        if Path(folder).is_relative_to(paths["stdlib"]):
+            entries = Path(paths["stdlib"]).iterdir()
+            places += [str(each) for each in entries if not Path(folder).is_relative_to(each)]
     return _outermost(places)
 
 

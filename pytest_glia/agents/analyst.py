@@ -1,0 +1,95 @@
+"""The Analyst: answers a question about the tables of an experiment by writing and running code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_glia.agents.conversation import Conversation
+from pytest_glia.agents.skills import Said, skill
+from pytest_glia.experiments import Experiment
+from pytest_glia.models import Model
+from pytest_glia.models.settings import ModelSettings
+from pytest_glia.playground import Analysed, Playground, Refused, figures
+from pytest_glia.workbench import Analysis
+
+_TURNS = 6
+"""Replies that the Analyst may take to answer one question."""
+
+_LOOK = """\
+for name, frame in tables.items():
+    print(f"{name}: {len(frame)} rows; {', '.join(map(str, frame.columns))}")
+"""
+
+
+class Analyst:
+    """Answers questions about tables, each in a conversation of its own: raw tables stay out of others'."""
+
+    def __init__(self, playground: Playground, model: Model, limits: ModelSettings) -> None:
+        self._playground = playground
+        self._model = model
+        self._limits = limits
+
+    def answer(self, question: str, experiment: str) -> str:
+        """A finding with its figures, and the id under which the analysis is kept.
+
+        Raises:
+            Refused: there is no such experiment, or it kept no tables.
+            BudgetExhausted, ModelFailed: the model was not asked, or gave no reply.
+        """
+        looked_at = self._playground.experiments.get(experiment)
+        if looked_at is None:
+            there = ", ".join(self._playground.experiments) or "none yet"
+            raise Refused(f"there is no experiment {experiment!r}: there are {there}")
+        if not any(looked_at.tables.values()):
+            raise Refused(
+                f"the experiment {experiment} kept no tables: ask the Experimenter to inspect what you want "
+                "to know more of"
+            )
+        last = ("", Analysis("", {}))
+
+        def python(code: str) -> Said:
+            nonlocal last
+            last = code, self._playground.analyse(looked_at, code)
+            return Said(last[1].describe())
+
+        conversation = Conversation(
+            self._model,
+            "analyst",
+            self._opening(question, looked_at),
+            [
+                skill(
+                    "python",
+                    "Run code in a fresh process. `tables` has the pandas data frames of the first run, "
+                    "`runs` a list of those of each; `printed` is what the candidate has printed. Leave the "
+                    "numbers that answer the question in the dictionary `findings`.",
+                    python,
+                    ["code"],
+                    code={"type": "string"},
+                )
+            ],
+            context=self._limits.context,
+            max_tokens=self._limits.max_tokens,
+        )
+        finding = ""
+        for _ in range(_TURNS):
+            reply = conversation.ask()
+            finding = reply.text
+            if not reply.calls:
+                break
+            for call in reply.calls:
+                conversation.use(call)
+        code, analysis = last
+        if not analysis.findings:
+            return f"{finding}\n\n(No analysis left a figure in `findings`: this is unverified.)".strip()
+        name = f"{self._playground.name}.A{len(self._playground.analyses) + 1}"
+        self._playground.analyses[name] = Analysed(experiment, question, code, finding, analysis.findings)
+        return f"Analysis {name} of {experiment}: {figures(analysis.findings)}\n\n{finding}"
+
+    def _opening(self, question: str, experiment: Experiment) -> str:
+        look = self._playground.analyse(experiment, _LOOK)
+        labels: Mapping[str, int] = {label: len(keys) for label, keys in experiment.tables.items() if keys}
+        held = ", ".join(f"{label!r} ({count} runs)" for label, count in labels.items())
+        return (
+            f"# The question\n\n{question}\n\n# The experiment\n\n{experiment.table()}\n\n# Its tables\n\n"
+            f"Of {held}; `runs` has those of the first.\n\n{look.describe()}"
+        )

@@ -1,0 +1,149 @@
+"""Glia's way of working with a language model: contexts in which a Researcher works under a Supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pytest_glia.agents.researcher import Part, Researcher
+from pytest_glia.agents.supervisor import Supervisor
+from pytest_glia.budget import BudgetExhausted
+from pytest_glia.designers import Claim, Proposal, Rejected
+from pytest_glia.lab import Lab, Trial
+from pytest_glia.models import ModelFailed
+from pytest_glia.playground import Playground
+
+_REMARKS = 12
+"""Turns of a Researcher after which its context ends."""
+
+_FRUITLESS = 3
+"""Contexts in a row that end without having tried a candidate, after which no further one is begun."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A context that has ended: what was done in it, the parts of its design, and why it ended."""
+
+    playground: Playground
+    parts: tuple[Part, ...]
+    reason: str
+
+    @property
+    def tried(self) -> bool:
+        """Whether it has tried a candidate at all."""
+        return bool(self.playground.lab.trials)
+
+
+class GliaDesigner:
+    """SCG, MCG-Seq or MCG-Par, as ``--glia-contexts`` says; the best candidate of all contexts is kept."""
+
+    uses_model = True
+
+    def design(self, lab: Lab) -> Proposal:
+        """Work until the specs are met on the development seeds, or the budget is spent."""
+        contexts = lab.settings.contexts
+        if contexts == "seq":
+            ended = _one_after_another(lab)
+        else:
+            number = int(contexts)
+            parts = [lab.account.part(number) for _ in range(number)] if number > 1 else [lab.account]
+            with ThreadPoolExecutor(number) as pool:
+                labs = [lab.context(place, account) for place, account in enumerate(parts, start=1)]
+                ended = list(pool.map(_context, labs, [""] * number))
+        for each in ended:
+            lab.trials += each.playground.lab.trials
+        return _proposal(lab, ended)
+
+
+def _one_after_another(lab: Lab) -> list[Ended]:
+    """Fresh contexts until one meets the specs or the budget is spent."""
+    ended: list[Ended] = []
+    while True:
+        handed_over = (
+            "\n\n".join(each.playground.notebook() for each in ended) if lab.settings.hand_over else ""
+        )
+        ended.append(_context(lab.context(len(ended) + 1, lab.account), handed_over))
+        fruitless = not any(each.tried for each in ended[-_FRUITLESS:]) and len(ended) >= _FRUITLESS
+        if ended[-1].playground.met() or ended[-1].reason.startswith("the budget") or fruitless:
+            return ended
+
+
+def _context(lab: Lab, handed_over: str) -> Ended:
+    """One context, from its first word to its end."""
+    assert lab.models is not None
+    model = lab.models.thread(lab.name)
+    playground = Playground(lab, lab.name)
+    researcher = Researcher(playground, model, lab.models.settings, handed_over)
+    supervisor = Supervisor(lab.statement, model, lab.models.settings)
+    reason = f"it took {_REMARKS} turns"
+    try:
+        for _ in range(_REMARKS):
+            researcher.turn()
+            if researcher.concluded is not None:
+                reason = "the Researcher concluded"
+                break
+            remark = supervisor.remark("\n\n".join(researcher.heard))
+            researcher.heard.clear()
+            lab.say(f"Supervisor: {remark.text}")
+            if remark.ends:
+                reason = f"the Supervisor ended it: {remark.text}"
+                break
+            researcher.hear(remark.text)
+    except (BudgetExhausted, ModelFailed) as error:
+        reason = str(error)
+    lab.say(f"Context {lab.name} ended: {reason}.")
+    return Ended(playground, tuple(researcher.concluded or ()), reason)
+
+
+def _proposal(lab: Lab, ended: list[Ended]) -> Proposal:
+    """The best candidate of all contexts with the claims of its own."""
+    best = min(ended, key=lambda each: lab.aim.loss(each.playground.best))
+    found = best.playground.best
+    if found is lab.start or dict(found.sources) == dict(lab.start.sources):
+        found = lab.start
+    reasons = "; ".join(f"context {each.playground.name}: {each.reason}" for each in ended)
+    return Proposal(
+        found,
+        [] if found is lab.start else _claims(best, lab.start.sources),
+        [_rejected(each) for each in lab.trials if each.result != "better"],
+        remark=f"How the contexts ended: {reasons}.",
+        findings=best.playground.findings,
+    )
+
+
+def _claims(context: Ended, start: Mapping[str, bytes]) -> list[Claim]:
+    """What the Researcher concluded; without that, the whole design is one claim, and unverified."""
+    playground = context.playground
+    if not context.parts:
+        [*_, trial] = [each for each in playground.lab.trials if each.evaluation is playground.best]
+        hypothesis = trial.hypothesis
+        return [
+            Claim(hypothesis.name, hypothesis.text, hypothesis.reason, hypothesis.predicts, {}, dict(start))
+        ]
+    return [
+        Claim(
+            part.name,
+            part.text,
+            part.reason,
+            part.predicts,
+            {},
+            playground.edited(part.edits, playground.best.sources),
+            experiment=part.experiment if part.experiment in playground.experiments else "",
+        )
+        for part in context.parts
+    ]
+
+
+def _rejected(trial: Trial) -> Rejected:
+    hypothesis = trial.hypothesis
+    return Rejected(
+        hypothesis.name,
+        hypothesis.text,
+        hypothesis.reason,
+        hypothesis.predicts,
+        trial.change,
+        {"not shown": "not shown to help", "equivalent": "shown to change nothing"}.get(
+            trial.result, "refuted" if trial.result == "worse" else trial.result
+        ),
+    )

@@ -1,0 +1,99 @@
+"""The problem statement: the same words for every designer that reads, made of the spec and its first run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from pytest_glia.budget import Budget
+from pytest_glia.candidate import Candidate
+from pytest_glia.merit import Evaluation
+
+_RULES = """\
+A candidate is ordinary Python (3.11 or later) that imports nothing but algorithmic parts of the standard
+library, numpy, {allowed}and the exposed files. It reads no file, clock, environment or global random
+generator, starts nothing, and uses no dunder tricks: static rules and a sandbox see to that, and a candidate
+that breaks one fails with a sentence that says which. A class is made anew for each replication; a
+constructor with a parameter rng gets a seeded numpy Generator. Only its decisions count: metrics are made by
+replaying them where it has never been. A design is accepted on seeds that nobody knows, in worlds drawn
+anew, and audited for knowledge of the future."""
+
+
+def problem_statement(
+    candidates: Sequence[Candidate],
+    items: Sequence[pytest.Item],
+    start: Evaluation,
+    knobs: Mapping[str, str],
+    *,
+    budget: Budget,
+    replications: int,
+    allow_imports: Sequence[str],
+) -> str:
+    """As Markdown: what is asked, of what, by which rules, and what the present candidate does."""
+    allowed = "".join(f"{name}, " for name in allow_imports)
+    parts = [
+        "# The problem",
+        *_docstrings(items),
+        "## What is asked",
+        _asked(items, start),
+        "## What is to be designed",
+        *(_candidate(each, start.sources[each.path]) for each in candidates),
+        "## Rules",
+        _RULES.format(allowed=allowed),
+        "## What the present candidate does",
+        f"Means over {len(start.seeds)} replications on the development seeds:",
+        _metrics(start),
+        "## What it may cost",
+        f"A simulation is one candidate with one seed; a full look at a candidate takes {replications} seeds "
+        f"of each quantity. The budget is {budget}; the end of the run (audit, confirmation, ablations) is "
+        "paid from it.",
+    ]
+    if knobs:
+        listed = "\n".join(f"- `{name}`: {word}" for name, word in knobs.items())
+        parts += ["## What an experiment may change of the world, by a factor", listed]
+    return "\n\n".join(parts) + "\n"
+
+
+def _docstrings(items: Sequence[pytest.Item]) -> list[str]:
+    """Of the specs' files, each once."""
+    modules = dict.fromkeys(getattr(item, "module", None) for item in items)
+    return [doc for module in modules if module is not None and (doc := inspect.getdoc(module))]
+
+
+def _asked(items: Sequence[pytest.Item], start: Evaluation) -> str:
+    lines = []
+    for item in items:
+        doc = inspect.getdoc(getattr(item, "function", None)) if hasattr(item, "function") else None
+        lines.append(f"- **{item.name}**{f': {doc}' if doc else ''}")
+        checks = [check for (nodeid, _), check in start.checks.items() if nodeid == item.nodeid]
+        lines += [
+            f"  - {check.what()} {check.demand()}; at present {check.measured()}: {check.outcome}"
+            for check in checks
+        ]
+    return "\n".join(lines)
+
+
+def _candidate(candidate: Candidate, source: bytes) -> str:
+    role = f", which the specs call {candidate.role!r}" if candidate.role else ""
+    text = (
+        f"`{candidate.entry}` in `{candidate.path}`{role}. At present:\n\n{fenced(source.decode(), 'python')}"
+    )
+    if candidate.exposes:
+        text += (
+            "\n\nIt may be read and imported: " + ", ".join(f"`{each}`" for each in candidate.exposes) + "."
+        )
+    return text
+
+
+def _metrics(start: Evaluation) -> str:
+    return "\n".join(f"- `{name}`: {value:.4g}" for name, value in start.evidence.items()) or "none"
+
+
+def fenced(text: str, language: str = "text") -> str:
+    """A Markdown block of the text, in a fence that nothing in it can end."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

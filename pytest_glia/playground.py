@@ -1,0 +1,277 @@
+"""What an agent may read, write and try in one context of a run, and what it has found there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+from pytest_glia.content import digest
+from pytest_glia.designers import Finding, Look
+from pytest_glia.experiments import Experiment, Variant, measure
+from pytest_glia.lab import Hypothesis, Lab, Trial, measured_table
+from pytest_glia.merit import Evaluation
+from pytest_glia.workbench import Analysis, analyse
+
+_LINES = 400
+"""Of a file that are shown at once."""
+
+
+class Refused(Exception):
+    """Something that cannot be done, with the reason and what to do instead."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Some text of a file, which occurs there once, and what takes its place."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass
+class Playground:
+    """The state of one context.
+
+    Attributes:
+        lab: That evaluates.
+        name: Of the context; ids of experiments begin with it.
+        sources: The working text of each candidate file.
+        experiments: By id.
+        analyses: By id: the experiment that was looked at, the code, and what it found.
+        findings: In order.
+    """
+
+    lab: Lab
+    name: str
+    sources: dict[str, bytes] = field(init=False)
+    best: Evaluation = field(init=False)
+    experiments: dict[str, Experiment] = field(default_factory=dict)
+    analyses: dict[str, Analysed] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sources = dict(self.lab.start.sources)
+        self.best = self.lab.start
+
+    def files(self) -> dict[str, str]:
+        """What may be read, by path, with a word on each."""
+        found = dict.fromkeys(self.sources, "the candidate as you are writing it")
+        for each in self.lab.candidates:
+            found |= {
+                path: "exposed by the specs" for path in each.exposes if self.lab.read(path) is not None
+            }
+        for trial in self.lab.trials:
+            found |= {
+                f"tried/{trial.number}/{path}": f"{trial.hypothesis.name}: {trial.result}"
+                for path in trial.evaluation.sources
+            }
+        return found
+
+    def read(self, path: str) -> str:
+        """A file's text; raises `Refused` for one that may not be read."""
+        if path in self.sources:
+            return self.sources[path].decode("utf-8", "replace")
+        if path in self.files():
+            content = self.lab.read(path)
+            if content is not None:
+                return content.decode("utf-8", "replace")
+            _, number, inner = path.split("/", 2)
+            [trial, *_] = [each for each in self.lab.trials if str(each.number) == number]
+            return trial.evaluation.sources[inner].decode("utf-8", "replace")
+        raise Refused(f"there is no file {path!r} to read: there are {', '.join(self.files())}")
+
+    def shown(self, path: str, first: int = 1, count: int = _LINES) -> str:
+        """Lines of a file with their numbers."""
+        lines = self.read(path).splitlines()
+        part = lines[max(0, first - 1) : max(0, first - 1) + min(count, _LINES)]
+        numbered = [f"{number:5} {line}" for number, line in enumerate(part, start=max(1, first))]
+        left = len(lines) - (max(0, first - 1) + len(part))
+        return "\n".join([*numbered, *([f"({left} more lines)"] if left > 0 else [])])
+
+    def search(self, text: str) -> str:
+        """Lines of all readable files that contain a text."""
+        if not text:
+            raise Refused("the text to search for is empty: give some")
+        found = [
+            f"{path}:{number}: {line.strip()[:160]}"
+            for path in self.files()
+            for number, line in enumerate(self.read(path).splitlines(), start=1)
+            if text in line
+        ]
+        more = f"\n({len(found) - 60} more)" if len(found) > 60 else ""
+        return "\n".join(found[:60]) + more or f"nothing contains {text!r}"
+
+    def write(self, path: str, text: str) -> None:
+        """Replace a candidate file's whole text; raises `Refused` for another file or a broken rule."""
+        self._own(path)
+        self._take({**self.sources, path: text.encode()})
+
+    def edit(self, edits: Sequence[Edit]) -> None:
+        """Work exact-match edits into the candidate, all or none; raises `Refused`."""
+        self._take(self.edited(edits))
+
+    def edited(self, edits: Sequence[Edit], sources: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+        """The sources (by default those being written) with edits worked in; raises `Refused`."""
+        found = dict(self.sources if sources is None else sources)
+        for edit in edits:
+            self._own(edit.path)
+            text = found[edit.path].decode()
+            count = text.count(edit.old) if edit.old else 0
+            if count != 1:
+                raise Refused(
+                    f"the text to replace occurs {count} times in {edit.path}: give one that occurs once, "
+                    f"with its white space; it begins {edit.old[:60]!r}"
+                )
+            found[edit.path] = text.replace(edit.old, edit.new).encode()
+        return found
+
+    def _own(self, path: str) -> None:
+        if path not in self.sources:
+            raise Refused(f"{path!r} is no candidate file: you may write {', '.join(self.sources)}")
+
+    def _take(self, sources: dict[str, bytes]) -> None:
+        if broken := self.lab.fault(sources):
+            raise Refused(f"not written: {broken}")
+        self.sources = sources
+
+    def evaluate(self, hypothesis: Hypothesis) -> Trial:
+        """Try the candidate as written against the specs: a commit, and the new best if it is better."""
+        if self.sources == dict(self.best.sources):
+            raise Refused("the candidate is the same as the best so far: change it first")
+        for trial in self.lab.trials:
+            if self.sources == dict(trial.evaluation.sources):
+                raise Refused(f"that candidate was tried as number {trial.number}: {trial.result}")
+        trial = self.lab.full(self.sources, hypothesis, self.best)
+        complete = len(trial.evaluation.seeds) == self.lab.settings.replications
+        if complete and trial.result == "better":
+            self.best = trial.evaluation
+        return trial
+
+    def experiment(
+        self,
+        purpose: str,
+        variants: Sequence[Variant],
+        *,
+        replications: int,
+        metrics: Sequence[str] = (),
+        scenario: Mapping[str, float] | None = None,
+        inspected: bool = False,
+    ) -> Experiment:
+        """Measure variants side by side; raises `Refused` for what cannot be run."""
+        most = self.lab.settings.replications
+        if not 1 <= replications <= most:
+            raise Refused(f"replications is {replications}: give 1 to {most}")
+        labels = [each.label for each in variants]
+        if not labels or len(set(labels)) < len(labels):
+            raise Refused(f"the variants are {labels}: give at least one, each with a label of its own")
+        for name, factor in (scenario or {}).items():
+            if name not in self.lab.knobs:
+                there = ", ".join(self.lab.knobs) or "nothing"
+                raise Refused(f"a scenario cannot change {name!r} here: it can change {there}")
+            if not 0 < factor < 1000:
+                raise Refused(f"the factor of {name!r} is {factor!r}: give a positive one, below 1000")
+        unknown = [name for name in metrics if name not in self.lab.start.metrics]
+        if unknown:
+            known = ", ".join(self.lab.start.metrics)
+            raise Refused(f"there is no metric {unknown[0]!r}: the replications report {known}")
+        name = f"{self.name}.E{len(self.experiments) + 1}"
+        self.experiments[name] = measure(
+            self.lab,
+            name,
+            purpose,
+            variants,
+            replications=replications,
+            metrics=metrics,
+            scenario=scenario,
+            inspected=inspected,
+        )
+        return self.experiments[name]
+
+    def find(self, text: str, source: str) -> Finding:
+        """Keep something learnt; raises `Refused` if there is nothing that shows it."""
+        if source not in self.experiments and source not in self.analyses:
+            there = ", ".join([*self.experiments, *self.analyses]) or "none yet"
+            raise Refused(f"there is no experiment or analysis {source!r} that shows it: there are {there}")
+        if source in self.experiments:
+            experiment = self.experiments[source]
+            finding = Finding(text, source, experiment.summary(), experiment.again)
+        else:
+            analysed = self.analyses[source]
+            finding = Finding(text, source, figures(analysed.figures), partial(self._analysed_again, source))
+        self.findings.append(finding)
+        return finding
+
+    def analyse(self, experiment: Experiment, code: str) -> Analysis:
+        """What some code makes of the tables of an experiment's first variant that has any; on record."""
+        [keys, *_] = [keys for keys in experiment.tables.values() if keys]
+        return self._analysed(keys, "\n".join(experiment.printed.values()), code)
+
+    def _analysed(self, keys: Sequence[str], printed: str, code: str) -> Analysis:
+        files = [file for key in keys if (file := self.lab.tables(key)).exists()]
+
+        def ran() -> str:
+            return json.dumps(asdict(analyse(code, files, printed, confined=self.lab.settings.confined())))
+
+        said = json.loads(self.lab.recorded(f"analysis {digest(*keys, printed, code)}", ran))
+        return Analysis(**said)
+
+    def _analysed_again(self, name: str, look: Look) -> str:
+        """The same code on the tables of the start and of the best candidate, on other seeds."""
+        analysed, told = self.analyses[name], []
+        scenario = self.experiments[analysed.experiment].scenario
+        for label, sources in {"the start": self.lab.start.sources, "the design": self.best.sources}.items():
+            found = look(sources, scenario=scenario, inspected=True)
+            again = self._analysed(found.tables, found.printed, analysed.code)
+            told.append(f"{label}: {figures(again.findings) or again.error or 'no figure'}")
+        return "; ".join(told)
+
+    def describe(self, trial: Trial) -> str:
+        """What a trial has shown, for a conversation."""
+        head = (
+            f"Candidate {trial.number} ({trial.hypothesis.name}): {trial.result}; change of loss "
+            f"{trial.change} on {len(trial.evaluation.seeds)} seeds (below zero is better)."
+        )
+        table = measured_table(trial.evaluation.checks)
+        errors = [f"failed: {reason}" for reason in trial.evaluation.reasons]
+        means = ", ".join(f"{name} {value:.4g}" for name, value in trial.evaluation.evidence.items())
+        best = (
+            "It is the best so far." if trial.evaluation is self.best else "The best so far is another one."
+        )
+        return "\n".join([head, best, "", *table, *errors, "", f"Means: {means}"])
+
+    def met(self) -> bool:
+        """Whether the best candidate meets all specs on the development seeds."""
+        checks = self.best.checks.values()
+        return not self.best.errors and all(check.outcome == "shown" for check in checks)
+
+    def notebook(self) -> str:
+        """What was tried, measured and found in this context: never to be forgotten."""
+        lines = ["Notebook of this run.", "", "Candidates tried:"]
+        lines += [
+            f"- {each.number} {each.hypothesis.name}: {each.result} ({each.change})"
+            for each in self.lab.trials
+        ]
+        lines += ["", "Experiments:"]
+        lines += [f"- {name}: {each.purpose}" for name, each in self.experiments.items()]
+        lines += [f"- {name}: {each.question}: {each.answer}" for name, each in self.analyses.items()]
+        lines += ["", "Findings:", *(f"- {each.text} ({each.source})" for each in self.findings)]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """A question about the tables of an experiment, the code that answered it, and what that found."""
+
+    experiment: str
+    question: str
+    code: str
+    answer: str
+    figures: Mapping[str, float]
+
+
+def figures(found: Mapping[str, float]) -> str:
+    """Figures by name, for a sentence."""
+    return ", ".join(f"{name} = {value:.6g}" for name, value in found.items())
