@@ -138,7 +138,7 @@ class OpenAIModel:
             after = _seconds(error.response.headers.get("retry-after"))
             what = f"HTTP {status}: {_said(error)}"
         elif isinstance(error, openai.APITimeoutError):
-            what = "no answer in time"
+            what = f"no answer in {self._settings.timeout:.3g} s (glia_model_timeout)"
         elif isinstance(error, openai.APIConnectionError):
             what = f"no connection ({error.__cause__ or error})"
         else:
