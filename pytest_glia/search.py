@@ -127,7 +127,8 @@ class Search:
     def _search(self, failing: Sequence[str], before: list[pytest.TestReport]) -> list[pytest.TestReport]:
         secret = self._begin()
         prefix = f"glia/{self.name}/{self.run_id}"
-        self.write(f"Designer {self.settings.designer}; at most {self.settings.budget}")
+        asks = f", model {self._model.name}" if self._model else ""
+        self.write(f"Designer {self.settings.designer}{asks}; at most {self.settings.budget}")
         self.write(f"Each candidate is a commit on {prefix}/1")
         self.write("")
         lab = None

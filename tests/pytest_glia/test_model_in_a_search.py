@@ -88,7 +88,7 @@ def test_resumed_search_asks_nothing_again(searched: Searched) -> None:
     assert len(searched.requests) == 3  # one of them refused
     assert searched.keys == [f"Bearer {KEY}"] * 3
     assert "330 tokens, 0.0009 usd" in searched.ran.text
-    assert "at most 100 simulations, 20000 tokens, 1 usd" in searched.ran.text
+    assert "Designer asker, model some; at most 100 simulations, 20000 tokens, 1 usd" in searched.ran.text
 
 
 def test_note_tells_which_model_and_what_it_took(searched: Searched) -> None:
