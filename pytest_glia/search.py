@@ -131,7 +131,8 @@ class Search:
         opened = self.opened = self._begin()
         payer = Payer(opened.id, self.account)
         prefix = f"glia/{self.name}/{opened.id}"
-        self.write(f"Designer {self.settings.designer}; at most {self.settings.budget}")
+        asks = f", model {self._model.name}" if self._model else ""
+        self.write(f"Designer {self.settings.designer}{asks}; at most {self.settings.budget}")
         self.write(f"Each candidate is a commit on {prefix}/1")
         self.write("")
         lab = None

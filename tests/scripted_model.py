@@ -1,20 +1,14 @@
-"""A model's server that says what a test has written: OpenAI's chat completions over real sockets.
-
-As a program it serves a list of replies, ``python -m tests.scripted_model replies.json``: a JSON list whose
-elements are the fields of `Says`.
-"""
+"""A model's server that says what a test has written: OpenAI's chat completions over real sockets."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -52,7 +46,7 @@ Replies = Sequence[Says] | Callable[[dict[str, Any]], Says]
 
 
 class ScriptedModel:
-    """The server, alive inside its ``with``.
+    """The server, alive inside its ``with``; processes that a test starts can ask it, too.
 
     Args:
         replies: In order, of which the last is given to whoever asks more; or a function of the request's
@@ -190,14 +184,3 @@ def _events(said: Says) -> str:
     head = {"id": "scripted", "object": "chat.completion.chunk", "created": 0, "model": "scripted"}
     events = [f"data: {json.dumps(head | chunk)}\n\n" for chunk in chunks]
     return "".join(events) + ("data: [DONE]\n\n" if said.finish is not None else "")
-
-
-def main(file: str) -> None:
-    """Serve a file's replies until the end of standard input; its first line printed is the URL."""
-    with ScriptedModel([Says(**each) for each in json.loads(Path(file).read_text("utf-8"))]) as model:
-        print(model.url, flush=True)
-        sys.stdin.read()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

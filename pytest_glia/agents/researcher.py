@@ -132,7 +132,7 @@ class Researcher:
             ),
             skill(
                 "evaluate",
-                "Try the candidate as written against the specs: a commit, a table, the best if it is better.",
+                "Try the candidate as written against the specs: a commit, a table, the best if better.",
                 _told(self._evaluate),
                 ["name", "hypothesis", "reason", "predicts", "refuted_by"],
                 name={"type": "string", "description": "A few words."},

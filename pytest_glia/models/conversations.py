@@ -49,7 +49,7 @@ class Conversations:
         recorded = RecordedModel(
             self._model, self._ledger, self._account, self._run, name, self.settings.price
         )
-        return PatientModel(recorded, self._account.seconds_left)
+        return PatientModel(recorded, self._account)
 
 
 def asked_by(designer: Designer, settings: Settings, account: Account) -> Model | None:

@@ -92,7 +92,8 @@ class OpenAIModel:
         asking.start()
         asking.join(seconds)
         if asking.is_alive():
-            raise _BrokenOff(f"no whole reply in {seconds:.3g} s (glia_model_timeout)", assembly)
+            whose = "glia_model_timeout" if seconds == self._settings.timeout else "the search's end"
+            raise _BrokenOff(f"no whole reply in {seconds:.3g} s ({whose})", assembly)
         if raised:
             raise raised[0]
         return assembly.reply()
@@ -138,7 +139,7 @@ class OpenAIModel:
             after = _seconds(error.response.headers.get("retry-after"))
             what = f"HTTP {status}: {_said(error)}"
         elif isinstance(error, openai.APITimeoutError):
-            what = "no answer in time"
+            what = f"no answer in {self._settings.timeout:.3g} s (glia_model_timeout)"
         elif isinstance(error, openai.APIConnectionError):
             what = f"no connection ({error.__cause__ or error})"
         else:

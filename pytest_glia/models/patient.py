@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 
+from pytest_glia.budget import Account
 from pytest_glia.models import Model, ModelFailed, Reply, Request
 
 _TRIES = 6
@@ -18,15 +19,13 @@ class PatientModel:
 
     Args:
         model: That is asked.
-        seconds_left: Until the search ends; no wait goes beyond that.
+        account: Beyond whose time no wait goes.
         sleep: Waits so many seconds.
     """
 
-    def __init__(
-        self, model: Model, seconds_left: Callable[[], float], sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, model: Model, account: Account, sleep: Callable[[float], None] = time.sleep) -> None:
         self._model = model
-        self._seconds_left = seconds_left
+        self._account = account
         self._sleep = sleep
 
     @property
@@ -35,14 +34,20 @@ class PatientModel:
         return self._model.name
 
     def complete(self, request: Request) -> Reply:
-        """The reply; raises what the model raised last, once to ask again helps no more."""
+        """The reply; raises what the model raised last, once to ask again helps no more.
+
+        If a call has failed because the time of the search is over, it raises `BudgetExhausted`.
+        """
         for attempt in range(1, _TRIES):
             try:
                 return self._model.complete(request)
             except ModelFailed as failed:
                 # Jitter, so that contexts which failed together do not come back together.
                 wait = failed.after or min(_LONGEST, _FIRST * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
-                if not failed.again or wait >= self._seconds_left():
+                left = self._account.seconds_left()
+                if failed.again and left <= 0:
+                    raise self._account.exhausted("seconds") from None
+                if not failed.again or wait >= left:
                     raise
             self._sleep(wait)
         return self._model.complete(request)

@@ -52,7 +52,7 @@ def in_words(request: Request) -> tuple[Message, ...]:
             name = names.get(message.call_id) or "a tool"
             message = Message("user", f"Result of {name}:\n{message.text}")
         elif message.calls:
-            blocks = [_block(call) for call in message.calls]
+            blocks = [block(call) for call in message.calls]
             message = Message(message.role, "\n\n".join(filter(None, [message.text, *blocks])))
         if told and told[-1].role == message.role == "user":
             message = Message("user", f"{told.pop().text}\n\n{message.text}")
@@ -96,7 +96,8 @@ def _call(block: str, identity: str) -> Call:
     return Call(identity, data["name"], arguments if isinstance(arguments, str) else json.dumps(arguments))
 
 
-def _block(call: Call) -> str:
+def block(call: Call) -> str:
+    """A call as the block that asks for it."""
     try:
         arguments = json.loads(call.arguments)
     except (ValueError, RecursionError):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_glia.models.mailbox import Mailbox
+
 ROOT = Path(__file__).parents[2]
 FILE = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CONSOLE = re.compile(r"^```console\n\$ (pytest[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -83,14 +85,46 @@ def test_designing(project: Path) -> None:
     text = (ROOT / "docs/designing.md").read_text("utf-8")
     for name, content in FILE.findall(text):
         (project / name).write_text(content, "utf-8")
+    commit(project)
+    [(command, shown)] = CONSOLE.findall(text)
+    check(shown, run(project, command))
+
+
+def commit(project: Path) -> None:
+    """Commit all files of a project."""
     for arguments in (
         ["init", "-q"],
         ["add", "-A"],
         ["-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start"],
     ):
         subprocess.run(["git", *arguments], cwd=project, check=True)
-    [(command, shown)] = CONSOLE.findall(text)
-    check(shown, run(project, command))
+
+
+MODELS = (ROOT / "docs/models.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("settings", re.findall(r"^```toml\n(.*?)^```$", MODELS, re.MULTILINE | re.DOTALL))
+def test_settings_of_models(settings: str, project: Path) -> None:
+    """docs/models.md: each of its configurations is one."""
+    (project / "pytest.ini").unlink()
+    (project / "pyproject.toml").write_text(settings, "utf-8")
+    printed = run(project, "pytest specs --collect-only --strict-config --glia-optimize")
+    assert "2 tests collected" in printed, printed
+
+
+def test_models(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """docs/models.md: a model without a limit is refused; a reply from a mailbox meets the spec."""
+    for name, content in FILE.findall(MODELS):
+        (project / name).write_text(content, "utf-8")
+    [reply] = re.findall(r"^```python\n(\"\"\".*?)^```$", MODELS, re.MULTILINE | re.DOTALL)
+    mail = tmp_path_factory.mktemp("mail")
+    (mail / "0001.reply.md").write_text(reply, "utf-8")
+    with Mailbox(mail, 0, print) as mailbox:
+        (project / "pytest.ini").write_text(f"[pytest]\nglia_base_url = {mailbox.url}\n", "utf-8")
+        commit(project)
+        for command, shown in CONSOLE.findall(MODELS):
+            check(shown, run(project, command))
+    assert "Pack into fewer bins." in (mail / "0001.request.md").read_text("utf-8")
 
 
 def test_trust(project: Path) -> None:

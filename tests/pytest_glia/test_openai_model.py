@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_glia.budget import Account, Budget, BudgetExhausted
 from pytest_glia.misuse import Misuse
 from pytest_glia.models import Call, Message, ModelFailed, Reply, Request, Tool
 from pytest_glia.models.openai_client import OpenAIModel
@@ -214,7 +215,7 @@ def test_call_ends_with_the_search() -> None:
     """A call gets no more time than the search has left."""
     with ScriptedModel([Says(drip=0.02)]) as server:
         model = OpenAIModel(ModelSettings("some", server.url), seconds_left=lambda: 0.2)
-        with pytest.raises(ModelFailed, match=r"no whole reply in 0\.2 s"):
+        with pytest.raises(ModelFailed, match=r"no whole reply in 0\.2 s \(the search's end\)"):
             model.complete(HELLO)
 
 
@@ -254,7 +255,7 @@ class Flaky:
 
 def patiently(model: Flaky, left: float = 1e9) -> tuple[Callable[[], str], list[float]]:
     waits: list[float] = []
-    patient = PatientModel(model, lambda: left, waits.append)
+    patient = PatientModel(model, Account(Budget(seconds=left)), waits.append)
     return (lambda: patient.complete(HELLO).text), waits
 
 
@@ -289,3 +290,10 @@ def test_no_wait_that_is_of_no_use(failed: ModelFailed) -> None:
     with pytest.raises(ModelFailed, match=str(failed)):
         ask()
     assert (model.asked, waits) == (1, [])
+
+
+def test_call_that_the_end_of_the_search_cut_off_is_the_end() -> None:
+    """A failure once the time is over is told as the budget that it is, not as the model's."""
+    ask, _ = patiently(Flaky(ModelFailed("no whole reply", again=True)), left=1e-9)
+    with pytest.raises(BudgetExhausted, match="seconds is spent"):
+        ask()
