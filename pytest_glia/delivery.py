@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,14 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import Candidate
-from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.designers import Proposal
 from pytest_glia.evaluator import Payer
 from pytest_glia.lab import Lab
 from pytest_glia.ledger import Run
-from pytest_glia.merit import Evaluation, result_of
-from pytest_glia.note import Ablation, Record, design_note
+from pytest_glia.merit import Evaluation
+from pytest_glia.note import Record, design_note
+from pytest_glia.rationale import Inquiry, Rationale
 from pytest_glia.sequential import confirmation_confidence, confirmation_seeds
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 
 _UNSEEN = "None: no domain records what this candidate decides."
+
+# Of the confirmation seeds, as many as something is looked at that is no verdict.
+_FEW = 4
 
 # A design of which more than this share of the gain is lost in other draws of its worlds knew them.
 _LOST = 0.25
@@ -91,6 +94,12 @@ class Delivery:
             search.write(f"  not confirmed: {error}")
             return [_unconfirmed(item, str(error)) for item in search.items]
         self.passed = not failed
+        unshown = [claim.name for claim in self._proposal.claims if not claim.experiment]
+        if self.passed and unshown:
+            self.passed = False
+            sentence = f"the claim {unshown[0]!r} is unverified: no experiment of this run shows it"
+            search.write(f"  but {sentence}")
+            return [_failed(report, sentence, self._lab.failing) for report in reports]
         search.write(f"  {len(search.nodeids) - len(failed)} of {len(search.nodeids)} specs pass")
         return reports
 
@@ -105,9 +114,9 @@ class Delivery:
         if not self._improved:
             return [f"{search.name}: no better candidate than the present one was found: no best branch"]
         # First without ablations: whatever happens during those, the confirmed winner is there.
-        best = self._commit({})
-        if self._confirmed and self._proposal.claims:
-            best = self._commit(self._ablate(self._confirmed))
+        best = self._commit(Rationale())
+        if self._confirmed:
+            best = self._commit(self._inquiry(self._confirmed).find_out())
         note = search.repository.inside(self._note_path(search.candidates[0]))
         return [
             f"{search.name}: {self._verdict} ({best[:9]}), {search.account}",
@@ -164,7 +173,7 @@ class Delivery:
     def _verdict(self) -> str:
         return "meets its specs" if self.passed else "does not meet its specs; the best so far"
 
-    def _commit(self, ablations: Mapping[str, Ablation]) -> str:
+    def _commit(self, rationale: Rationale) -> str:
         search = self._search
         record = Record(
             run=self._run.id,
@@ -181,7 +190,7 @@ class Delivery:
             proposal=self._proposal,
             confirmed=self._confirmed,
             passed=self.passed,
-            ablations=ablations,
+            rationale=rationale,
             trials=self._lab.trials,
             failing=self._lab.failing,
             seeds=self._seeds,
@@ -198,22 +207,37 @@ class Delivery:
             search.base, search.base, files, message, self._branch, self._run.started
         )
 
-    def _ablate(self, confirmed: Evaluation) -> dict[str, Ablation]:
-        """The winner without each of its ideas, on the confirmation seeds."""
-        search, ablations = self._search, dict[str, Ablation]()
-        search.write("Without each idea, on the same seeds: change of loss (above zero: it is needed)")
-        for claim in self._proposal.claims:
-            try:
-                evaluation = search.evaluator.look(claim.without, self._seeds, self._payer, self._confidence)
-            except (BudgetExhausted, EvaluatorFailed) as error:
-                # The design is confirmed all the same.
-                search.write(f"  The remaining ideas stay unverified: {str(error).splitlines()[0]}")
-                break
-            change = self._lab.aim.change(evaluation, confirmed, self._confidence)
-            result = result_of(change, search.settings.margin)
-            ablations[claim.name] = Ablation(evaluation, change, result)
-            search.write(f"  {claim.name[:40]:<40} {change} {result}")
-        return ablations
+    def _inquiry(self, confirmed: Evaluation) -> Inquiry:
+        search = self._search
+
+        def look(
+            sources: Mapping[str, bytes],
+            *,
+            few: bool = False,
+            scenario: Mapping[str, float] | None = None,
+            inspected: bool = False,
+        ) -> Evaluation:
+            on = self._seeds[:_FEW] if few else self._seeds
+            return search.evaluator.look(
+                sources, on, self._payer, self._confidence, scenario=scenario, inspected=inspected
+            )
+
+        return Inquiry(
+            self._proposal,
+            confirmed,
+            self._lab.aim,
+            look,
+            self._confidence,
+            search.settings.margin,
+            search.write,
+        )
+
+
+def _failed(report: pytest.TestReport, sentence: str, goals: Collection[str]) -> pytest.TestReport:
+    """A goal's report that fails with a sentence: as long as a claim is unverified, the goal is not met."""
+    if report.nodeid in goals and report.when == "call":
+        report.outcome, report.longrepr = "failed", f"The design passes, but {sentence}."
+    return report
 
 
 def _unconfirmed(item: pytest.Item, reason: str) -> pytest.TestReport:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_glia.budget import Account, Budget
 from pytest_glia.candidate import Candidate
 from pytest_glia.designers import Claim, Proposal, Rejected
+from pytest_glia.designers.problem import fenced
 from pytest_glia.lab import Trial, distinct, measured_table, predictions
 from pytest_glia.merit import Evaluation, Result
-from pytest_glia.statistics import Interval
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """What the winner does without one idea, the change of loss that this makes, and what that shows."""
-
-    evaluation: Evaluation
-    change: Interval
-    result: Result
+from pytest_glia.rationale import Rationale, uncovered
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ class Record:
     proposal: Proposal
     confirmed: Evaluation | None
     passed: bool
-    ablations: Mapping[str, Ablation]
+    rationale: Rationale
     trials: Sequence[Trial]
     failing: frozenset[str]
     seeds: tuple[int, ...]
@@ -61,6 +54,10 @@ class Record:
     def table(self) -> str:
         """What the specs asked of the design, and what was measured."""
         return "\n".join(measured_table(self.shown.checks))
+
+
+_BAR = 30
+_LABEL = 36
 
 
 def design_note(candidate: Candidate, record: Record) -> str:
@@ -84,10 +81,16 @@ def design_note(candidate: Candidate, record: Record) -> str:
         "## The design",
         _claims(record, n),
     ]
-    if record.proposal.tuning:
+    if record.rationale.ablations:
+        parts += [_figure(record)]
+    if left := _uncovered(candidate, record):
+        parts += ["## Code that no claim covers", left]
+    if record.proposal.findings:
+        parts += ["## What was learnt about the workload", _findings(record)]
+    if record.proposal.tuning or record.rationale.sensitivity:
         parts += ["## Sensitivity to its numbers", _sensitivity(record)]
     parts += ["## Tried and not kept", _rejected(record), "## Limits", _limits(record, n)]
-    parts += ["## Provenance", _provenance(record)]
+    parts += ["## Provenance", _provenance(candidate, record)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,7 +99,7 @@ def _verdict(record: Record, n: int) -> str:
     ideas = f" It is the starting candidate with {_count(len(claims), 'idea')} added." if claims else ""
     if record.passed:
         return f"It meets its specs, confirmed on {n} unseen seeds.{ideas}"
-    tried = _count(len({trial.number for trial in record.trials}), "candidate")
+    tried = _count(len({trial.commit for trial in record.trials}), "candidate")
     return f"It does **not** meet all of its specs; it is the best of {tried}.{ideas}"
 
 
@@ -133,11 +136,14 @@ def _claim(claim: Claim, record: Record) -> str:
         lines.append(
             "- Numbers: " + ", ".join(f"`{name}` = {value:g}" for name, value in claim.numbers.items())
         )
-    lines.append(f"- Called for by: {claim.reason}.")
+    if claim.reason:
+        lines.append(f"- Called for by: {claim.reason.rstrip('.')}.")
+    unverified = "**unverified**: no experiment of the run shows it"
+    lines.append(f"- Experiment: {f'`{claim.experiment}`' if claim.experiment else unverified}.")
     if claim.predicts:
-        lines.append(f"- Predicted: {predictions(claim.predicts)}.")
+        lines.append(f"- Predicted: {predictions(claim.predicts, claim.sizes)}.")
     rests = f" (and {', '.join(claim.also_without)}, which rests on it)" if claim.also_without else ""
-    ablation = record.ablations.get(claim.name)
+    ablation = record.rationale.ablations.get(claim.name)
     if ablation is None:
         return "\n".join([*lines, f"- Ablation: **unverified**, it was not run to its end{rests}."])
     change = ablation.change
@@ -168,8 +174,47 @@ def _prediction(metric: str, sign: int, without: Mapping[str, float], design: Ma
     return f"`{metric}`: {before:.4g} without, {after:.4g} with: sign {held} predicted."
 
 
+def _figure(record: Record) -> str:
+    """Bars: what the design loses without each idea."""
+    changes = {name: each.change.mean for name, each in record.rationale.ablations.items()}
+    most = max((abs(each) for each in changes.values() if math.isfinite(each)), default=0.0) or 1.0
+    rows = []
+    for name, change in changes.items():
+        length = _BAR if not math.isfinite(change) else round(_BAR * abs(change) / most)
+        rows.append(f"{name[:_LABEL]:<{_LABEL}} {'#' * length if change > 0 else '-' * length} {change:+.3f}")
+    return "What the loss rises by without each idea:\n\n" + fenced("\n".join(rows))
+
+
+def _uncovered(candidate: Candidate, record: Record) -> str:
+    """The lines of this file that are new and that no claim takes out; empty if there are none."""
+    claims = record.proposal.claims
+    found = uncovered(record.proposal.evaluation.sources, record.start.sources, claims) if claims else []
+    lines = [f"{number:5} {text}" for path, number, text in found if path == candidate.path]
+    if not lines:
+        return ""
+    return "These lines are new, and no claim says why they are there:\n\n" + fenced("\n".join(lines))
+
+
+def _findings(record: Record) -> str:
+    lines = ["Each was tested again on seeds that the search has not seen, the start included.", ""]
+    for each in record.proposal.findings:
+        again = record.rationale.retested.get(each.text, "not tested again: the budget was spent")
+        lines.append(f"- **{each.text}** (`{each.source}`)")
+        lines += [f"  - In the search: {each.measured}.", f"  - Again: {again}."]
+    return "\n".join(lines)
+
+
 def _sensitivity(record: Record) -> str:
-    lines = ["Loss on the first few development seeds while an idea was tuned, best first:", ""]
+    lines = []
+    if record.rationale.sensitivity:
+        lines = ["Change of loss on a few confirmation seeds with another value of a constant:", ""]
+        lines += [
+            f"- {label}: {change} ({result})"
+            for label, (change, result) in record.rationale.sensitivity.items()
+        ]
+    if not record.proposal.tuning:
+        return "\n".join(lines)
+    lines += ["Loss on the first few development seeds while an idea was tuned, best first:", ""]
     for idea, judged in record.proposal.tuning.items():
         settings = [
             f"{loss:.3f} with " + ", ".join(f"`{name}` = {value:g}" for name, value in numbers.items())
@@ -183,8 +228,8 @@ def _rejected(record: Record) -> str:
     if not record.proposal.rejected:
         return "The designer has recorded none."
     return "\n".join(
-        f"- **{each.name}** ({each.verdict}; loss {each.change}, n={each.change.n}). {each.text} "
-        f"Called for by: {each.reason}."
+        f"- **{each.name}** ({each.verdict}; loss {each.change}, n={each.change.n}). {each.text}"
+        + (f" Called for by: {each.reason.rstrip('.')}." if each.reason else "")
         for each in record.proposal.rejected
     )
 
@@ -206,7 +251,25 @@ def _limits(record: Record, n: int) -> str:
     )
 
 
-def _provenance(record: Record) -> str:
+def _size(record: Record) -> str:
+    """How much code the candidates' files have, before and after."""
+    before, after = (
+        sum(1 for text in each.sources.values() for line in text.decode().splitlines() if line.strip())
+        for each in (record.start, record.proposal.evaluation)
+    )
+    return f"{after} lines that are not blank, {before} at the start"
+
+
+def _visible(candidate: Candidate, model: str) -> str:
+    exposed = "".join(f", `{path}`" for path in candidate.exposes)
+    read = (
+        ". A language model may have read published designs of this kind before: what it was trained on is "
+        "not known"
+    )
+    return f"the problem statement, the candidate and what it showed{exposed}{read if model else ''}"
+
+
+def _provenance(candidate: Candidate, record: Record) -> str:
     spent = record.spent
     seeds = ", ".join(map(str, record.seeds))
     return "\n".join(
@@ -214,7 +277,9 @@ def _provenance(record: Record) -> str:
             f"- Run `{record.run}`, base commit `{record.base}`.",
             f"- Designer `{record.designer}`{f', model `{record.model}`' if record.model else ''}.",
             f"- Budget {record.budget}; spent {spent} in {record.seconds:.0f} s; "
-            f"{_count(len({trial.number for trial in record.trials}), 'candidate')}.",
+            f"{_count(len({trial.commit for trial in record.trials}), 'candidate')}.",
+            f"- Size: {_size(record)}.",
+            f"- Visible to the designer: {_visible(candidate, record.model)}.",
             f"- Audit: {record.audit}",
             f"- Confirmation seeds: HMAC-SHA256 under the run's secret `{record.secret.hex()}` of the "
             f"candidate's git blob `{record.blob}`: {seeds}.",

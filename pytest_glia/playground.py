@@ -223,7 +223,7 @@ class Playground:
         analysed, told = self.analyses[name], []
         scenario = self.experiments[analysed.experiment].scenario
         for label, sources in {"the start": self.lab.start.sources, "the design": self.best.sources}.items():
-            found = look(sources, scenario=scenario, inspected=True)
+            found = look(sources, few=True, scenario=scenario, inspected=True)
             again = self._analysed(found.tables, found.printed, analysed.code)
             told.append(f"{label}: {figures(again.findings) or again.error or 'no figure'}")
         return "; ".join(told)

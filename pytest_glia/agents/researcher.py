@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
@@ -19,10 +20,10 @@ _TURN = 25
 """Replies after which a turn ends by itself: then it is the Supervisor's."""
 
 _TEXT = {"type": "string"}
-_SIGNS = {
+_PREDICTS = {
     "type": "object",
-    "additionalProperties": {"type": "integer", "enum": [-1, 1]},
-    "description": "By metric, whether it will fall (-1) or rise (1).",
+    "additionalProperties": {"type": "number"},
+    "description": "By metric, by how many per cent it will rise (above zero) or fall (below).",
 }
 
 
@@ -38,7 +39,7 @@ class Part:
     name: str
     text: str
     reason: str
-    predicts: dict[str, int]
+    predicts: dict[str, float]
     experiment: str
     edits: list[Edit]
 
@@ -141,7 +142,7 @@ class Researcher:
                     "type": "string",
                     "description": "The measurement that calls for it, with its figures.",
                 },
-                predicts=_SIGNS,
+                predicts=_PREDICTS,
                 refuted_by={"type": "string", "description": "The measurement that would refute it."},
             ),
             skill(
@@ -183,8 +184,8 @@ class Researcher:
                             "name": _TEXT,
                             "claim": _TEXT,
                             "reason": _TEXT,
-                            "predicts": _SIGNS,
-                            "experiment": _TEXT,
+                            "predicts": _PREDICTS,
+                            "experiment": {"type": "string", "description": "1.E2, or candidate 3."},
                             "edits_that_remove_it": EDITS,
                         },
                         "required": ["name", "claim", "edits_that_remove_it"],
@@ -211,15 +212,19 @@ class Researcher:
         return Said(f"{len(edits)} edits are made")
 
     def _evaluate(
-        self, name: str, hypothesis: str, reason: str, predicts: dict[str, int], refuted_by: str
+        self, name: str, hypothesis: str, reason: str, predicts: dict[str, float], refuted_by: str
     ) -> Said:
+        self._known(predicts)
         text = f"{hypothesis} Refuted by: {refuted_by}"
-        trial = self.playground.evaluate(Hypothesis(name, text, reason, predicts))
-        described = self.playground.describe(trial)
+        before = self.playground.best.evidence
+        idea = Hypothesis(name, text, reason, signs(predicts), sizes(predicts))
+        trial = self.playground.evaluate(idea)
+        after, described = trial.evaluation.evidence, self.playground.describe(trial)
         missed = [
-            f"predicted {metric} to {'fall' if sign < 0 else 'rise'}"
-            for metric, sign in predicts.items()
-            if not _as_predicted(metric, sign, self.playground, trial.evaluation.evidence)
+            f"{metric} was to {'fall' if change < 0 else 'rise'}, and went from {before[metric]:.4g} to "
+            f"{after[metric]:.4g}"
+            for metric, change in predicts.items()
+            if metric in before and metric in after and (after[metric] - before[metric]) * change <= 0
         ]
         if missed:
             described += f"\n\nNot as predicted: {'; '.join(missed)}. Explain it before you go on."
@@ -243,6 +248,7 @@ class Researcher:
             raise Refused("nothing better than the start was found yet: there is nothing to conclude")
         parts = []
         for claim in claims:
+            self._known(claim.get("predicts", {}))
             edits = [Edit(**edit) for edit in claim["edits_that_remove_it"]]
             without = self.playground.edited(edits, best)
             if broken := self.playground.lab.fault(without):
@@ -255,12 +261,38 @@ class Researcher:
                     claim["claim"],
                     claim.get("reason", ""),
                     claim.get("predicts", {}),
-                    claim.get("experiment", ""),
+                    self._shown_by(claim.get("experiment", "")),
                     edits,
                 )
             )
         self.concluded = parts
         return Said("concluded")
+
+    def _known(self, predicts: Mapping[str, float]) -> None:
+        known = self.playground.lab.start.metrics
+        if unknown := [metric for metric in predicts if metric not in known]:
+            raise Refused(f"there is no metric {unknown[0]!r} to predict: there are {', '.join(known)}")
+
+    def _shown_by(self, named: str) -> str:
+        """The id of the experiment, or candidate, that shows a claim; empty if none is named."""
+        trials = {str(each.number): each.id for each in self.playground.lab.trials}
+        candidate = trials.get(named.removeprefix("candidate ").strip())
+        if not named or named in self.playground.experiments:
+            return named
+        if candidate:
+            return candidate
+        there = ", ".join([*self.playground.experiments, *(f"candidate {each}" for each in trials)])
+        raise Refused(f"there is no experiment {named!r} that shows a claim: there are {there}")
+
+
+def signs(predicts: Mapping[str, float]) -> dict[str, int]:
+    """Whether metrics are predicted to fall (-1) or rise (1)."""
+    return {metric: 1 if change > 0 else -1 for metric, change in predicts.items() if change}
+
+
+def sizes(predicts: Mapping[str, float]) -> dict[str, float]:
+    """By what fraction."""
+    return {metric: abs(change) / 100 for metric, change in predicts.items() if change}
 
 
 def _told(use: Use) -> Use:
@@ -274,8 +306,3 @@ def _told(use: Use) -> Use:
             raise ToolFailed(str(refused)) from None
 
     return told
-
-
-def _as_predicted(metric: str, sign: int, playground: Playground, after: Any) -> bool:
-    before: dict[str, float] = playground.lab.start.evidence
-    return metric in before and metric in after and (after[metric] - before[metric]) * sign > 0

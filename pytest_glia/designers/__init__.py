@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_glia.merit import Evaluation
 from pytest_glia.statistics import Interval
+from pytest_glia.visible import visible
 
 if TYPE_CHECKING:
     from pytest_glia.lab import Lab
@@ -26,6 +27,9 @@ class Claim:
         without: The winner's source files without this idea.
         also_without: Ideas that rest on this one, and are gone with it.
         experiment: The id of the experiment that the designer made for it, in the run's record.
+        sizes: By what fraction it said that metrics would fall or rise.
+
+    A designer's words may steer a terminal, so control characters in them are kept as escapes.
     """
 
     name: str
@@ -36,6 +40,11 @@ class Claim:
     without: Mapping[str, bytes]
     also_without: tuple[str, ...] = ()
     experiment: str = ""
+    sizes: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _escape(self, "text", "reason")
+        _escape(self, "name", line=True)
 
 
 @dataclass(frozen=True)
@@ -49,9 +58,14 @@ class Rejected:
     change: Interval
     verdict: str
 
+    def __post_init__(self) -> None:
+        _escape(self, "text", "reason")
+        _escape(self, "name", line=True)
+
 
 Look = Callable[..., Evaluation]
-"""Of sources, with ``scenario=`` and ``inspected=``: what they show on seeds that the search has not seen."""
+"""Of sources: what they show on seeds that the search has not seen, a ``few`` or all; with ``scenario`` and
+``inspected`` as `pytest_glia.lab.Lab.look` has them."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,9 @@ class Finding:
     source: str
     measured: str
     again: Callable[[Look], str]
+
+    def __post_init__(self) -> None:
+        _escape(self, "text", line=True)
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,12 @@ class Proposal:
     tuning: Mapping[str, Sequence[tuple[Mapping[str, float], float]]] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
     remark: str = ""
+
+
+def _escape(words: object, *names: str, line: bool = False) -> None:
+    """Put escapes in the place of control characters in attributes of a frozen dataclass."""
+    for name in names:
+        object.__setattr__(words, name, visible(getattr(words, name), line=line))
 
 
 class Designer(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pytest_glia.agents.researcher import Part, Researcher
+from pytest_glia.agents.researcher import Part, Researcher, signs, sizes
 from pytest_glia.agents.supervisor import Supervisor
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
@@ -113,23 +113,33 @@ def _proposal(lab: Lab, ended: list[Ended]) -> Proposal:
 
 
 def _claims(context: Ended, start: Mapping[str, bytes]) -> list[Claim]:
-    """What the Researcher concluded; without that, the whole design is one claim, and unverified."""
+    """What the Researcher concluded; without that, the whole design is one claim: its hypothesis."""
     playground = context.playground
     if not context.parts:
         [*_, trial] = [each for each in playground.lab.trials if each.evaluation is playground.best]
         hypothesis = trial.hypothesis
         return [
-            Claim(hypothesis.name, hypothesis.text, hypothesis.reason, hypothesis.predicts, {}, dict(start))
+            Claim(
+                hypothesis.name,
+                hypothesis.text,
+                hypothesis.reason,
+                hypothesis.predicts,
+                {},
+                dict(start),
+                experiment=trial.id,
+                sizes=hypothesis.sizes,
+            )
         ]
     return [
         Claim(
             part.name,
             part.text,
             part.reason,
-            part.predicts,
+            signs(part.predicts),
             {},
             playground.edited(part.edits, playground.best.sources),
-            experiment=part.experiment if part.experiment in playground.experiments else "",
+            experiment=part.experiment,
+            sizes=sizes(part.predicts),
         )
         for part in context.parts
     ]

@@ -91,6 +91,7 @@ class _State:
     lab: Lab
     design: _Design
     best: Evaluation
+    shown: dict[Key, str] = field(default_factory=dict)
     rejected: dict[Key, Rejected] = field(default_factory=dict)
     tuning: dict[Key, list[tuple[Mapping[str, float], float]]] = field(default_factory=dict)
 
@@ -116,7 +117,7 @@ class OfflineDesigner:
         kept = [each.key for each in state.design.applied]
         return Proposal(
             state.best,
-            [_claim(state.design, each) for each in state.design.applied],
+            [_claim(state.design, each, state.shown[each.key]) for each in state.design.applied],
             list(state.rejected.values()),
             {name: judged for (path, name), judged in state.tuning.items() if (path, name) in kept},
             remark=f"{remark} No language model took part.",
@@ -166,6 +167,7 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
     if trial.result == "better":
         state.design, state.best = design, trial.evaluation
         state.rejected.pop(idea.key, None)
+        state.shown[idea.key] = trial.id
         return True
     verdict = {"not shown": "not shown to help", "equivalent": "shown to change nothing"}.get(
         trial.result, "refuted"
@@ -215,7 +217,7 @@ def _rejected(mechanism: Mechanism, reason: str, change: Interval, verdict: str)
     return Rejected(mechanism.name, mechanism.claim, reason, mechanism.predicts, change, verdict)
 
 
-def _claim(design: _Design, applied: _Applied) -> Claim:
+def _claim(design: _Design, applied: _Applied, experiment: str) -> Claim:
     mechanism = applied.mechanism
     # A later idea may have tuned a number of an earlier one again: the winner's text has the last word.
     final = constants(design.build()[0][applied.path].decode())
@@ -228,6 +230,7 @@ def _claim(design: _Design, applied: _Applied) -> Claim:
         {name: final.get(name, value) for name, value in applied.numbers.items()},
         sources,
         tuple(other.mechanism.name for other in homeless),
+        experiment,
     )
 
 
@@ -289,6 +292,7 @@ def _tune_constants(lab: Lab) -> Proposal:
                     {},
                     {label: value},
                     build({**numbers, label: start[label]}),
+                    experiment=full.id,
                 )
                 for label, value in numbers.items()
                 if value != start[label]

@@ -1,212 +1,124 @@
-"""The designer glia, played by a script that holds no answer: only what agents measured and computed helps."""
+"""The designer glia in a planted domain: only what its agents measure and compute leads to the goal."""
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.project import Project
-from tests.scripted_model import Replies, Says, ScriptedModel
-
-DOMAIN = '''\
-"""A pump wastes least at a pressure, and with a valve, that nobody has told; both differ from pump to pump."""
-
-import random
-
-import pytest
-
-pytestmark = pytest.mark.glia(candidate="candidates/pump.py", entry="Pump", exposes=["plant.py"])
-
-BEST_PRESSURE = {pressure}
-RIGHT_VALVE = {valve}
+from tests.project import Project, Result
+from tests.pytest_glia.pumps import Team, experiments, played, pumps
+from tests.scripted_model import Says
 
 
-class Result:
-    def __init__(self, metrics, tables):
-        self.metrics, self.tables = metrics, tables
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Result]:
+    """A plant whose specs the team has met, and what the search has printed."""
+    project = pumps(tmp_path_factory.mktemp("agents") / "project", seed=1)
+    return project, played(project, Team())
 
 
-def run(pump, seed):
-    rng = random.Random(seed)
-    waste = abs(pump.pressure() - BEST_PRESSURE) / 100 + (pump.valve() != RIGHT_VALVE)
-    valves = [rng.randrange(8) for _ in range(400)]
-    leaks = [1.0 + (valve != RIGHT_VALVE) + rng.uniform(-0.4, 0.4) for valve in valves]
-    return Result({{"waste": 1 + waste + rng.uniform(0, 0.01)}}, {{"valves": {{"valve": valves, "leak": leaks}}}})
+def test_it_passes_by_what_it_has_measured_and_computed(passed: tuple[Project, Result]) -> None:
+    """A sweep gives one figure and an analysis the other; the winner passes on sealed seeds."""
+    project, ran = passed
+    assert ran.code == 0, ran.out
+    assert project.best()
 
 
-def test_little_waste(glia):
-    """It wastes next to nothing."""
-    assert glia.measure(run, metric="waste") < 1.05
-'''
-PUMP = '''\
-class Pump:
-    def pressure(self):
-        return 50
-
-    def valve(self):
-        return 0
-'''
-SETTINGS = ("-o", "glia_price=0 0", "-o", "glia_replications=4")
-
-
-def call(tool: str, /, **arguments: Any) -> Says:
-    return Says("", [(tool, arguments)])
+def test_a_claim_names_its_experiment_and_its_ablation(passed: tuple[Project, Result]) -> None:
+    """The note's ids are on record, predicted sizes stand beside what was measured, no line is unclaimed."""
+    project, _ = passed
+    note = project.show(project.best(), "candidates/pump.md")
+    known = experiments(project)
+    [sweep] = [name for name, each in known.items() if each["purpose"] == "sweep of the pressure"]
+    assert f"- Experiment: `{sweep}`." in note
+    [commit] = re.findall(r"- Experiment: `commit (\w+)`", note)
+    assert "measured setting" in project.git("log", "-1", "--format=%B", commit)
+    assert "- Predicted: waste falls by 20 %." in note
+    assert note.count("**shown**") == 2
+    assert "unverified" not in note
+    assert "no claim covers" not in note
 
 
-def texts(body: Mapping[str, Any]) -> list[str]:
-    """What a conversation holds, message by message."""
-    return [str(message.get("content") or "") for message in body["messages"]]
+def test_a_finding_is_tested_again(passed: tuple[Project, Result]) -> None:
+    """The code of the analysis runs on tables of sealed seeds, of the start and of the design."""
+    project, _ = passed
+    note = project.show(project.best(), "candidates/pump.md")
+    [valve] = re.findall(r"In the search: valve = (\d)\.", note)
+    assert f"- Again: the start: valve = {valve}; the design: valve = {valve}." in note
 
 
-def last(body: Mapping[str, Any]) -> str:
-    return texts(body)[-1]
+def test_the_conversation_is_kept_as_one_file(passed: tuple[Project, Result]) -> None:
+    """All roles that spoke are in it, and the design is not in what the Experimenter was first asked."""
+    project, _ = passed
+    [file] = (project.folder / ".glia/runs").glob("*/conversation.md")
+    text = file.read_text()
+    for role in ("researcher", "experimenter", "analyst"):
+        assert re.search(rf"^### \d+\. {role}", text, re.MULTILINE)
 
 
-def role_of(body: Mapping[str, Any]) -> str:
-    [role] = re.findall(r"^You are the (\w+)", texts(body)[0])
-    return str(role)
+@pytest.mark.parametrize("role", ["experimenter", "analyst"])
+def test_without_one_of_them_it_fails(tmp_path: Path, role: str) -> None:
+    """No figure, no pass: the others go on with what they have, and the run ends in words."""
+    ran = played(pumps(tmp_path / "project", seed=2), Team(role))
+    assert ran.code == 1, ran.out
+    assert "Context 1 ended" in ran.out
+    assert "Traceback" not in ran.out
 
 
-def edit(old: str, new: str) -> dict[str, str]:
-    return {"path": "candidates/pump.py", "old": old, "new": new}
+def test_an_unverified_claim_is_not_met(tmp_path: Path) -> None:
+    """While the winner has a claim that no experiment shows, its run has not met the specs, and says so."""
+    project = pumps(tmp_path / "project", seed=3)
+    ran = played(project, Team(shown=False))
+    assert ran.code == 1, ran.out
+    assert "the claim 'valve' is unverified: no experiment of this run shows it" in ran.text
+    note = project.show(project.best(), "candidates/pump.md")
+    assert "- Experiment: **unverified**: no experiment of the run shows it." in note
 
 
-class Team:
-    """What a model might say in each role; it knows of pumps no more than what it is told.
+@pytest.mark.slow
+@pytest.mark.parametrize("contexts", ["seq", "4"])
+def test_several_contexts_pass_too(tmp_path: Path, contexts: str) -> None:
+    """MCG-Seq goes on to a second context if the first ends without a design; MCG-Par has a branch each."""
+    project = pumps(tmp_path / "project", seed=4)
+    team, count = Team(), itertools.count()
 
-    Without the experimenter's or the analyst's help it goes on with what it has.
-    """
+    def replies(body: dict[str, object]) -> Says:
+        return Says("END\nLet us begin anew.") if contexts == "seq" and next(count) < 2 else team(body)
 
-    def __init__(self, *disabled: str) -> None:
-        self.disabled = disabled
-
-    def __call__(self, body: dict[str, Any]) -> Says:
-        role = role_of(body)
-        said: Callable[[dict[str, Any]], Says] = getattr(self, role.lower())
-        return Says("I cannot help.") if role in self.disabled else said(body)
-
-    def researcher(self, body: dict[str, Any]) -> Says:
-        heard = "\n".join(texts(body)[1:])
-        used = [call["function"]["name"] for each in body["messages"] for call in each.get("tool_calls") or ()]
-        step = len(used)
-        if step == 0:
-            return call("read_file", path="plant.py")
-        if step == 1:
-            return call("ask_experimenter", question="SWEEP the pressure: where is waste least?")
-        if step == 2:
-            return call("ask_experimenter", question="KEEP the tables of one run")
-        if step == 3:
-            tables = re.findall(r"Experiment (\S+): kept", heard)
-            return call("ask_analyst", question="Which valve leaks least?", experiment=[*tables, "none"][0])
-        if step == 4:
-            swept = re.findall(r"\| waste \| pressure (\d+) \| ([\d.]+)", heard)
-            pressure = min(swept, key=lambda each: float(each[1]))[0] if swept else "60"
-            valve = [*re.findall(r"valve = (\d)", heard), "7"][0]
-            edits = [edit("return 50", f"return {pressure}"), edit("return 0", f"return {valve}")]
-            return call("edit_files", edits=edits)
-        if step == 5:
-            return call(
-                "evaluate",
-                name="measured setting",
-                hypothesis="The pressure that was swept and the valve that leaks least.",
-                reason="the sweep, the analysis",
-                predicts={"waste": -1},
-                refuted_by="more waste than before",
-            )
-        if step == 6 and re.search(r"Analysis (\S+) of", heard):
-            return call(
-                "record_finding", finding="One valve leaks least.", source=re.findall(r"Analysis (\S+) of", heard)[0]
-            )
-        if step in (6, 7) and "It is the best so far" in heard:
-            found = re.findall(r"return (\d+)", json.dumps(body["messages"]))
-            pressure = [each for each in re.findall(r"return (\d+)", heard)]
-            return call(
-                "conclude",
-                claims=[
-                    {
-                        "name": "pressure",
-                        "claim": "The pressure at which the sweep found least waste.",
-                        "reason": "a sweep",
-                        "predicts": {"waste": -1},
-                        "experiment": re.findall(r"Experiment (\S+): sweep", heard)[0],
-                        "edits_that_remove_it": [edit(f"return {self._set(body)[0]}", "return 50")],
-                    },
-                    {
-                        "name": "valve",
-                        "claim": "The valve that leaks least.",
-                        "edits_that_remove_it": [edit(f"return {self._set(body)[1]}", "return 0")],
-                    },
-                ],
-            )
-        return Says("I have tried what I know. " + str(step))
-
-    def _set(self, body: dict[str, Any]) -> list[str]:
-        [edits] = [
-            json.loads(call["function"]["arguments"])["edits"]
-            for each in body["messages"]
-            for call in each.get("tool_calls") or ()
-            if call["function"]["name"] == "edit_files"
-        ]
-        return [each["new"].split()[-1] for each in edits]
-
-    def experimenter(self, body: dict[str, Any]) -> Says:
-        question, ran = texts(body)[1], any(each["role"] == "tool" for each in body["messages"])
-        if ran:
-            return Says("That is what the runs show.")
-        if "KEEP" in question:
-            return call("run", purpose="kept", variants=[{"label": "as it is"}], replications=1, inspect=True)
-        variants = [
-            {"label": f"pressure {value}", "edits": [edit("return 50", f"return {value}")]}
-            for value in range(10, 91, 10)
-        ]
-        return call("run", purpose="sweep of the pressure", variants=variants, replications=1, metrics=["waste"])
-
-    def analyst(self, body: dict[str, Any]) -> Says:
-        if any(each["role"] == "tool" for each in body["messages"]):
-            return Says("One valve leaks less than the others.")
-        code = "means = tables['valves'].groupby('valve').leak.mean()\nfindings['valve'] = means.idxmin()"
-        return call("python", code=code)
-
-    def supervisor(self, body: dict[str, Any]) -> Says:
-        return Says("What have you measured that you did not expect?")
+    ran = played(project, replies, f"--glia-contexts={contexts}", budget="400 sims, 200 s, 2M tokens")
+    assert ran.code == 0, ran.out
+    names = {branch.rpartition("/")[2] for branch in project.branches("glia/")}
+    assert names == ({"2", "best"} if contexts == "seq" else {"1", "2", "3", "4", "best"})
 
 
-def project_in(folder: Path, pressure: int, valve: int) -> Project:
-    folder.mkdir(parents=True, exist_ok=True)
-    project = Project(folder)
-    project.write(
-        {
-            "test_pump.py": DOMAIN.format(pressure=pressure, valve=valve),
-            "candidates/pump.py": PUMP,
-            "plant.py": "# Pressures go from 10 to 90.\n",
-            "pytest.ini": "[pytest]\n",
-        }
-    ).commit()
-    return project
+REPLIES = {
+    "babble": Says("colorless green ideas sleep furiously"),
+    "refusal": Says(refusal="I am sorry, I cannot help with that."),
+    "no such tool": Says("", [("fly", {"to": "the moon"})]),
+    "no JSON": Says("", [("evaluate", '{"name": "broken')]),
+    "of the wrong type": Says("", [("read_file", {"path": 7})]),
+    "nothing": Says(""),
+}
 
 
-def played(project: Project, replies: Replies, *arguments: str, budget: str = "200 sims, 120 s, 2M tokens"):  # type: ignore[no-untyped-def]
-    with ScriptedModel(replies) as model:
-        ran = project.pytest(
-            "--glia-optimize",
-            "--glia-model=scripted",
-            f"--glia-budget={budget}",
-            "-o",
-            f"glia_base_url={model.url}",
-            *SETTINGS,
-            *arguments,
-        )
-    return ran, model
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", REPLIES)
+def test_what_is_no_help_ends_in_time_and_in_words(tmp_path: Path, kind: str) -> None:
+    """Whatever a model says, the run ends within its budget, with a sentence; there is no best branch."""
+    project = pumps(tmp_path / "project", seed=5)
+    ran = played(project, [REPLIES[kind]])
+    assert ran.code == 1, ran.out
+    assert "Context 1 ended" in ran.out
+    assert "no better candidate than the present one was found" in ran.text
+    assert project.branches("/best") == []
+    assert "Traceback" not in ran.out
 
 
-def test_it_passes_by_what_it_has_measured_and_computed(tmp_path: Path) -> None:
-    """A sweep gives one figure, an analysis the other; both claims are ablated, and the finding is tested again."""
-    project = project_in(tmp_path / "project", 70, 5)
-    ran, _ = played(project, Team())
-    assert ran.code == 1, ran.out  # the claim about the valve names no experiment
-    print(ran.out)
+def test_a_budget_of_tokens_ends_the_run(tmp_path: Path) -> None:
+    """It is named as the reason, no call goes beyond it, and the best so far is confirmed."""
+    ran = played(pumps(tmp_path / "project", seed=6), Team(), budget="200 sims, 120 s, 11k tokens")
+    assert ran.code in (0, 1), ran.out
+    assert "the budget of 11000 tokens is spent" in ran.text
