@@ -125,6 +125,8 @@ class Account:
         spent: By kind, what is settled; of seconds see `seconds`.
         held: By kind, what is set aside for the confirmation that ends a run: a search may not touch it.
         whole: The account of which this is a part: what is spent here is spent there.
+        earlier: Seconds that this run took in a process that was killed; they count from the first new spend.
+        timed: Whether time is limited: not where a record is replayed.
     """
 
     budget: Budget
@@ -132,6 +134,8 @@ class Account:
     held: Amounts = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     whole: Account | None = None
+    earlier: float = 0.0
+    timed: bool = True
     _in_flight: list[Amounts] = field(default_factory=list, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -156,6 +160,8 @@ class Account:
         """That the search may still reserve; of seconds, it may be negative."""
         if kind == "seconds" and self.whole is not None:
             return self.whole.left(kind)
+        if kind == "seconds" and not self.timed:
+            return math.inf
         gone = self.seconds if kind == "seconds" else self.spent.get(kind, 0.0)
         in_flight = sum(amounts.get(kind, 0.0) for amounts in self._in_flight)
         return self.budget.limit(kind) - self.held.get(kind, 0.0) - gone - in_flight
@@ -177,6 +183,8 @@ class Account:
         or the time does not suffice.
         """
         with self._lock:
+            self.started -= self.earlier
+            self.earlier = 0.0
             for kind, amount in amounts.items():
                 if amount > self.left(kind):
                     raise self.exhausted(kind)

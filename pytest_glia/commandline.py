@@ -12,9 +12,18 @@ _OURS = {
     **dict.fromkeys(("--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first"), False),
     **dict.fromkeys(("--sw", "--stepwise", "--sw-skip", "--stepwise-skip", "--co", "--collect-only"), False),
     **dict.fromkeys(("--glia-designer", "--glia-budget", "--glia-json", "-n", "--numprocesses"), True),
+    **dict.fromkeys(("--glia-model", "--glia-contexts"), True),
     **dict.fromkeys(("--maxfail", "--junitxml", "--junit-xml", "--basetemp", "--deselect", "--pdbcls"), True),
     **dict.fromkeys(("-k", "-m", "-c", "--config-file", "--rootdir", "--confcutdir", "--durations"), True),
 }
+
+# Settings that are the search's own business, too.
+_SEARCH_ONLY = re.compile(
+    r"glia_(designer|budget|model\w*|base_url|api_key_env|price|reasoning_effort|max_output_tokens|hand_over)="
+)
+
+# Options that name files to write.
+_FILES = dict.fromkeys(("--glia-report", "--junitxml", "--junit-xml", "--basetemp", "--report-log"), True)
 
 # Options that change nothing but what is shown.
 _SHOWN = {
@@ -40,6 +49,11 @@ def deciding(arguments: Sequence[str]) -> list[str]:
     return _without(_SHOWN, arguments)
 
 
+def without_files(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that name files to write."""
+    return _without(_FILES, arguments)
+
+
 def _without(
     options: Mapping[str, bool], arguments: Sequence[str], places: Collection[str] = frozenset()
 ) -> list[str]:
@@ -48,6 +62,12 @@ def _without(
     for argument in rest:
         name, has_value, _ = argument.partition("=")
         if argument in places:
+            continue
+        if argument in ("-o", "--override-ini"):
+            setting = next(rest, "")
+            kept += [] if _SEARCH_ONLY.match(setting) else [argument, setting]
+            continue
+        if _SEARCH_ONLY.match(re.sub(r"^(-o|--override-ini=)", "", argument)):
             continue
         if name in options:
             if options[name] and not has_value:

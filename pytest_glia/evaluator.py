@@ -6,6 +6,7 @@ The child works in a tree composed of the base commit; a candidate reaches it as
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -32,6 +33,7 @@ from pytest_glia.childprocess import (
     without_secrets,
 )
 from pytest_glia.commandline import deciding, forwarded
+from pytest_glia.content import digest
 from pytest_glia.context import BaseSource
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
@@ -58,12 +60,14 @@ class Payer:
         """Pay for those of the keys that are new to this run or to this payer; gives these."""
         known = ledger.known(list(simulations)).keys()
         again = ledger.paid(self.run, known) - self._charged
-        owed = (simulations - known) | again
-        self.account.spend({"simulations": len(owed)})
-        ledger.pay(self.run, owed)
-        ledger.note(self.run, "elapsed", self.account.seconds)
-        self._charged.update(owed)
-        return owed
+        unknown = simulations - known
+        if unknown:
+            self.account.spend({"simulations": len(unknown)})
+            ledger.pay(self.run, unknown)
+            ledger.note(self.run, "elapsed", self.account.seconds)
+        self.account.settle({}, {"simulations": len(again)})
+        self._charged.update(unknown, again)
+        return unknown | again
 
 
 class Evaluator:
@@ -181,8 +185,17 @@ class Evaluator:
         return self._child.knobs if self._child else {}
 
     def _run(self, job: _Job) -> list[pytest.TestReport]:
+        """The reports of a job. That it came to the end of the budget is on record, for a replay."""
+        record = f"exhausted {job.digest()}"
+        run = job.payer.run if job.payer else ""
         with self._turn:
-            return self._run_now(job)
+            if not self._account.timed and (known := self._ledger.recall(run, record)):
+                raise BudgetExhausted(*json.loads(known))
+            try:
+                return self._run_now(job)
+            except BudgetExhausted as error:
+                self._ledger.remember(run, record, json.dumps(error.args))
+                raise
 
     def _run_now(self, job: _Job) -> list[pytest.TestReport]:
         self.needed, self.needed_simulations, self._charged = set(), set(), set()
@@ -203,7 +216,8 @@ class Evaluator:
     def _attempt(self, job: _Job) -> list[pytest.TestReport]:
         """The reports of a job; what an attempt before has been charged for is not charged again."""
         self._prepaid = frozenset(self._charged)
-        self._account.spend({})
+        if self._account.seconds_left() <= 0:
+            raise self._account.exhausted("seconds")
         if self._child is None:
             self._child = self._started()
             self._others = self._others or self._elsewhere(self._child)
@@ -396,6 +410,12 @@ class _Job:
     world: bytes | None = None
     scenario: Mapping[str, float] = field(default_factory=dict)
     inspected: Path | None = None
+
+    def digest(self) -> str:
+        """Stands for all that is asked."""
+        how = sorted(self.scenario.items()), bool(self.inspected)
+        asked = [self.seeds, self.confidence, self.judging, how]
+        return digest(json.dumps(asked), self.world or b"", *self.sources.values())
 
 
 def _harness(tree: str, testbed: str, arguments: list[str]) -> str:

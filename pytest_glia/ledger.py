@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics
 from pytest_glia.scratch import locked, scratch
 
+_VERSION = 2
+"""Of the tables, counted up when they change."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, metrics TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY, candidate TEXT NOT NULL, base TEXT NOT NULL, designer TEXT NOT NULL,
-    budget TEXT NOT NULL, secret BLOB NOT NULL, started REAL NOT NULL, outcome TEXT
+    command TEXT NOT NULL, secret BLOB NOT NULL, started REAL NOT NULL, outcome TEXT
 );
 CREATE TABLE IF NOT EXISTS payments (run TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (run, key));
 CREATE TABLE IF NOT EXISTS figures (run TEXT, name TEXT, value REAL, PRIMARY KEY (run, name));
@@ -58,6 +62,23 @@ class Run:
     designer: str
     secret: bytes
     started: float
+
+
+@dataclass(frozen=True)
+class Command:
+    """How a run was started.
+
+    Attributes:
+        arguments: Of pytest.
+        folder: In which, relative to the top of the repository.
+    """
+
+    arguments: tuple[str, ...]
+    folder: str
+
+    def as_json(self) -> str:
+        """For the ledger."""
+        return json.dumps([self.arguments, self.folder])
 
 
 @dataclass(frozen=True)
@@ -143,11 +164,11 @@ class Ledger:
         """The folder of the tables that experiments look at, a file a replication."""
         return self.folder / "tables"
 
-    def begin(self, candidate: str, base: str, designer: str, budget: str) -> Run:
+    def begin(self, candidate: str, base: str, designer: str, command: Command) -> Run:
         """Open a run of the search."""
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         run = Run(name, base, designer, secrets.token_bytes(32), time.time())
-        values = (run.id, candidate, base, designer, budget, run.secret, run.started)
+        values = (run.id, candidate, base, designer, command.as_json(), run.secret, run.started)
         self._do("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", *values)
         return run
 
@@ -163,6 +184,26 @@ class Ledger:
     def note(self, run: str, name: str, value: float) -> None:
         """Write down a figure of a run as it is now."""
         self._do("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", run, name, value)
+
+    def begun(self, run: str) -> tuple[Run, Command]:
+        """A run, and how it was started; raises `Misuse` if there is no such run."""
+        rows = self._do("SELECT run, base, designer, secret, started, command FROM runs WHERE run = ?", run)
+        if not rows:
+            known = [name for (name,) in self._do("SELECT run FROM runs ORDER BY started DESC LIMIT 5")]
+            there = f"the last are {', '.join(known)}" if known else "there is none yet"
+            raise Misuse(f"there is no run {run!r} in {self.folder}: {there}")
+        [[*found, command]] = rows
+        arguments, folder = json.loads(command)
+        return Run(*found), Command(tuple(arguments), folder)
+
+    def reopen(self, run: str) -> None:
+        """Take a run for one that never ended, and all others for ended: for a replay, in a copy."""
+        self._do("UPDATE runs SET outcome = CASE run WHEN ? THEN NULL ELSE 'other' END", run)
+
+    def copy(self, file: Path) -> None:
+        """Write the whole database to another file, consistent whoever writes meanwhile."""
+        with closing(sqlite3.connect(file)) as other, self._one_at_a_time:
+            self._db.backup(other)
 
     def once(self, run: str, name: str, value: float) -> float:
         """A figure of a run that another process could not come to again: the first that it was given."""
@@ -270,6 +311,14 @@ def _opened(file: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
+        [[version]] = db.execute("PRAGMA user_version")
+        tables = db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        if version != _VERSION and (version or tables):
+            raise Misuse(
+                f"{file} was written by another version of pytest-glia: delete the folder {file.parent}; it "
+                "holds results of replications, which are then run again"
+            )
+        db.execute(f"PRAGMA user_version={_VERSION}")
         db.executescript(_SCHEMA)
     except BaseException:
         db.close()

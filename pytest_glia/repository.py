@@ -142,6 +142,28 @@ class Repository:
         )  # fmt: skip
         return [line[3:] for line in status.split("\0") if line]
 
+    def branches(self, containing: str) -> dict[str, str]:
+        """The commits of the branches ``glia/...`` whose name contains a text, by name."""
+        listed = self._git.for_each_ref("--format=%(refname:short) %(objectname)", "refs/heads/glia/")
+        found = dict(line.split() for line in listed.splitlines())
+        return {name: commit for name, commit in found.items() if containing in name}
+
+    def clone(self, folder: Path, commit: str, without: str) -> None:
+        """Make a repository in a new folder that borrows this one's objects, with `commit` checked out.
+
+        It has the same refs, but for those whose names contain the text `without`.
+        """
+        self._git.clone("--quiet", "--shared", "--no-checkout", "--no-tags", str(self.top), str(folder))
+        other = type(self._repo)(folder).git
+        for name in other.for_each_ref("--format=%(refname)").splitlines():
+            if not name.endswith("/HEAD"):
+                other.update_ref("-d", name)
+        for line in self._git.for_each_ref("--format=%(refname) %(objectname)").splitlines():
+            name, at = line.split()
+            if without not in name and not name.endswith("/HEAD"):
+                other.update_ref(name, at)
+        other.checkout("--quiet", "--detach", commit)
+
     def tree(self, commit: str) -> str:
         """The hash of everything in a commit."""
         return str(self._git.rev_parse(f"{commit}^{{tree}}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator, Payer
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
-from pytest_glia.ledger import Ledger, Run
+from pytest_glia.ledger import Command, Ledger, Run
 from pytest_glia.misuse import Misuse
 from pytest_glia.models import ModelFailed
 from pytest_glia.models.conversation import write_conversation
@@ -30,6 +31,9 @@ from pytest_glia.models.conversations import Conversations, asked_by
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_seeds
 from pytest_glia.settings import Settings
+
+REPLAYED = "PYTEST_GLIA_REPLAYED"
+"""The environment variable that names the run that a process repeats from its record."""
 
 # A replication of a candidate may take this many times as long as those of the start, and never less than
 # the seconds below: enough for an honest one, and a hung one does not eat the budget.
@@ -74,7 +78,10 @@ class Search:
         for problem in problems:
             self.write(f"glia: {problem}")
         self.designer = self._find_designer()
-        self._model = asked_by(self.designer, settings, account)
+        # A replay asks nobody, and no clock: it does what is on record.
+        self._replayed = os.environ.get(REPLAYED)
+        self._model = None if self._replayed else asked_by(self.designer, settings, account)
+        account.timed = not self._replayed
         self.repository = Repository(config.rootpath)
         self.base = self.repository.head()
         self.sources = {each.path: self._committed(each) for each in candidates}
@@ -164,12 +171,14 @@ class Search:
         for killed in self.ledger.killed(self.paths):
             if (killed.base, killed.designer) == (self.base, self.settings.designer):
                 self.write(f"Run {killed.id} was killed. It goes on: what it paid for is not paid again.")
-                self.account.started -= self.ledger.once(killed.id, "elapsed", 0.0)
+                self.account.earlier = self.ledger.once(killed.id, "elapsed", 0.0)
                 return killed
             self.write(f"Run {killed.id} was killed; its candidates stay on glia/{self.name}/{killed.id}/1")
             self.ledger.end(killed.id, "killed")
-        budget = str(self.settings.budget)
-        return self.ledger.begin(self.paths, self.base, self.settings.designer, budget)
+        invocation = self.config.invocation_params
+        folder = Path(invocation.dir).resolve().relative_to(self.repository.top).as_posix()
+        command = Command(tuple(map(str, invocation.args)), folder)
+        return self.ledger.begin(self.paths, self.base, self.settings.designer, command)
 
     def _design(self, lab: Lab) -> Proposal:
         try:
@@ -216,7 +225,7 @@ class Search:
         )
 
     def _conversations(self, run: Run) -> Conversations | None:
-        if self._model is None:
+        if self._model is None and not (self._replayed and getattr(self.designer, "uses_model", False)):
             return None
         return Conversations(self.settings.model, self._model, self.ledger, self.account, run.id)
 

@@ -118,6 +118,20 @@ class Project:
             preexec_fn=_heed_interrupts,
         )
 
+    def command(self, *arguments: str) -> Result:
+        """Run ``python -m pytest_glia`` to its end."""
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest_glia", *arguments],
+            cwd=self.folder,
+            env=self._environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=240,
+        )
+        return Result(ran.returncode, ran.stdout)
+
     def fingerprint(self) -> dict[str, str]:
         """A hash of everything of the user's: files, index, HEAD, and refs other than ``glia/*``."""
         found = {}

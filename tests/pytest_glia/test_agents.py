@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.project import Project, Result
-from tests.pytest_glia.pumps import Team, experiments, played, pumps
+from tests.pytest_glia.pumps import Team, experiments, played, pumps, record
 from tests.scripted_model import Says
 
 
@@ -57,6 +57,24 @@ def test_the_conversation_is_kept_as_one_file(passed: tuple[Project, Result]) ->
     text = file.read_text()
     for role in ("researcher", "experimenter", "analyst"):
         assert re.search(rf"^### \d+\. {role}", text, re.MULTILINE)
+
+
+def test_a_run_repeats_without_its_model(passed: tuple[Project, Result]) -> None:
+    """From the record alone the same commits come, byte for byte; the user's checkout is not touched."""
+    project, _ = passed
+    before, [(run,)] = project.fingerprint(), record(project, "SELECT run FROM runs")
+    again = project.command("replay", run)
+    assert again.code == 0, again.out
+    assert f"The run {run} repeats: 2 branches, the same commits." in again.text
+    assert project.fingerprint() == before
+
+
+def test_another_record_is_told(passed: tuple[Project, Result]) -> None:
+    """A run that is not there is named, and those that are."""
+    project, _ = passed
+    again = project.command("replay", "19990101-000000-abcd")
+    assert again.code == 4
+    assert "there is no run '19990101-000000-abcd'" in again.text
 
 
 @pytest.mark.parametrize("role", ["experimenter", "analyst"])

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_glia.ledger import Ledger
+from pytest_glia.ledger import Command, Ledger
 from pytest_glia.misuse import Misuse
+
+COMMAND = Command(("--glia-optimize",), ".")
 
 
 def test_samples_outlive_the_process(tmp_path: Path) -> None:
@@ -25,7 +27,7 @@ def test_samples_outlive_the_process(tmp_path: Path) -> None:
 def test_samples_survive_sigkill(tmp_path: Path) -> None:
     """A process that is killed the moment after it has kept a sample has kept it."""
     code = (
-        "import os, pathlib, signal\nfrom pytest_glia.ledger import Ledger\n"
+        "import os, pathlib, signal\nfrom pytest_glia.ledger import Command, Ledger\n"
         f"Ledger(pathlib.Path({str(tmp_path)!r})).keep('a', {{'rt': 2.0}})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -50,7 +52,7 @@ def test_second_search_for_a_candidate_is_refused(tmp_path: Path) -> None:
 def test_runs_that_never_ended_are_told(tmp_path: Path) -> None:
     """Only this candidate's, and only those without an outcome."""
     ledger = Ledger(tmp_path)
-    runs = [ledger.begin(name, "base", "offline", "1 s") for name in ("a.py", "a.py", "b.py")]
+    runs = [ledger.begin(name, "base", "offline", COMMAND) for name in ("a.py", "a.py", "b.py")]
     assert ledger.killed("a.py") == runs[1::-1]
     ledger.end(runs[0].id, "passed")
     assert ledger.killed("a.py") == [runs[1]]
@@ -60,7 +62,7 @@ def test_runs_that_never_ended_are_told(tmp_path: Path) -> None:
 def test_runs_have_their_own_name_and_secret(tmp_path: Path) -> None:
     """Two runs in the same second do not share a branch or a seal."""
     ledger = Ledger(tmp_path)
-    runs = [ledger.begin("a.py", "base", "offline", "1 s") for _ in range(8)]
+    runs = [ledger.begin("a.py", "base", "offline", COMMAND) for _ in range(8)]
     assert len({run.id for run in runs}) == len({run.secret for run in runs}) == 8
     assert all(len(run.secret) >= 32 for run in runs)
     ledger.close()
@@ -84,7 +86,7 @@ def test_attempts_are_counted_over_runs(tmp_path: Path) -> None:
 def test_folders_of_dead_processes_are_deleted(tmp_path: Path) -> None:
     """A killed search's tree goes with the next search, whoever has its process's number by now."""
     code = (
-        "import os, pathlib, signal\nfrom pytest_glia.ledger import Ledger\n"
+        "import os, pathlib, signal\nfrom pytest_glia.ledger import Command, Ledger\n"
         f"(Ledger(pathlib.Path({str(tmp_path)!r})).scratch() / 'inner').mkdir()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -1,0 +1,89 @@
+"""``python -m pytest_glia replay RUN``: repeats a run from its record, and compares the commits."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_glia.childprocess import without_secrets
+from pytest_glia.commandline import without_files
+from pytest_glia.ledger import Command, Ledger
+from pytest_glia.misuse import Misuse
+from pytest_glia.repository import Repository
+from pytest_glia.search import REPLAYED
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "replay",
+        help="repeat a run from its record, without a model",
+        description="Repeat a run of --glia-optimize in a temporary copy of the repository, from the record "
+        "in .glia: no model is asked, and what is on record is not run again. Ends with 0 if it makes the "
+        "same commits, byte for byte.",
+    )
+    parser.add_argument("name", metavar="RUN", help="such as 20261120-144312-a581")
+    parser.add_argument("--root", type=Path, default=Path(), help="pytest's root directory; default: here")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if the run makes the same commits again; raises `Misuse` if it cannot be repeated."""
+    root = args.root.resolve()
+    if not (root / ".glia/ledger.db").exists():
+        raise Misuse(f"{root} has no .glia/ledger.db: give --root the folder in which the run was made")
+    repository, ledger = Repository(root), Ledger(root)
+    try:
+        begun, command = ledger.begun(args.name)
+        with tempfile.TemporaryDirectory(prefix="glia-replay-") as folder:
+            copy = Path(folder) / "copy"
+            repository.clone(copy, begun.base, without=f"/{begun.id}/")
+            _copy_record(ledger, copy / repository.prefix, begun.id)
+            ended = _repeat(copy, command, begun.id)
+            before = repository.branches(begun.id)
+            after = Repository(copy / repository.prefix).branches(begun.id)
+    finally:
+        ledger.close()
+    if before == after:
+        print(f"The run {begun.id} repeats: {len(after)} branches, the same commits.")
+        return 0
+    sys.stdout.write(ended.stdout)
+    for branch in sorted(before | after):
+        one, other = before.get(branch, "nothing"), after.get(branch, "nothing")
+        if one != other:
+            print(f"{branch}: {one[:9]} then, {other[:9]} now")
+    return 1
+
+
+def _copy_record(ledger: Ledger, root: Path, run: str) -> None:
+    """The ledger with that run as one to go on with, and its tables."""
+    copied = Ledger(root)
+    copied.close()
+    (root / ".glia/ledger.db").unlink()
+    ledger.copy(root / ".glia/ledger.db")
+    if ledger.tables.exists():
+        shutil.copytree(ledger.tables, root / ".glia/tables")
+    copied = Ledger(root)
+    copied.reopen(run)
+    copied.close()
+
+
+def _repeat(copy: Path, command: Command, run: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *without_files(command.arguments)],
+        cwd=copy / command.folder,
+        env={**without_secrets(os.environ), REPLAYED: run},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

@@ -1,0 +1,68 @@
+"""A search with a model that is killed goes on: the same commits, and no question is asked twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.project import Project
+from tests.pytest_glia.pumps import Team, command, pumps, record
+from tests.scripted_model import ScriptedModel
+
+LONGEST = 12.0
+"""Seconds within which a search is killed, if it is not over by then."""
+
+
+def killed_until_done(project: Project, model: ScriptedModel, rng: random.Random, kills: int) -> int:
+    """Run a search, killed so many times at most; then to its end. Returns how many kills struck."""
+    struck = 0
+    for _ in range(kills):
+        process = project.start(*command(model.url))
+        deadline = time.monotonic() + rng.uniform(0.5, LONGEST)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            struck += 1
+        process.communicate()
+        if process.returncode == 0:
+            return struck
+    ran = project.pytest(*command(model.url))
+    assert ran.code == 0, ran.out
+    return struck
+
+
+def went_on(folder: Path, seed: int, kills: int) -> int:
+    """Kill a search at random moments; what must be so in the end."""
+    project = pumps(folder / "project", seed)
+    with ScriptedModel(Team()) as model:
+        struck = killed_until_done(project, model, random.Random(seed), kills)
+    [(run, asked, dollars)] = record(
+        project, "SELECT run, count(*), sum(dollars) FROM exchanges GROUP BY run"
+    )
+    # What was under way when it was killed may have been answered without being heard.
+    assert asked <= len(model.requests) <= asked + struck
+    assert dollars == 0
+    [(simulations,)] = record(project, f"SELECT count(*) FROM payments WHERE run = '{run}'")
+    assert simulations <= 200
+    again = project.command("replay", run)
+    assert again.code == 0, again.out
+    assert project.processes() == []
+    return struck
+
+
+def test_a_killed_search_asks_nothing_twice(tmp_path: Path) -> None:
+    """Killed twice, it comes to commits that its record repeats byte for byte."""
+    went_on(tmp_path, seed=11, kills=2)
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("seed", range(10))
+def test_fifty_kills(tmp_path: Path, seed: int) -> None:
+    """Five kills each at random moments of a run."""
+    print(f"{went_on(tmp_path, seed, kills=5)} kills")
