@@ -73,13 +73,16 @@ class Account:
     """What has been spent of a budget. A spend is reserved before it happens.
 
     ``held_simulations`` and ``held_seconds`` are set aside for the confirmation that ends a run: a
-    search may not touch them.
+    search may not touch them. ``spent_on`` has the simulations by what they were for, ``purpose`` what the
+    next ones are for.
     """
 
     budget: Budget
     simulations: int = 0
     held_simulations: int = 0
     held_seconds: float = 0.0
+    purpose: str = "search"
+    spent_on: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -108,3 +111,4 @@ class Account:
         if self.seconds_left() <= 0:
             raise self.exhausted("seconds")
         self.simulations += simulations
+        self.spent_on[self.purpose] = self.spent_on.get(self.purpose, 0) + simulations

@@ -63,14 +63,17 @@ class Hypothesis:
 class Trial:
     """A candidate that was tried out: what it showed, and the change of loss against the one before.
 
-    ``result`` is what the paired interval of ``change`` shows at the confidence of one look of those planned.
+    ``result`` is what the paired interval of ``change`` shows at the confidence of one look of those planned,
+    ``simulations`` what the search had spent when it was shown.
     """
 
     number: int
+    name: str
     evaluation: Evaluation
     change: Interval
     result: Result
     commit: str
+    simulations: int
 
 
 class Lab:
@@ -85,6 +88,7 @@ class Lab:
         failing: The tests that the present candidates fail.
         audited: Whether a domain records the candidates' decisions, so that a design can be audited.
         trials: All candidates tried so far, in order.
+        started: The simulations that `start` took.
     """
 
     def __init__(
@@ -125,7 +129,9 @@ class Lab:
         first = max(2, math.ceil(settings.replications * _FIRST_LOOK))
         self._looks = tuple(sorted({first, settings.replications}))
         self._confidence = pocock(settings.confidence, self._looks)
+        self._before = account.simulations
         self.start = self._evaluate(sources, self._seeds)
+        self.started = account.simulations - self._before
         self._evaluation_runs = len(evaluator.needed)
         # A start that fails early asks for less than its successors will.
         self._evaluation_simulations = max(len(self._seeds), len(evaluator.needed_simulations))
@@ -199,7 +205,8 @@ class Lab:
         result = result_of(change, self._settings.margin)
         number = self._number(sources)
         commit = self._commit(number, evaluation, hypothesis, change, result)
-        trial = Trial(number, evaluation, change, result, commit)
+        spent = self.account.simulations - self._before
+        trial = Trial(number, hypothesis.name, evaluation, change, result, commit, spent)
         self.trials.append(trial)
         decided = looks[-1] == len(self._seeds) or result == "broken"
         self._line(str(number), hypothesis.name, evaluation, result if decided else "")

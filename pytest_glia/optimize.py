@@ -79,6 +79,9 @@ class Optimizer:
             return reports
         finally:
             if search is not None:
+                report = self._config.pluginmanager.get_plugin("glia-report")
+                if report is not None:
+                    report.add(search)
                 search.close()
             ledger.close()
 

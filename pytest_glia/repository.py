@@ -7,7 +7,7 @@ told to take no optional locks.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_glia.context import BaseSource
@@ -178,6 +178,16 @@ class Repository:
             return str(
                 self._git.fast_import("--quiet", "--force", "--done", "--date-format=now", istream=file)
             )
+
+    def diff(self, base: str, commit: str, paths: Sequence[str]) -> str:
+        """What `commit` changes of some files, as text, whatever the user's configuration of diffs."""
+        return str(
+            self._git.diff(
+                *("--text", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", base, commit),
+                *("--", *(f":(top,literal){self.inside(path)}" for path in paths)),
+                stdout_as_string=True,
+            )
+        )
 
     def _mode(self, base: str, path: str) -> str:
         listed = self._git.ls_tree("--full-tree", base, "--", self.inside(path))
