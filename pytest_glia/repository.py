@@ -16,13 +16,17 @@ from pytest_glia.misuse import Misuse
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
 
-_NAME, _MAIL = "pytest-glia", "pytest-glia@localhost"
+_NAME, MAIL = "pytest-glia", "pytest-glia@localhost"
 
 
 _SHALLOW = (
     'against="base" needs the commits before this one, and this is a shallow clone: fetch the whole history '
     "(actions/checkout: fetch-depth: 0; elsewhere: git fetch --unshallow)"
 )
+
+
+class GitFailed(Exception):
+    """A git command failed; the message is what git said."""
 
 
 class Repository:
@@ -159,12 +163,15 @@ class Repository:
     def commit(self, parent: str, base: str, files: Mapping[str, bytes], message: str, branch: str) -> str:
         """Commit `base` with `files` put in its place, as a child of `parent`; moves `branch` to it.
 
+        `branch` may also be a whole ref, such as ``refs/glia/...``, which is in nobody's way.
+
         One call of git, which leaves nothing lying about if this process is killed.
         """
         text = message.encode()
-        who = f"{_NAME} <{_MAIL}> now"
+        who = f"{_NAME} <{MAIL}> now"
+        ref = branch if branch.startswith("refs/") else f"refs/heads/{branch}"
         stream = [
-            f"commit refs/heads/{branch}\nmark :1\ncommitter {who}\ndata {len(text)}\n".encode() + text,
+            f"commit {ref}\nmark :1\ncommitter {who}\ndata {len(text)}\n".encode() + text,
             f'from {parent}\nM 040000 {self.tree(base)} ""'.encode(),
         ]
         for path, content in files.items():
@@ -188,6 +195,14 @@ class Repository:
                 stdout_as_string=True,
             )
         )
+
+    def run(self, *arguments: str, **environment: str) -> str:
+        """What a git command prints; raises `GitFailed` with git's words."""
+        try:
+            with self._git.custom_environment(**environment):
+                return str(self._git.execute(["git", *arguments], stdout_as_string=True))
+        except self._error as error:
+            raise GitFailed(str(error.stderr).strip().removeprefix("stderr: ").strip("'\n ")) from None
 
     def _mode(self, base: str, path: str) -> str:
         listed = self._git.ls_tree("--full-tree", base, "--", self.inside(path))
