@@ -22,6 +22,7 @@ class StandIn:
         pulls: The pull requests, in order; their numbers begin at 1.
         failures: Taken from the front for the next requests: status, headers and message.
         requests: Method and path of each.
+        late: Whether what is open is listed only after an attempt to open another.
     """
 
     token: str
@@ -29,6 +30,7 @@ class StandIn:
     pulls: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[int, dict[str, str], str]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    late: bool = False
 
     def answer(self, method: str, path: str, content: Mapping[str, str]) -> tuple[int, Any]:
         """What the forge says to a request that it accepts."""
@@ -40,10 +42,15 @@ class StandIn:
             return 200, [
                 each
                 for each in self.pulls
-                if f"ada:{each['head']['ref']}" == asked["head"] and each["state"] == asked["state"]
+                if not self.late
+                and f"ada:{each['head']['ref']}" == asked["head"]
+                and each["state"] == asked["state"]
             ]
         if len(content.get("body", "")) > 65_536:
             return 422, {"message": "Validation Failed", "errors": [{"message": "body is too long"}]}
+        if method == "POST" and self.late:
+            self.late = False
+            return 422, {"message": "A pull request already exists"}
         if method == "POST":
             number = len(self.pulls) + 1
             address = f"https://forge.example/ada/packing/pull/{number}"
@@ -86,7 +93,7 @@ def forge(token: str) -> Iterator[StandIn]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         standin.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
             yield standin

@@ -61,12 +61,12 @@ def body(verified: Verified, told: Mapping[str, Any], diff: str, base: str, most
     try:
         blocks = [
             "## Verified again",
-            f"From base {code(base)}, on {len(seeds)} seeds that were drawn after the design was handed over, "
+            f"From base {code(base)}, on {len(seeds)} seeds drawn after the design was handed over, "
             f"by a job without a model ({code(verified.sandbox)}):",
             verdict_table(plain(verdicts(verified.reports)), told["before"]),
             f"Seeds: HMAC-SHA256 under {code(verified.secret.hex())} of {code(verified.content)}: "
             f"{' '.join(map(str, seeds))}.",
-            "What was before, and what follows, is as the search has reported it.",
+            "What was before and what follows is as the search has reported it.",
         ]
         best = {**told["best"], "diff": diff, "notes": notes}
         blocks += design({**told, "best": best, "before": ()}, (), most=_LONGEST_TEXT)

@@ -67,6 +67,8 @@ class Report:
                 "designs": self._designs,
             }
         )
+        for stale in self._folder.glob(picture_name("*")):
+            stale.unlink()
         for number, each in enumerate(data["designs"], start=1):
             if each["trials"]:
                 picture = progress(each["trials"], each["goal"]["quantity"], each["goal"]["threshold"])

@@ -49,7 +49,7 @@ def page(data: Data) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def picture_name(number: int) -> str:
+def picture_name(number: int | str) -> str:
     """The file beside the report that shows the progress of the `number`-th search."""
     return f"best-so-far-{number}.svg"
 
