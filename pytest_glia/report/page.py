@@ -6,6 +6,7 @@ the data from a job that is not trusted.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from pytest_glia.estimate import Check
 from pytest_glia.report.markdown import cell, code, fenced, table
 
 Data = Mapping[str, Any]
+
+_COLUMNS = 100
 
 # What a search's end means, by the word for it.
 _ENDS = {
@@ -115,7 +118,7 @@ def design(
         parts += ["### The design", f"Branch {code(best['branch'])}, commit {code(best['commit'])}."]
         parts += [fenced(best["diff"], "diff", most)]
         for path, note in best["notes"].items():
-            parts += [f"Design note {code(path)}:", fenced(note, "markdown", most)]
+            parts += [f"Design note {code(path)}:", fenced(_wrapped(note), "markdown", most)]
     if each["run"]:
         parts += [*_confirmation(each), "### Spent", _spent(each), "### To reproduce", *_reproduced(each)]
     return parts
@@ -178,6 +181,14 @@ def _reproduced(each: Data) -> list[str]:
             f"{100 * float(found['confidence']):.4g} %)."
         )
     return parts
+
+
+def _wrapped(note: str) -> str:
+    """Its prose in lines that need no scrolling; tables stay as they are."""
+    return "\n".join(
+        line if line.startswith("|") else textwrap.fill(line, _COLUMNS, break_long_words=False)
+        for line in note.splitlines()
+    )
 
 
 def _files(each: Data) -> list[str]:

@@ -72,11 +72,20 @@ class _Axes:
         for i in range(_TICKS + 1):
             value = self._low + (self._high - self._low) * i / _TICKS
             parts.append(_text(_LEFT - 8, self.y(value) + 4, f"{value:.4g}", "end"))
-            simulations = self._most * i / _TICKS
-            parts.append(_text(self.x(simulations), floor + 18, f"{simulations:.0f}", "middle"))
+        step = _round_up(self._most / _TICKS)
+        for count in range(0, int(self._most) + 1, step):
+            parts.append(_text(self.x(count), floor + 18, str(count), "middle"))
         parts.append(_text((_LEFT + right) / 2, _HEIGHT - 10, "simulations", "middle"))
         parts.append(_text(_LEFT, _TOP - 16, f"{quantity[:80]} (dots: tried; line: best so far)", "start"))
         return parts
+
+
+def _round_up(number: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50, ..."""
+    power = 1
+    while 5 * power < number:
+        power *= 10
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= number)
 
 
 def _steps(axes: _Axes, trials: Sequence[Mapping[str, Any]]) -> list[str]:
