@@ -54,7 +54,6 @@ class Delivery:
         passed: Whether it meets its specs, confirmed.
         improved: Whether it is another candidate than the present one.
         refused: Why the audit does not believe it; None if it does.
-        confirmation: What it was confirmed with; None until that is attempted.
         audited: What the audit has shown, in words.
         branch: Where the winner is delivered.
     """
@@ -174,6 +173,7 @@ class Delivery:
 
     @property
     def confirmation(self) -> Confirmation | None:
+        """What it was confirmed with; None until that is attempted."""
         if self._attempt is None:
             return None
         return Confirmation(self._attempt, self._confidence, self._seeds, self._secret, self._blob)

@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 
+from pytest_glia.merit import Evaluation
+from pytest_glia.misuse import Misuse
+from pytest_glia.proposing.bundle import Handed
+from pytest_glia.proposing.request import body
+from pytest_glia.proposing.verification import Verified
 from pytest_glia.repository import Repository
 from tests.forge import StandIn, forge
 from tests.project import PACKER, PACKING, Project, Result
@@ -131,8 +136,8 @@ def test_a_design_that_holds_is_proposed_once(job: Job) -> None:
     assert job.remote().keys() == {"main", "glia/packer/proposed"}
     [pull] = job.forge.pulls
     assert (pull["head"]["ref"], pull["base"]) == ("glia/packer/proposed", "main")
-    body = pull["body"]
-    _only_our_markup(body)
+    text = pull["body"]
+    _only_our_markup(text)
     commit = job.remote()["glia/packer/proposed"]
     _only_the_texts(job, commit)
 
@@ -143,7 +148,7 @@ def test_a_design_that_holds_is_proposed_once(job: Job) -> None:
     [pull] = job.forge.pulls
     assert "+LIMIT = 3" in pull["body"]
     # Each job draws its own seeds.
-    seeds = [re.search(r"HMAC-SHA256 under `(\w{64})` of", text) for text in (body, pull["body"])]
+    seeds = [re.search(r"HMAC-SHA256 under `(\w{64})` of", each) for each in (text, pull["body"])]
     assert seeds[0]
     assert seeds[1]
     assert seeds[0][1] != seeds[1][1]
@@ -237,6 +242,49 @@ def test_the_forge_may_refuse(job: Job) -> None:
     assert "does not accept the token: give one that is valid" in ran.text
     assert "ghs_notthatone" not in ran.out
     assert "Traceback" not in ran.out
+
+
+def verified(job: Job, note: bytes = b"# note\n") -> Verified:
+    """What this job might have found, for what is written of it."""
+    design = Handed("packer", "glia/packer/20260102-030405-abcd/best", "0" * 40, ())
+    files = {CANDIDATE: GOOD.encode(), NOTE: note}
+    evaluation = Evaluation(files, (1, 2), {})
+    return Verified(
+        design, Repository(job.project.folder), files, evaluation, (), b"secret", "1" * 40, "sandbox"
+    )
+
+
+@pytest.mark.parametrize("size", [100, 30_000, 900_000])
+def test_a_body_is_cut_between_its_parts(size: int, job: Job) -> None:
+    """Within the forge's limit in bytes, and with no part begun that does not end."""
+    found = verified(job, ("é`" * size).encode())
+    trials = [told(found.design.branch)["trials"][0]] * (size // 100)
+    text = body(found, told(found.design.branch, trials=trials), "+x\n" * size, job.base, 65_536)
+    assert 0 < len(text.encode()) <= 65_536
+    assert ("The rest is in the report of the search" in plain_text(text)) == (size > 100)
+    assert headings(text)[:2] == ["Verified again", "`packer`: met"]
+    assert not kinds(text) & {"html_inline", "html_block", "image", "link_open"}
+    assert "@" not in plain_text(text)
+
+
+NO_REPORT: dict[str, object] = {
+    "outcome": "met @ada",
+    "trials": [{"simulations": "@ada"}],
+    "spent": {"simulations": {"search": "many"}, "seconds": 1},
+    "attempts": 3,
+    "goal": None,
+    "candidates": [HOSTILE],
+    "confirmation": {"attempt": 1, "confidence": "x", "seeds": ["@ada"], "secret": "", "content": ""},
+    "before": [{"nodeid": "x", "outcome": "@ada", "checks": [{"quantity": 3}]}],
+}
+
+
+@pytest.mark.parametrize("name", NO_REPORT)
+def test_data_of_another_form_is_not_rendered(name: str, job: Job) -> None:
+    """Text where a number belongs, an outcome that is none: the report is refused, not repeated."""
+    found = verified(job)
+    with pytest.raises(Misuse, match=f"the report of {found.design.branch} is none"):
+        body(found, told(found.design.branch, **{name: NO_REPORT[name]}), "", job.base, 65_536)
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ import pluggy
 
 class Stops:
     def design(self, lab):
-        raise KeyboardInterrupt
+        STOP
 
 
 @pluggy.HookimplMarker("glia")
@@ -176,15 +176,29 @@ def glia_designers():
 """
 
 
-def test_an_interrupted_search_is_reported(make_project: MakeProject) -> None:
-    """Ctrl-C: the page tells of the search up to there, and that it was interrupted."""
-    project = make_project({**PACKING, "conftest.py": STOPS})
+@pytest.mark.parametrize(
+    ("stop", "code", "outcome", "sentence"),
+    [
+        ("raise KeyboardInterrupt", 2, "interrupted", "The search was interrupted."),
+        (
+            "lab.account.reserve(1000)",
+            1,
+            "budget spent",
+            "The budget was spent before a candidate",
+        ),
+    ],
+    ids=["Ctrl-C", "budget"],
+)
+def test_a_search_that_was_stopped_is_reported(
+    stop: str, code: int, outcome: str, sentence: str, make_project: MakeProject
+) -> None:
+    """The page tells of the search up to there, and why it ended."""
+    project = make_project({**PACKING, "conftest.py": STOPS.replace("STOP\n", f"{stop}\n")})
     ran = project.pytest("--glia-optimize", "--glia-designer=stops", "--glia-report=out")
-    data = read(project.folder / "out")
-    assert (ran.code, data["exit"], data["designs"][0]["outcome"]) == (2, 2, "interrupted")
-    assert data["designs"][0]["best"] is None
+    [design] = read(project.folder / "out")["designs"]
+    assert (ran.code, design["outcome"], design["best"]) == (code, outcome, None)
     page = (project.folder / "out/report.md").read_text("utf-8")
-    assert "The search was interrupted." in page
+    assert sentence in page
     assert "1.206 [1.182, 1.236]" in page
 
 
