@@ -80,9 +80,11 @@ class Optimizer:
         finally:
             if search is not None:
                 report = self._config.pluginmanager.get_plugin("glia-report")
-                if report is not None:
-                    report.add(search)
-                search.close()
+                try:
+                    if report is not None:
+                        report.add(search)
+                finally:
+                    search.close()
             ledger.close()
 
 

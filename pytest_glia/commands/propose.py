@@ -64,9 +64,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         verification = Verification(designs, base)
         code = pytest.main([*_OPTIONS, *args.specs], plugins=[verification])
-        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not (
-            verification.verified or verification.refused
-        ):
+        if len(verification.verified) + len(verification.refused) < len(designs):
             raise Misuse(f"the specs could not be run: pytest ended with exit code {int(code)}")
         for verified in verification.verified:
             _propose(args, token, base, verified, told[verified.design.branch])

@@ -27,6 +27,7 @@ from pytest_glia.proposing.bundle import Handed
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_confidence, confirmation_seeds
 from pytest_glia.settings import Settings
+from pytest_glia.visible import visible
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Verification:
     def __init__(self, designs: Sequence[Handed], base: str) -> None:
         self._designs = designs
         self._base = base
+        self._shown: list[tuple[Sequence[pytest.Item], Sequence[pytest.TestReport]]] = []
         self.verified: list[Verified] = []
         self.refused: list[str] = []
 
@@ -79,9 +81,12 @@ class Verification:
                 try:
                     self._verify(design, groups, session)
                 except Refused as error:
-                    self.refused.append(str(error))
+                    self.refused.append(visible(str(error), line=True))
         except (Misuse, EvaluatorFailed) as error:
             raise pytest.UsageError(str(error)) from None
+        # Only now: -x would end the run at the first design that fails.
+        for items, reports in self._shown:
+            replay(items, reports, session)
         return True
 
     def _verify(self, design: Handed, groups: Sequence[Group], session: pytest.Session) -> None:
@@ -111,7 +116,7 @@ class Verification:
         finally:
             evaluator.close()
             ledger.close()
-        replay(items, reports, session)
+        self._shown.append((items, reports))
         evaluation = Evaluation.of(sources, drawn, reports)
         failed = list(dict.fromkeys(each.nodeid.rpartition("::")[2] for each in reports if each.failed))
         if failed:

@@ -30,6 +30,9 @@ _ENDS = {
     "failed": "The search could not go on.",
 }
 
+# Where pytest has reported of a design in the end, and not of the present candidate.
+_OF_THE_BEST = ("met", "not met", "not confirmed")
+
 
 def page(data: Data) -> str:
     """The whole report.
@@ -103,21 +106,18 @@ def design(
         f"{_ENDS[each['outcome']]} {what}.",
     ]
     if tests:
-        on = "the winner" if each["outcome"] in ("met", "not met") else "the present candidate"
-        parts += [
-            "### Verdicts",
-            f"Of {on}:",
-            verdict_table(tests, each["before"] if on == "the winner" else ()),
-        ]
+        best = each["outcome"] in _OF_THE_BEST
+        of = "Of the best candidate:" if best else "Of the present candidate:"
+        parts += ["### Verdicts", of, verdict_table(tests, each["before"] if best else ())]
     elif each["before"]:
         parts += ["### Verdicts", "Of the present candidate:", verdict_table(each["before"])]
     if each["trials"]:
         parts += ["### Best so far", *_progress(each, picture)]
-    best = each["best"]
-    if best:
-        parts += ["### The design", f"Branch {code(best['branch'])}, commit {code(best['commit'])}."]
-        parts += [fenced(best["diff"], "diff", most)]
-        for path, note in best["notes"].items():
+    found = each["best"]
+    if found:
+        parts += ["### The design", f"Branch {code(found['branch'])}, commit {code(found['commit'])}."]
+        parts += [fenced(found["diff"], "diff", most)]
+        for path, note in found["notes"].items():
             parts += [f"Design note {code(path)}:", fenced(_wrapped(note), "markdown", most)]
     if each["run"]:
         parts += [*_confirmation(each), "### Spent", _spent(each), "### To reproduce", *_reproduced(each)]

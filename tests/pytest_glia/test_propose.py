@@ -21,7 +21,7 @@ from pytest_glia.proposing.request import body
 from pytest_glia.proposing.verification import Verified
 from pytest_glia.repository import Repository
 from tests.forge import StandIn, forge
-from tests.project import PACKER, PACKING, Project, Result
+from tests.project import PACKER, PACKER_SPEC, PACKING, Project, Result
 from tests.rendered import headings, kinds, plain_text
 
 TOKEN = "ghs_0123456789abcdefghijklmnop"
@@ -41,11 +41,20 @@ def pack(items):
 HOSTILE = "@ada ``` </details><img src=x> ![x](//e.org) | \n\n# Forged\n"
 
 
+# The run ends at the first test that fails, as far as it is for pytest to say.
+FILES = {
+    **PACKING,
+    "pytest.ini": PACKING["pytest.ini"].replace("addopts = ", "addopts = -x "),
+    "candidates/other.py": PACKER,
+    "specs/test_other.py": PACKER_SPEC.replace("packer.py", "other.py"),
+}
+
+
 def told(branch: str, **more: object) -> dict[str, Any]:
     """What a search says of a design; here all that a model could have written is hostile."""
     trial = {"number": 1, "name": HOSTILE, "seeds": 5, "simulations": 5, "shown": "1", "result": "better"}
     return {
-        "name": "packer",
+        "name": branch.split("/")[1],
         "candidates": [{"path": CANDIDATE, "entry": HOSTILE}],
         "specs": ["specs/test_packer.py::test_little_waste"],
         "outcome": "met",
@@ -79,16 +88,21 @@ class Job:
     def handed(self) -> Path:
         return self.project.folder.parent / "handed"
 
-    def hand(self, source: str, run: str = "20260102-030405-abcd", **more: object) -> None:
-        """A bundle of a design, made in a clone, and the report that tells of it."""
-        branch = f"glia/packer/{run}/best"
+    def hand(self, *sources: str, run: str = "20260102-030405-abcd", **more: object) -> None:
+        """A bundle of designs of the packer and of the other one, made in a clone, with their report."""
         clone = Project(self.project.folder.parent / f"clone {run}")
         self.project.git("clone", "-q", "--no-local", "../remote.git", str(clone.folder))
-        files = {CANDIDATE: source.encode(), NOTE: f"# design note\n{HOSTILE}".encode()}
-        Repository(clone.folder).commit(self.base, self.base, files, f"Fixes #1 {HOSTILE}", branch)
+        branches = []
+        for name, source in zip(("packer", "other"), sources, strict=False):
+            branches.append(f"glia/{name}/{run}/best")
+            note = f"# design note\n{HOSTILE}".encode()
+            files = {f"candidates/{name}.py": source.encode(), f"candidates/{name}.md": note}
+            message = f"Fixes #1 {HOSTILE}"
+            Repository(clone.folder).commit(self.base, self.base, files, message, branches[-1])
         self.handed.mkdir(exist_ok=True)
-        clone.git("bundle", "create", "-q", str(self.handed / "designs.bundle"), branch, "--not", self.base)
-        data = {"schema": 1, "designs": [told(branch, **more)]}
+        file = self.handed / "designs.bundle"
+        clone.git("bundle", "create", "-q", str(file), *branches, "--not", self.base)
+        data = {"schema": 1, "designs": [told(branch, **more) for branch in branches]}
         (self.handed / "glia.json").write_text(json.dumps(data))
 
     def command(self, *arguments: str) -> list[str]:
@@ -139,7 +153,7 @@ def misused(job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def job(tmp_path: Path) -> Iterator[Job]:
     project = Project(tmp_path / "project")
     project.folder.mkdir()
-    base = project.write(PACKING).commit()
+    base = project.write(FILES).commit()
     project.git("init", "-q", "--bare", "-b", "main", "remote.git")
     (project.folder / "remote.git").rename(tmp_path / "remote.git")
     project.git("remote", "add", "origin", "../remote.git")
@@ -207,13 +221,15 @@ def _only_the_texts(job: Job, commit: str) -> None:
     assert "Fixes" not in message
 
 
-def test_a_design_that_does_not_hold_is_refused(job: Job) -> None:
-    """Whatever its report says: the specs decide here, and nothing is pushed or asked of the forge."""
-    job.hand(PACKER + "\n# better\n")
+def test_one_that_fails_does_not_stop_another(job: Job) -> None:
+    """Whatever a report says: of two designs the one that holds here is proposed; exit code 1 is the other's."""
+    job.hand(PACKER + "\n# better\n", GOOD)
     ran = job.propose("specs")
     assert ran.code == 1
-    assert "does not meet its specs on fresh seeds: test_little_waste" in ran.text
-    assert (list(job.remote()), job.forge.requests) == (["main"], [])
+    assert "refused: glia/packer/20260102-030405-abcd/best does not meet its specs" in ran.text
+    assert "other: verified, and proposed: " in ran.out
+    assert job.remote().keys() == {"main", "glia/other/proposed"}
+    assert [each["head"]["ref"] for each in job.forge.pulls] == ["glia/other/proposed"]
 
 
 def test_rules_hold_here_too(job: Job) -> None:
