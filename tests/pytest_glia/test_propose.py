@@ -222,7 +222,7 @@ def _only_the_texts(job: Job, commit: str) -> None:
 
 
 def test_one_that_fails_does_not_stop_another(job: Job) -> None:
-    """Whatever a report says: of two designs the one that holds here is proposed; exit code 1 is the other's."""
+    """Whatever a report says: of two designs the one that holds is proposed, and the exit code is 1."""
     job.hand(PACKER + "\n# better\n", GOOD)
     ran = job.propose("specs")
     assert ran.code == 1
