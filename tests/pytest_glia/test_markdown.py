@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_glia.report.markdown import cell, code, fenced, table
@@ -12,6 +12,7 @@ from tests.rendered import kinds, plain_text, tokens
 HOSTILE = st.text(alphabet="`|~<>!@#[]()\\*_-=:/& \n\t\r\x1b\u202e\ud800a1", max_size=60)
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_code_is_one_span_whatever_is_in_it(text: str) -> None:
     """Between two words there is a span of code and nothing else."""
@@ -20,6 +21,7 @@ def test_code_is_one_span_whatever_is_in_it(text: str) -> None:
     assert found == ["paragraph_open", "inline", *span, "paragraph_close"]
 
 
+@settings(deadline=None)
 @given(HOSTILE, HOSTILE)
 def test_cells_stay_in_their_columns(one: str, two: str) -> None:
     """A table of two columns has two in every row, and no markup in them."""
@@ -29,6 +31,7 @@ def test_cells_stay_in_their_columns(one: str, two: str) -> None:
     assert plain_text(page).replace("-", "").split() == ["a", "b"]
 
 
+@settings(deadline=None)
 @given(HOSTILE, st.integers(0, 40))
 def test_a_block_of_code_ends_where_it_ends(text: str, most: int) -> None:
     """What follows a fenced text is a heading still, also where the text is cut."""
