@@ -126,12 +126,15 @@ class Account:
         held: By kind, what is set aside for the confirmation that ends a run: a search may not touch it.
         whole: The account of which this is a part: what is spent here is spent there.
         earlier: Seconds that this run took in a process that was killed; they count from the first new spend.
+        purpose: What the next simulations are for; `spent_on` has them by that.
         timed: Whether time is limited: not where a record is replayed.
     """
 
     budget: Budget
     spent: dict[Kind, float] = field(default_factory=dict)
     held: Amounts = field(default_factory=dict)
+    purpose: str = "search"
+    spent_on: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     whole: Account | None = None
     earlier: float = 0.0
@@ -204,6 +207,8 @@ class Account:
                 self._in_flight.remove(reserved)
             for kind, amount in spent.items():
                 self.spent[kind] = self.spent.get(kind, 0.0) + amount
+            for_this = int(spent.get("simulations", 0))
+            self.spent_on[self.purpose] = self.spent_on.get(self.purpose, 0) + for_this
 
     def spend(self, amounts: Amounts) -> None:
         """Reserve what is known to cost just that, and book it; raises `BudgetExhausted`."""

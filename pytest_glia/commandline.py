@@ -11,7 +11,7 @@ _OURS = {
     **dict.fromkeys(("--glia-optimize", "-x", "--exitfirst", "--pdb", "--trace", "--cache-clear"), False),
     **dict.fromkeys(("--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first"), False),
     **dict.fromkeys(("--sw", "--stepwise", "--sw-skip", "--stepwise-skip", "--co", "--collect-only"), False),
-    **dict.fromkeys(("--glia-designer", "--glia-budget", "--glia-json", "-n", "--numprocesses"), True),
+    **dict.fromkeys(("--glia-designer", "--glia-budget", "--glia-report", "-n", "--numprocesses"), True),
     **dict.fromkeys(("--glia-model", "--glia-contexts"), True),
     **dict.fromkeys(("--maxfail", "--junitxml", "--junit-xml", "--basetemp", "--deselect", "--pdbcls"), True),
     **dict.fromkeys(("-k", "-m", "-c", "--config-file", "--rootdir", "--confcutdir", "--durations"), True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from pytest_glia.rationale import Inquiry, Rationale
 from pytest_glia.sequential import confirmation_confidence, confirmation_seeds
 
 if TYPE_CHECKING:
+    from pytest_glia.repository import Repository
     from pytest_glia.search import Search
 
 
@@ -36,8 +38,30 @@ _FEW = 4
 _LOST = 0.25
 
 
+@dataclass(frozen=True)
+class Confirmation:
+    """What a design was confirmed with: which attempt it was, and seeds that ``secret`` and ``content`` give.
+
+    ``content`` is the hash of the candidate's text (`pytest_glia.seeds.sealed`).
+    """
+
+    attempt: int
+    confidence: float
+    seeds: tuple[int, ...]
+    secret: bytes
+    content: str
+
+
 class Delivery:
-    """What becomes of a designer's proposal. Call `confirm`, then `deliver`."""
+    """What becomes of a designer's proposal. Call `confirm`, then `deliver`.
+
+    Attributes:
+        passed: Whether it meets its specs, confirmed.
+        improved: Whether it is another candidate than the present one.
+        refused: Why the audit does not believe it; None if it does.
+        audited: What the audit has shown, in words.
+        branch: Where the winner is delivered.
+    """
 
     def __init__(
         self, search: Search, lab: Lab, proposal: Proposal, run: Run, payer: Payer, prefix: str
@@ -47,15 +71,15 @@ class Delivery:
         self._proposal = proposal
         self._run = run
         self._payer = payer
-        self._branch = f"{prefix}/best"
+        self.branch = f"{prefix}/best"
         self._winner = proposal.evaluation.sources
-        self._improved = dict(self._winner) != search.sources
+        self.improved = dict(self._winner) != search.sources
         self._blob = "+".join(search.repository.blob(text) for text in self._winner.values())
         self._seeds = seeds.sealed(run.secret, self._blob, search.settings.replications)
         self._attempt: int | None = None
         self._confirmed: Evaluation | None = None
-        self._refused: str | None = None
-        self._audited = "Not audited: the budget was spent." if lab.audited else _UNSEEN
+        self.refused: str | None = None
+        self.audited = "Not audited: the budget was spent." if lab.audited else _UNSEEN
         self.passed = False
 
     def confirm(self, before: list[pytest.TestReport]) -> list[pytest.TestReport]:
@@ -64,15 +88,16 @@ class Delivery:
         If nothing better than the present candidate was found, its reports from `before` stand.
         """
         search = self._search
-        if not self._improved:
+        if not self.improved:
             return before
         account = search.account
         account.held = {}
         search.write("")
         try:
-            self._refused = self._audit()
-            if self._refused:
-                search.write(f"The audit refuses it: {self._refused}")
+            account.purpose = "audit"
+            self.refused = self._audit()
+            if self.refused:
+                search.write(f"The audit refuses it: {self.refused}")
                 return before
             self._attempt = search.ledger.attempt(search.paths, search.base, self._run.id, self._blob)
             settings = search.settings
@@ -82,6 +107,7 @@ class Delivery:
                 f"Confirming on {len(self._seeds)} seeds that no search has seen (attempt "
                 f"{self._attempt}: {100 * self._confidence:.4g} %):"
             )
+            account.purpose = "confirmation"
             reports = search.evaluator.judge(self._winner, self._seeds, self._payer, self._confidence)
             failed = {report.nodeid for report in reports if report.failed}
             # A spec that failed may have stopped before its last comparison.
@@ -106,24 +132,25 @@ class Delivery:
     def deliver(self) -> list[str]:
         """Commit winner and note as the base plus one commit; returns what to tell the user."""
         search = self._search
-        if self._refused:
+        if self.refused:
             return [
                 f"{search.name}: the audit refused the best candidate, so there is no best branch: "
-                f"{self._refused}"
+                f"{self.refused}"
             ]
-        if not self._improved:
+        if not self.improved:
             return [f"{search.name}: no better candidate than the present one was found: no best branch"]
         # First without ablations: whatever happens during those, the confirmed winner is there.
         best = self._commit(Rationale())
         if self._confirmed:
+            search.account.purpose = "rationale"
             best = self._commit(self._inquiry(self._confirmed).find_out())
-        note = search.repository.inside(self._note_path(search.candidates[0]))
+        note = search.repository.inside(self.note_path(search.candidates[0]))
         return [
             f"{search.name}: {self._verdict} ({best[:9]}), {search.account}",
             "  how it works:",
-            f"    git show {self._branch}:{note}",
+            f"    git show {self.branch}:{note}",
             "  to take it:",
-            f"    git merge {self._branch}",
+            f"    git merge {self.branch}",
         ]
 
     def _audit(self) -> str | None:
@@ -144,7 +171,7 @@ class Delivery:
         confidence = search.settings.confidence
         gain = -self._lab.aim.change(found, self._lab.start, confidence).mean
         lost = self._lab.aim.change(there, found, confidence)
-        self._audited = (
+        self.audited = (
             f"In other draws of the same worlds the loss changed by {lost} (its gain was {gain:.3f}); with "
             f"other futures ({CHANGES} for each of {PROBED} seeds) it decided the same up to there."
         )
@@ -155,13 +182,16 @@ class Delivery:
             )
         return None
 
-    def _note_path(self, candidate: Candidate) -> str:
-        """Beside the candidate; a file of the user's that stands there already is left alone."""
-        path = candidate.note_path
-        there = self._search.repository.read(self._search.base, path)
-        if there is None or there.partition(b"\n")[0].endswith(b"design note"):
-            return path
-        return str(PurePosixPath(path).with_suffix(".glia.md"))
+    def note_path(self, candidate: Candidate) -> str:
+        """Where the design note of a candidate is delivered."""
+        return note_path(self._search.repository, self._search.base, candidate)
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """What it was confirmed with; None until that is attempted."""
+        if self._attempt is None:
+            return None
+        return Confirmation(self._attempt, self._confidence, self._seeds, self._run.secret, self._blob)
 
     @property
     def _confidence(self) -> float:
@@ -184,7 +214,7 @@ class Delivery:
             seconds=search.ledger.once(self._run.id, "seconds", round(search.account.seconds)),
             base=search.base,
             secret=self._run.secret,
-            audit=self._audited,
+            audit=self.audited,
             blob=self._blob,
             start=self._lab.start,
             proposal=self._proposal,
@@ -200,11 +230,11 @@ class Delivery:
         )
         files = dict(self._winner)
         for candidate in search.candidates:
-            files[self._note_path(candidate)] = design_note(candidate, record).encode()
+            files[self.note_path(candidate)] = design_note(candidate, record).encode()
         title = f"{search.name}: {self._verdict} ({search.settings.designer} designer)"
         message = f"{title}\n\n{record.table()}\n\nGlia-Run: {self._run.id}\n"
         return search.repository.commit(
-            search.base, search.base, files, message, self._branch, self._run.started
+            search.base, search.base, files, message, self.branch, self._run.started
         )
 
     def _inquiry(self, confirmed: Evaluation) -> Inquiry:
@@ -244,8 +274,16 @@ def _unconfirmed(item: pytest.Item, reason: str) -> pytest.TestReport:
     return pytest.TestReport(
         nodeid=item.nodeid,
         location=item.location,
-        keywords={},
+        keywords={"glia": 1},
         outcome="failed",
         longrepr=f"{reason}: the best candidate was not confirmed; give a larger --glia-budget",
         when="call",
     )
+
+
+def note_path(repository: Repository, base: str, candidate: Candidate) -> str:
+    """Beside the candidate; a file of the user's that stands there already at the base is left alone."""
+    there = repository.read(base, candidate.note_path)
+    if there is None or there.partition(b"\n")[0].endswith(b"design note"):
+        return candidate.note_path
+    return str(PurePosixPath(candidate.note_path).with_suffix(".glia.md"))

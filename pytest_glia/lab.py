@@ -69,7 +69,8 @@ class Hypothesis:
 class Trial:
     """A candidate that was tried out: what it showed, and the change of loss against the one before.
 
-    ``result`` is what the paired interval of ``change`` shows at the confidence of one look of those planned.
+    ``result`` is what the paired interval of ``change`` shows at the confidence of one look of those planned,
+    ``simulations`` what the search had spent when it was shown.
     """
 
     number: int
@@ -78,6 +79,7 @@ class Trial:
     change: Interval
     result: Result
     commit: str
+    simulations: int
 
     @property
     def id(self) -> str:
@@ -101,6 +103,7 @@ class Lab:
         models: What a designer that `uses_model` asks; None for any other.
         trials: All candidates tried so far, in order.
         name: Of the context, a number from 1.
+        started: The simulations that `start` took.
     """
 
     def __init__(
@@ -151,7 +154,9 @@ class Lab:
         first = max(2, math.ceil(settings.replications * _FIRST_LOOK))
         self._looks = tuple(sorted({first, settings.replications}))
         self._confidence = pocock(settings.confidence, self._looks)
+        self._before = self.account.simulations
         self.start = self._evaluate(sources, self._seeds)
+        self.started = self.account.simulations - self._before
         self.statement = statement(self.start, evaluator.knobs)
         self._evaluation_runs = len(evaluator.needed)
         # A start that fails early asks for less than its successors will.
@@ -202,6 +207,8 @@ class Lab:
         other = copy.copy(self)
         other.account = account
         other.trials = []
+        if account is not self.account:
+            other._before = -self.started
         other._payer = Payer(self._run.id, account)
         other.models = self.models and self.models.paid_from(account)
         other._tip = self._base
@@ -290,7 +297,8 @@ class Lab:
         result = result_of(change, self.settings.margin)
         number = self._number(sources)
         commit = self._commit(number, evaluation, hypothesis, change, result)
-        trial = Trial(number, hypothesis, evaluation, change, result, commit)
+        spent = self.account.simulations - self._before
+        trial = Trial(number, hypothesis, evaluation, change, result, commit, spent)
         self.trials.append(trial)
         decided = looks[-1] == len(self._seeds) or result == "broken"
         self._line(str(number), hypothesis.name, evaluation, result if decided else "")

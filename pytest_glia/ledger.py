@@ -236,6 +236,18 @@ class Ledger:
         )
         return int(count)
 
+    def confirmations(self, candidate: str, base: str) -> list[tuple[str, str | None]]:
+        """The run of each of those attempts, in order, and what became of it (None if it has not ended)."""
+        return [
+            (str(run), outcome)
+            for run, outcome in self._do(
+                "SELECT attempts.run, outcome FROM attempts LEFT JOIN runs USING (run) "
+                "WHERE attempts.candidate = ? AND attempts.base = ? ORDER BY attempts.rowid",
+                candidate,
+                base,
+            )
+        ]
+
     def killed(self, candidate: str) -> list[Run]:
         """Runs for this candidate that never ended, the last first.
 

@@ -54,7 +54,7 @@ class Evaluation:
             made = [Check.from_json(data) for data in getattr(report, "glia", ())]
             checks |= {(report.nodeid, ordinal): check for ordinal, check in enumerate(made)}
             if report.failed:
-                errors[report.nodeid] = _message(report)
+                errors[report.nodeid] = message_of(report)
             tables |= dict.fromkeys(getattr(report, "glia_tables", ()))
         printed = "".join(report.capstdout for report in reports)
         return cls(sources, seeds, checks, errors, tuple(tables), printed)
@@ -164,8 +164,8 @@ def result_of(change: Interval, margin: float) -> Result:
     return "equivalent" if max(-change.low, change.high) <= margin else "not shown"
 
 
-def _message(report: pytest.TestReport) -> str:
-    """The last line of a failure that says something."""
+def message_of(report: pytest.TestReport) -> str:
+    """The line of a failure that says why."""
     text = report.longreprtext.strip()
     lines = [line for line in text.splitlines() if line.startswith("E  ")] or text.splitlines()
     return lines[0].removeprefix("E").strip() if lines else "failed"

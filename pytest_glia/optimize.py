@@ -41,14 +41,14 @@ class Optimizer:
         if session.testsfailed or nothing_runs or not session.items:
             return None
         try:
-            groups, others = _grouped(session.items)
+            groups, others = grouped(session.items)
             if not groups:
                 pytest.exit(
                     "--glia-optimize: no selected test has a glia marker", pytest.ExitCode.NO_TESTS_COLLECTED
                 )
             account = Account(self._settings.budget)
             for candidates, items in groups:
-                _replay(items, self._run_group(candidates, items, account), session)
+                replay(items, self._run_group(candidates, items, account), session)
         except (Misuse, EvaluatorFailed) as error:
             raise pytest.UsageError(f"--glia-optimize: {error}") from None
         for position, item in enumerate(others, start=1):
@@ -79,7 +79,12 @@ class Optimizer:
             return reports
         finally:
             if search is not None:
-                search.close()
+                report = self._config.pluginmanager.get_plugin("glia-report")
+                try:
+                    if report is not None:
+                        report.add(search)
+                finally:
+                    search.close()
             ledger.close()
 
 
@@ -87,7 +92,7 @@ Group = tuple[tuple[Candidate, ...], list[pytest.Item]]
 """Candidates that are designed together, and their specs."""
 
 
-def _grouped(items: Sequence[pytest.Item]) -> tuple[list[Group], list[pytest.Item]]:
+def grouped(items: Sequence[pytest.Item]) -> tuple[list[Group], list[pytest.Item]]:
     """The specs by the files that they name, and the tests that name none.
 
     Specs that share a file are one goal, and so are those that a third one joins.
@@ -115,7 +120,7 @@ def _grouped(items: Sequence[pytest.Item]) -> tuple[list[Group], list[pytest.Ite
     return sorted(groups, key=lambda group: order[id(group[1][0])]), others
 
 
-def _replay(
+def replay(
     items: Sequence[pytest.Item], reports: Sequence[pytest.TestReport], session: pytest.Session
 ) -> None:
     """Give the child's reports to pytest as if the tests had run here."""

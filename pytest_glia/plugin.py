@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,7 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="sim",
         help="What the fixture testbed gives: sim (default) or gpu.",
     )
-    group.addoption("--glia-json", metavar="FILE", help="Write every verdict to FILE as JSON.")
+    group.addoption(
+        "--glia-report",
+        metavar="DIR",
+        help="Write what the run has found out to DIR: report.md and glia.json.",
+    )
     parser.addini("glia_replications", "Seeded runs behind each estimate.", type="int", default=10)
     parser.addini("glia_confidence", "Confidence of the interval of a verdict.", type="float", default=0.95)
     parser.addini("glia_margin", "Change of loss that a search takes for none.", type="float", default=0.01)
@@ -89,13 +92,15 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if hasattr(config, "workerinput"):
         return
-    json = config.getoption("glia_json")
-    if json and not Path(json).parent.is_dir():
-        raise pytest.UsageError(
-            f"--glia-json={json}: there is no folder {Path(json).parent}; create it first"
-        )
     config.pluginmanager.register(_Verdicts(config), "glia-verdicts")
-    if config.getoption("glia_optimize") and not config.pluginmanager.hasplugin("pytest_glia.child"):
+    if config.pluginmanager.hasplugin("pytest_glia.child"):
+        return
+    folder = config.getoption("glia_report")
+    if folder:
+        from pytest_glia.report import Report
+
+        config.pluginmanager.register(Report(config, folder), "glia-report")
+    if config.getoption("glia_optimize"):
         from pytest_glia.optimize import Optimizer
 
         config.pluginmanager.register(Optimizer(config), "glia-optimizer")
@@ -180,7 +185,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 
 
 class _Verdicts:
-    """Gathers the checks of all reports (also from xdist workers) for the summary and ``--glia-json``."""
+    """Gathers the checks of all reports (also from xdist workers) for the summary."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -198,10 +203,3 @@ class _Verdicts:
 
             write_summary(terminalreporter, self.reports)
             terminalreporter.write_line(Settings.from_config(self.config).sandbox_line())
-
-    def pytest_sessionfinish(self) -> None:
-        path = self.config.getoption("glia_json")
-        if path:
-            from pytest_glia.summary import write_json
-
-            write_json(path, self.reports)

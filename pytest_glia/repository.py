@@ -7,7 +7,7 @@ told to take no optional locks.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_glia.context import BaseSource
@@ -16,13 +16,17 @@ from pytest_glia.misuse import Misuse
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
 
-_NAME, _MAIL = "pytest-glia", "pytest-glia@localhost"
+_NAME, MAIL = "pytest-glia", "pytest-glia@localhost"
 
 
 _SHALLOW = (
     'against="base" needs the commits before this one, and this is a shallow clone: fetch the whole history '
     "(actions/checkout: fetch-depth: 0; elsewhere: git fetch --unshallow)"
 )
+
+
+class GitFailed(Exception):
+    """A git command failed; the message is what git said."""
 
 
 class Repository:
@@ -190,12 +194,15 @@ class Repository:
         """Commit `base` with `files` put in its place, as a child of `parent`; moves `branch` to it.
 
         `when`, in seconds since the epoch, is the commit's date: the same arguments give the same commit.
+        `branch` may also be a whole ref, such as ``refs/glia/...``, which is in nobody's way.
+
         One call of git, which leaves nothing lying about if this process is killed.
         """
         text = message.encode()
-        who = f"{_NAME} <{_MAIL}> {int(when)} +0000"
+        who = f"{_NAME} <{MAIL}> {int(when)} +0000"
+        ref = branch if branch.startswith("refs/") else f"refs/heads/{branch}"
         stream = [
-            f"commit refs/heads/{branch}\nmark :1\ncommitter {who}\ndata {len(text)}\n".encode() + text,
+            f"commit {ref}\nmark :1\ncommitter {who}\ndata {len(text)}\n".encode() + text,
             f'from {parent}\nM 040000 {self.tree(base)} ""'.encode(),
         ]
         for path, content in files.items():
@@ -209,6 +216,24 @@ class Repository:
             return str(
                 self._git.fast_import("--quiet", "--force", "--done", "--date-format=raw", istream=file)
             )
+
+    def diff(self, base: str, commit: str, paths: Sequence[str]) -> str:
+        """What `commit` changes of some files, as text, whatever the user's configuration of diffs."""
+        return str(
+            self._git.diff(
+                *("--text", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", base, commit),
+                *("--", *(f":(top,literal){self.inside(path)}" for path in paths)),
+                stdout_as_string=True,
+            )
+        )
+
+    def run(self, *arguments: str, **environment: str) -> str:
+        """What a git command prints; raises `GitFailed` with git's words."""
+        try:
+            with self._git.custom_environment(**environment):
+                return str(self._git.execute(["git", *arguments], stdout_as_string=True))
+        except self._error as error:
+            raise GitFailed(str(error.stderr).strip().removeprefix("stderr: ").strip("'\n ")) from None
 
     def _mode(self, base: str, path: str) -> str:
         listed = self._git.ls_tree("--full-tree", base, "--", self.inside(path))

@@ -49,6 +49,9 @@ class Search:
         items: The specs.
         account: Of the budget, shared with other searches of the same command.
 
+    What it has come to at any time is in its attributes, for a report: ``outcome``, the reports ``before``
+    it began, its ``lab`` and its ``delivery``.
+
     Raises:
         Misuse: something must be changed before a search can begin.
     """
@@ -70,6 +73,9 @@ class Search:
         self.outcome = "failed"
         self.delivered: list[str] = []
         self.opened: Run | None = None
+        self.before: list[pytest.TestReport] = []
+        self.lab: Lab | None = None
+        self.delivery: Delivery | None = None
         self.paths = "+".join(dict.fromkeys(each.path for each in candidates))
         self.name = "+".join(dict.fromkeys(each.name for each in candidates))
         self.nodeids = tuple(item.nodeid for item in items)
@@ -94,6 +100,7 @@ class Search:
         self.account = account
         # What an earlier search of the same command has held back for its end is free again.
         account.held = {}
+        account.purpose, account.spent_on = "search", {}
         self.evaluator = Evaluator(
             config,
             settings,
@@ -127,8 +134,10 @@ class Search:
         except BudgetExhausted as error:
             raise Misuse(_too_small(error, "the present candidate was seen")) from None
         _show(self.write, before)
+        self.before = before
         failing = [report.nodeid for report in before if report.failed]
         if not failing:
+            self.outcome = "nothing to do"
             self.write("No spec fails: nothing to do, and nothing of the budget was spent.")
             return before
         self._refuse_to_start(before)
@@ -142,13 +151,12 @@ class Search:
         self.write(f"Designer {self.settings.designer}{asks}; at most {self.settings.budget}")
         self.write(f"Each candidate is a commit on {prefix}/1")
         self.write("")
-        lab = None
         try:
-            lab = self._lab(failing, prefix, opened, payer, _recordable(before))
+            lab = self.lab = self._lab(failing, prefix, opened, payer, _recordable(before))
             if self.evaluator.pace is not None:
                 longest = max(_PATIENCE, _SLOWER * self.evaluator.pace * self.settings.workers)
                 self.evaluator.timeout = min(self.settings.timeout, longest)
-            delivery = Delivery(self, lab, self._design(lab), opened, payer, prefix)
+            delivery = self.delivery = Delivery(self, lab, self._design(lab), opened, payer, prefix)
             reports = delivery.confirm(before)
             self.outcome = "passed" if delivery.passed else "not met"
             self.delivered += delivery.deliver()
@@ -160,7 +168,7 @@ class Search:
             raise Misuse(f"{error}; no candidate was tried") from None
         except KeyboardInterrupt:
             self.outcome = "interrupted"
-            tried = len(lab.trials) if lab else 0
+            tried = len(self.lab.trials) if self.lab else 0
             where = f"the candidates so far are on {prefix}/1; " if tried else ""
             self.write(f"Interrupted after {tried} candidates: {where}a new run reuses what they cost.")
             raise

@@ -93,7 +93,7 @@ def test_the_quickstart(tmp_path: Path) -> None:
     project = project_with(tmp_path)
     before = project.fingerprint()
     began = time.monotonic()
-    run = project.pytest(QUICKSTART, "--glia-optimize", "--glia-json", str(tmp_path / "glia.json"))
+    run = project.pytest(QUICKSTART, "--glia-optimize", "--glia-report", str(tmp_path))
     seconds = time.monotonic() - began
     assert run.code == 0, run.out
     assert seconds < 120

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -151,6 +152,7 @@ def search(make_project: MakeProject, allowed: str) -> tuple[Project, Result, di
         "--glia-optimize",
         "--glia-designer=hostile",
         "--glia-budget=2000 sims, 10 min",
+        f"--glia-report={project.folder.parent / 'report'}",
         **ENVIRONMENT,
         PYTHONPATH=str(project.folder),
     )
@@ -189,3 +191,5 @@ def test_a_search_audits_what_the_rules_let_through(make_project: MakeProject) -
     assert "The audit refuses it" in ran.text
     assert "the audit refused the best candidate, so there is no best branch" in ran.text
     assert project.branches("/best") == []
+    told = json.loads((project.folder.parent / "report/glia.json").read_text())
+    assert [each["outcome"] for each in told["designs"]] == ["refused by the audit"]

@@ -1,6 +1,7 @@
 """The documentation runs: its files are written, its console sessions are executed and compared."""
 
 import fnmatch
+import json
 import os
 import re
 import subprocess
@@ -39,6 +40,16 @@ def run(project: Path, command: str) -> str:
         timeout=120,
     )
     return done.stdout + done.stderr
+
+
+def commit(project: Path) -> None:
+    """Put all files of a project into a new repository."""
+    for arguments in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start"],
+    ):
+        subprocess.run(["git", *arguments], cwd=project, check=True)
 
 
 def check(shown: str, printed: str) -> None:
@@ -90,16 +101,6 @@ def test_designing(project: Path) -> None:
     check(shown, run(project, command))
 
 
-def commit(project: Path) -> None:
-    """Commit all files of a project."""
-    for arguments in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start"],
-    ):
-        subprocess.run(["git", *arguments], cwd=project, check=True)
-
-
 MODELS = (ROOT / "docs/models.md").read_text("utf-8")
 
 
@@ -125,6 +126,23 @@ def test_models(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None
         for command, shown in CONSOLE.findall(MODELS):
             check(shown, run(project, command))
     assert "Pack into fewer bins." in (mail / "0001.request.md").read_text("utf-8")
+
+
+def test_reports(project: Path) -> None:
+    """docs/ci.md: the command leaves the files of its table, and the data has the names of the other."""
+    text = (ROOT / "docs/ci.md").read_text("utf-8")
+    for name, content in FILE.findall((ROOT / "docs/designing.md").read_text("utf-8")):
+        (project / name).write_text(content, "utf-8")
+    commit(project)
+    [(command, shown)] = CONSOLE.findall(text)
+    check(shown, run(project, command))
+    _, files, names, *_ = re.split(r"^\|---.*\n", text, flags=re.MULTILINE)
+    left = {each.name for each in (project / "report").iterdir()}
+    assert left == set(re.findall(r"^\| `([^`]+)`", files.partition("\n\n")[0], re.MULTILINE))
+    data = json.loads((project / "report/glia.json").read_text("utf-8"))
+    rows = names.partition("\n\n")[0].splitlines()
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert told | {"schema"} == {*data, *data["designs"][0], "checks"}
 
 
 def test_trust(project: Path) -> None:

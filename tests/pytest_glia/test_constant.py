@@ -40,8 +40,8 @@ def test_no_difference(glia):
 def outcomes(folder: Path, replications: int) -> dict[str, str]:
     """What the verdict of each spec is."""
     project = Project(folder).write(spec("def answer():\n    return 10\n", BODY))
-    ran = project.pytest("--glia-json=verdicts.json", "-o", f"glia_replications={replications}")
-    tests = json.loads((folder / "verdicts.json").read_text())["tests"]
+    ran = project.pytest("--glia-report=verdicts", "-o", f"glia_replications={replications}")
+    tests = json.loads((folder / "verdicts/glia.json").read_text())["tests"]
     assert len(tests) == 5, ran.out
     return {test["nodeid"].rpartition("::")[2]: test["checks"][0]["outcome"] for test in tests}
 

@@ -49,9 +49,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     project.write({"readme.txt": "edited\n", "notes.txt": "untracked\n", "x.log": "ignored\n"})
     before = project.fingerprint()
     runs = str(project.folder.parent / "runs")
-    json_file = project.folder.parent / "verdicts.json"
+    report = project.folder.parent / "report"
     result = project.pytest(
-        "--glia-optimize", "--glia-budget=120 sims, 300 s", f"--glia-json={json_file}", RUNS=runs
+        "--glia-optimize", "--glia-budget=120 sims, 300 s", f"--glia-report={report}", RUNS=runs
     )
     return Run(project, result, before, base)
 
@@ -211,7 +211,7 @@ def test_budget_is_hard(packed: Run) -> None:
 
 def test_json_holds_the_winners_verdicts(packed: Run) -> None:
     """The file is that of the reports shown: the confirmation's."""
-    data = json.loads((packed.project.folder.parent / "verdicts.json").read_text())
+    data = json.loads((packed.project.folder.parent / "report/glia.json").read_text())
     assert [test["outcome"] for test in data["tests"]] == ["passed", "passed"]
     assert data["tests"][0]["checks"][0]["outcome"] == "shown"
 

@@ -51,13 +51,13 @@ TEN = "def answer():\n    return 10\n"
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Result]:
     """One run of six specs, with everything that it can write."""
     project = Project(tmp_path_factory.mktemp("outcomes")).write(spec(TEN, OUTCOMES))
-    return project, project.pytest("--glia-json=verdicts.json", "--junitxml=junit.xml", "-rf")
+    return project, project.pytest("--glia-report=verdicts", "--junitxml=junit.xml", "-rf")
 
 
 @pytest.fixture(scope="module")
 def under_xdist(outcomes: tuple[Project, Result]) -> Result:
     """The same specs in two workers."""
-    return outcomes[0].pytest("-n", "2", "-rf", "--glia-json=xdist.json")
+    return outcomes[0].pytest("-n", "2", "-rf", "--glia-report=xdist")
 
 
 def test_three_outcomes_pass_and_fail(outcomes: tuple[Project, Result]) -> None:
@@ -101,7 +101,7 @@ def test_terminal_lists_every_verdict(outcomes: tuple[Project, Result]) -> None:
 def test_json_holds_every_verdict(outcomes: tuple[Project, Result]) -> None:
     """The file has a schema number, and of each comparison all that was measured, in strict JSON."""
     project, _ = outcomes
-    text = (project.folder / "verdicts.json").read_text()
+    text = (project.folder / "verdicts/glia.json").read_text()
     data = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert data["schema"] == 1
     tests = {test["nodeid"].rpartition("::")[2]: test for test in data["tests"]}
@@ -131,7 +131,7 @@ def test_same_verdict_bit_for_bit_in_two_runs(outcomes: tuple[Project, Result], 
     """Another run, with other processes in another order, measures the same to the last digit."""
     project, _ = outcomes
     first, second = (
-        json.loads((project.folder / f"{name}.json").read_text()) for name in ("verdicts", "xdist")
+        json.loads((project.folder / name / "glia.json").read_text()) for name in ("verdicts", "xdist")
     )
     assert len(first["tests"]) == 6
     assert {each["nodeid"]: each["checks"] for each in first["tests"]} == {
@@ -188,15 +188,6 @@ def test_plain_run_leaves_nothing_behind(make_project: MakeProject) -> None:
     project.pytest()
     assert project.fingerprint() == before
     assert not (project.folder / ".glia").exists()
-
-
-def test_json_file_that_cannot_be_written(make_project: MakeProject) -> None:
-    """The error names the option and the file."""
-    project = make_project(spec(TEN, OUTCOMES), commit=False)
-    ran = project.pytest("-k", "is_shown", "--glia-json=no/such/folder/v.json")
-    assert ran.code == 4
-    assert "--glia-json=no/such/folder/v.json: there is no folder no/such/folder; create it" in ran.text
-    assert "INTERNALERROR" not in ran.out
 
 
 MEASURE = """

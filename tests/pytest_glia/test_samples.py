@@ -136,7 +136,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
         {"pytest.ini": "[pytest]\n", "candidate.py": CANDIDATE, "helper.py": HELPER, "test_it.py": SPEC}
     )
     for name in ("one", "two"):
-        result = project.pytest(f"--glia-json={name}.json")
+        result = project.pytest(f"--glia-report={name}")
         (folder / f"{name}.txt").write_text(result.out, "utf-8")
     return project
 
@@ -149,7 +149,9 @@ def test_samples_are_shared_only_where_nothing_differs(ran: Project) -> None:
 
 def test_global_generators_are_seeded_by_the_replication(ran: Project) -> None:
     """Forks of one process do not all draw the same, and a second run draws what the first did."""
-    first, second = (json.loads((ran.folder / f"{name}.json").read_text("utf-8")) for name in ("one", "two"))
+    first, second = (
+        json.loads((ran.folder / name / "glia.json").read_text("utf-8")) for name in ("one", "two")
+    )
     checks = [check for test in first["tests"] for check in test["checks"]]
     assert len(checks) == 2
     assert all(check["low"] < check["point"] < check["high"] for check in checks)

@@ -36,9 +36,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     before = project.fingerprint()
     tmp = project.folder.parent
     started = {name: project.start(f"specs/test_{name}.py", "--glia-optimize") for name in NAMES}
-    started |= {
-        f"plain {n}": project.start("specs/test_packer.py", f"--glia-json={tmp / f'{n}.json'}") for n in "12"
-    }
+    started |= {f"plain {n}": project.start("specs/test_packer.py", f"--glia-report={tmp / n}") for n in "12"}
     ended = {}
     for name, process in started.items():
         out, _ = process.communicate(timeout=200)
@@ -60,7 +58,7 @@ def test_searches_for_different_candidates_both_deliver(name: str, together: Tog
 def test_plain_runs_beside_searches_see_the_checkout(together: Together) -> None:
     """Both fail as one alone does, with figures equal bit for bit."""
     assert [ran.code for ran in together.plain.values()] == [1, 1]
-    first, second = (json.loads((together.project.folder.parent / f"{n}.json").read_text()) for n in "12")
+    first, second = (json.loads((together.project.folder.parent / n / "glia.json").read_text()) for n in "12")
     assert [test["checks"] for test in first["tests"]] == [test["checks"] for test in second["tests"]]
     assert [test["outcome"] for test in first["tests"]] == ["failed", "passed"]
 
