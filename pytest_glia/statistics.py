@@ -86,7 +86,7 @@ def moments(samples: Floats) -> tuple[Floats, Floats, Floats]:
     scaled = (samples - mean[..., None]) / np.where(sd > 0, sd, 1.0)[..., None]
     if n < 3:
         return mean, sd, np.zeros_like(mean)
-    skew = (scaled**3).sum(axis=-1) * n / ((n - 1) * (n - 2))
+    skew = (scaled * scaled * scaled).sum(axis=-1) * n / ((n - 1) * (n - 2))
     return mean, sd, skew * (1 + _UNSEEN_SKEW / n)
 
 
