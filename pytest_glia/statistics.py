@@ -83,9 +83,9 @@ def moments(samples: Floats) -> tuple[Floats, Floats, Floats]:
     """
     n = samples.shape[-1]
     mean, sd = samples.mean(axis=-1), samples.std(axis=-1, ddof=1)
-    scaled = (samples - mean[..., None]) / np.where(sd > 0, sd, 1.0)[..., None]
     if n < 3:
         return mean, sd, np.zeros_like(mean)
+    scaled = (samples - mean[..., None]) / np.where(sd > 0, sd, 1.0)[..., None]
     skew = (scaled * scaled * scaled).sum(axis=-1) * n / ((n - 1) * (n - 2))
     return mean, sd, skew * (1 + _UNSEEN_SKEW / n)
 
