@@ -181,7 +181,7 @@ def _figure(record: Record) -> str:
     rows = []
     for name, change in changes.items():
         length = _BAR if not math.isfinite(change) else round(_BAR * abs(change) / most)
-        rows.append(f"{name[:_LABEL]:<{_LABEL}} {'#' * length if change > 0 else '-' * length} {change:+.3f}")
+        rows.append(f"{name[:_LABEL]:<{_LABEL}} {'=' * length if change > 0 else '-' * length} {change:+.3f}")
     return "What the loss rises by without each idea:\n\n" + fenced("\n".join(rows))
 
 

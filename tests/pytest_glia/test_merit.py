@@ -26,6 +26,7 @@ class Report:
     glia: list[dict[str, Any]] = field(default_factory=list)
     failed: bool = False
     longreprtext: str = ""
+    capstdout: str = ""
 
 
 def checked(

@@ -32,10 +32,12 @@ DEFAULTS: dict[str, Any] = {
     "glia_budget": "200 sims, 5 min",
     "glia_sandbox": "auto",
     "glia_allow_imports": [],
+    "glia_hand_over": False,
     "--glia-testbed": "sim",
     "--glia-designer": None,
     "--glia-model": None,
     "--glia-budget": None,
+    "--glia-contexts": "1",
 }
 
 
@@ -54,6 +56,13 @@ class Config:
 
 def settings(**changes: Any) -> Settings:
     return Settings.from_config(Config(**changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("contexts", ["0", "17", "two", "-1", ""])
+def test_contexts_are_a_number_or_seq(contexts: str) -> None:
+    """One, some side by side, or one after another."""
+    with pytest.raises(pytest.UsageError, match=f"--glia-contexts is {contexts!r}: give 1"):
+        settings(**{"--glia-contexts": contexts})
 
 
 @pytest.mark.parametrize(
