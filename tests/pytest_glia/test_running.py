@@ -17,10 +17,12 @@ def rerun(
     again: Callable[[bytes], Metrics], given: list[bytes], workers: int = 1, timeout: float = 30.0
 ) -> list[Outcome]:
     """The outcomes of replications that answer these bytes and are run again with them."""
-    replications = [
-        Replication(partial(bytes, each), then=lambda answer, each=each: Rerun(each), again=again)
-        for each in given
-    ]
+
+    def then(answer: Metrics | bytes) -> Rerun:
+        assert isinstance(answer, bytes)
+        return Rerun(answer)
+
+    replications = [Replication(partial(bytes, each), then=then, again=again) for each in given]
     found = dict(run_all(replications, workers=workers, timeout=timeout))
     return [found[index] for index in range(len(given))]
 
