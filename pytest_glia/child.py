@@ -7,6 +7,7 @@ tests, and each replication in a fork of its own. The parent is in `evaluator`.
 from __future__ import annotations
 
 import gc
+import importlib
 import importlib.util
 import os
 import platform
@@ -30,7 +31,7 @@ from pytest_glia.decisions import World
 from pytest_glia.domains import audits, manager
 from pytest_glia.hookspecs import Audit
 from pytest_glia.processes import die_with, end_session_with
-from pytest_glia.replication import Failure, Metrics
+from pytest_glia.replication import Confine, Failure, Metrics
 from pytest_glia.sandbox import confining
 
 ENVIRONMENT = "PYTEST_GLIA_CHILD"
@@ -114,6 +115,7 @@ class Evaluations:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._audits: tuple[Audit, ...] = ()
+        self._confining: dict[tuple[float, int], Confine] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -125,6 +127,7 @@ class Evaluations:
         if any("testbed" in item.fixturenames for item in session.items):  # type: ignore[attr-defined]
             # Once here, so that no fork has to load or compile the domain again.
             hooks.hook.glia_testbed(name=session.config.getoption("glia_testbed"))
+        importlib.import_module("pytest_glia.glia")  # likewise
         gc.freeze()
         knobs = {name: word for audit in self._audits for name, word in audit.knobs.items()}
         self._channel.send(ready=sorted(items), software=software(), knobs=knobs)
@@ -135,20 +138,35 @@ class Evaluations:
             return True
 
     def _fork_job(self, config: pytest.Config, items: dict[str, pytest.Item], job: dict[str, Any]) -> None:
-        parent = os.getpid()
+        parent, confine = os.getpid(), self._confine_of(config.rootpath, job)
         pid = os.fork()
         if not pid:
             status = 1
             try:
                 end_session_with(parent)
-                self._run_job(config, items, job)
+                self._run_job(config, items, job, confine)
                 status = 0
             finally:
                 os._exit(status)
         _, status = os.waitpid(pid, 0)
         self._channel.send(done=os.waitstatus_to_exitcode(status))
 
-    def _run_job(self, config: pytest.Config, items: dict[str, pytest.Item], job: dict[str, Any]) -> None:
+    def _confine_of(self, root: Path, job: dict[str, Any]) -> Confine | None:
+        """What confines a job's replications, found once for all that are alike: it looks through folders."""
+        if not job["confined"]:
+            return None
+        limits = (job["timeout"], job["workers"])
+        if limits not in self._confining:
+            self._confining[limits] = confining(root, seconds=job["timeout"], workers=job["workers"])
+        return self._confining[limits]
+
+    def _run_job(
+        self,
+        config: pytest.Config,
+        items: dict[str, pytest.Item],
+        job: dict[str, Any],
+        confine: Confine | None,
+    ) -> None:
         config.stash[CONTEXT] = Context(
             root=config.rootpath,
             source=lambda path: bytes(job["sources"][path], "latin-1"),
@@ -164,9 +182,7 @@ class Evaluations:
             scenario=job["scenario"],
             inspected=job["inspected"] and Path(job["inspected"]),
             private=(self._channel.fileno(),),
-            confine=confining(config.rootpath, seconds=job["timeout"], workers=job["workers"])
-            if job["confined"]
-            else None,
+            confine=confine,
             denied=None if job["judging"] else frozenset(),
         )
         reports = _Reports()

@@ -17,17 +17,14 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import Any
 
-from pytest_glia.hookspecs import Audit, Recorder, Recording
-from pytest_glia.replication import Failure, Metrics, Replication, ReplicationError
+from pytest_glia.hookspecs import Audit, Recorder
+from pytest_glia.replication import Failure, Metrics, Next, Replication, ReplicationError, Rerun
 
 Objects = Mapping[str | None, Any]
 """What stands for each role."""
 
 Run = Callable[[Objects], Metrics | bytes]
 """One replication, given the objects: its metrics, or tables and all."""
-
-Next = Replication | Metrics | Failure
-"""What counts, or what is to be run to know it."""
 
 
 PROBED, CHANGES = 3, 3
@@ -107,23 +104,16 @@ class Recorded:
 
         By default that is the metrics of their replay.
         """
-        return Replication(self._record, confined=True, then=partial(self._after, then or self.replay))
-
-    def replay(self, bundle: bytes, then: Callable[[Metrics | bytes], Next] | None = None) -> Next:
-        """The replication with these decisions; what counts are its metrics, or what `then` makes of them."""
-        try:
-            audit, logs = self._unbundled(bundle)
-            recordings = {role: audit.recording(log) for role, log in zip(self.roles, logs, strict=True)}
-        except ValueError as error:
-            return Failure(f"the candidate's decisions cannot be read: {error}")
-        return Replication(partial(self._replay, recordings), quiet=True, then=then)
+        return Replication(
+            self._record, confined=True, then=partial(self._after, then or Rerun), again=self._replay
+        )
 
     def probe(self, bundle: bytes, world: World, seed: int) -> Next:
         """Replay what the candidate has decided, then run it again with other futures.
 
         A `Failure` if it decides otherwise before it could know of the change, else the replay's metrics.
         """
-        return self.replay(bundle, lambda metrics: self._probe(bundle, world, seed, 0, metrics))
+        return Rerun(bundle, lambda metrics: self._probe(bundle, world, seed, 0, metrics))
 
     def _probe(self, bundle: bytes, world: World, seed: int, ordinal: int, metrics: Metrics | bytes) -> Next:
         """The probes from that one on. The replay has used the bundle up, so its calls are real ones."""
@@ -198,7 +188,13 @@ class Recorded:
         except (ValueError, TypeError, RecursionError):
             raise ValueError(f"{bundle[:40]!r} is not what a recorder wrote") from None
 
-    def _replay(self, recordings: Mapping[str | None, Recording]) -> Metrics | bytes:
+    def _replay(self, bundle: bytes) -> Metrics | bytes:
+        """The metrics of the replication with these decisions."""
+        try:
+            audit, logs = self._unbundled(bundle)
+            recordings = {role: audit.recording(log) for role, log in zip(self.roles, logs, strict=True)}
+        except ValueError as error:
+            raise ReplicationError(f"the candidate's decisions cannot be read: {error}") from None
         try:
             metrics = self.run({role: each.policy for role, each in recordings.items()})
         except ReplicationError as error:

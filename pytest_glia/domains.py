@@ -15,14 +15,32 @@ from pytest_glia.misuse import Misuse
 _MECHANISM = ("name", "claim", "predicts", "numbers", "defaults", "called_for", "apply")
 
 
+_DOMAINS = pytest.StashKey[tuple[pluggy.PluginManager, list[str]]]()
+
+
 def manager(config: pytest.Config) -> tuple[pluggy.PluginManager, list[str]]:
     """All implementations of the hooks of `hookspecs`, and a sentence for each domain not loaded.
 
     They come from the entry-point group ``glia`` and from any pytest plugin or ``conftest.py`` that
     has functions marked with ``pluggy.HookimplMarker("glia")``. A domain that cannot be imported, or
     whose package is shadowed by the user's own of the same name (a project with its own ``sim``), must
-    not keep the others from working: it is passed over and reported.
+    not keep the others from working: it is passed over and reported. They are looked for once; later calls
+    only add the plugins that have come since.
     """
+    if _DOMAINS not in config.stash:
+        config.stash[_DOMAINS] = _of_entry_points()
+    hooks, problems = config.stash[_DOMAINS]
+    for plugin in config.pluginmanager.get_plugins():
+        if not hooks.is_registered(plugin):
+            hooks.register(plugin)
+    try:
+        hooks.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise pytest.UsageError(f"glia: {error}") from None
+    return hooks, problems
+
+
+def _of_entry_points() -> tuple[pluggy.PluginManager, list[str]]:
     hooks = pluggy.PluginManager("glia")
     hooks.add_hookspecs(hookspecs)
     problems = []
@@ -33,13 +51,6 @@ def manager(config: pytest.Config) -> tuple[pluggy.PluginManager, list[str]]:
             problems.append(f"the domain {entry.name!r} was not loaded: {error}")
         else:
             hooks.register(plugin, name=f"entry point {entry.name}")
-    for plugin in config.pluginmanager.get_plugins():
-        if not hooks.is_registered(plugin):
-            hooks.register(plugin)
-    try:
-        hooks.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise pytest.UsageError(f"glia: {error}") from None
     return hooks, problems
 
 

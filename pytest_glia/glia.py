@@ -27,7 +27,8 @@ from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
-from pytest_glia.replication import Metrics, Outcome, Replication, run_all
+from pytest_glia.replication import Metrics, Outcome, Replication
+from pytest_glia.running import run_all
 from pytest_glia.statistics import mean_interval
 from pytest_glia.tables import keep_tables, tables_of
 from pytest_glia.timing import Code, Prepare, Stopwatch, TimingFailed, Timings, noise

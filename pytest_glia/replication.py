@@ -1,6 +1,6 @@
-"""Runs replications, each in a forked process of its own, several at once, with a deadline.
+"""One replication in a forked process of its own, or one process for many that run no candidate.
 
-The fork takes the interpreter as it is (domain and spec loaded, kernels compiled), so it costs
+A fork takes the interpreter as it is (domain and spec loaded, kernels compiled), so it costs
 milliseconds; what a replication changes in its process is gone with it and cannot reach the next one.
 """
 
@@ -10,7 +10,6 @@ import contextlib
 import gc
 import json
 import os
-import selectors
 import signal
 import socket
 import sys
@@ -28,6 +27,9 @@ Metrics = dict[str, float]
 
 Run = Callable[[], Metrics | bytes | Callable[[], bytes]]
 """The work of a fork; a function that it gives is called when the fork is asked to."""
+
+Again = Callable[[bytes], Metrics | bytes]
+"""A replication that needs no candidate, only bytes."""
 
 Confine = Callable[[Collection[int]], None]
 """Confines the process in which it is called, but for the file descriptors given."""
@@ -73,17 +75,40 @@ class Replication:
             calls that for raw bytes as soon as it is asked to (`Fork.ask`).
         confined: Whether it runs candidate code, and so in the sandbox.
         quiet: Whether what it prints is thrown away.
-        then: Makes of its answer (not of a failure) what counts instead: an outcome, or a replication to
-            run next.
+        then: Makes of its answer (not of a failure) what counts instead: an outcome, or what to run next.
+        again: Runs it again without the candidate, given raw bytes. Replications that are run together share
+            processes for that: it must not depend on what it was called with before.
     """
 
     run: Run
     confined: bool = False
     quiet: bool = False
-    then: Callable[[Metrics | bytes], Replication | Metrics | Failure] | None = None
+    then: Then | None = None
+    again: Again | None = None
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What follows a replication that can be run `again`.
+
+    Attributes:
+        given: The bytes for it.
+        then: As that of a replication.
+        new: Whether in a process that has served nothing before.
+    """
+
+    given: bytes
+    then: Then | None = None
+    new: bool = False
 
 
 Outcome = Metrics | bytes | Failure
+
+Next = Replication | Rerun | Metrics | Failure
+"""What counts, or what is to be run to know it."""
+
+Then = Callable[[Metrics | bytes], Next]
+"""Makes of an answer what is next."""
 
 
 @dataclass
@@ -115,6 +140,28 @@ class Fork:
         with contextlib.suppress(OSError):
             os.write(self.descriptor, b"?")
 
+    def give(self, number: int, given: bytes) -> None:
+        """Have one that serves (see `serve`) call its function of that number with these bytes."""
+        # One that has gone answers nothing.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.descriptor)) as end:
+            end.sendall(number.to_bytes(8, "big") + len(given).to_bytes(8, "big") + given)
+
+    def take(self) -> Outcome:
+        """The answer of one that serves. It goes on, unless that is a failure."""
+        if not self._whole():
+            return self.end()
+        answer, self.answer = bytes(self.answer), bytearray()
+        outcome = _outcome(answer, 0)
+        if isinstance(outcome, Failure):
+            self.stop()
+        return outcome
+
+    def stop(self) -> None:
+        """Kill one that serves."""
+        os.close(self.descriptor)
+        _kill(self.pid)
+        os.waitpid(self.pid, 0)
+
     def end(self, leaving: list[int] | None = None) -> Outcome:
         """Kill what is left of it, and show what it has printed; its answer.
 
@@ -136,73 +183,6 @@ class Fork:
         return len(self.answer) >= 8 + max(1, int.from_bytes(self.answer[:8], "big"))
 
 
-@dataclass
-class _Running:
-    index: int
-    replication: Replication
-    fork: Fork
-    deadline: float
-
-
-def run_all(
-    replications: Sequence[Replication],
-    *,
-    workers: int,
-    timeout: float,
-    private: Sequence[int] = (),
-    confine: Confine | None = None,
-) -> Iterator[tuple[int, Outcome]]:
-    """Run each replication in a fork; yields its index and outcome as soon as it is known.
-
-    At most `workers` run at once. One that has not answered after `timeout` seconds is killed with
-    everything it started. The forks do not inherit the file descriptors `private`. Those that are to be
-    confined call `confine` first, with the descriptors that it must leave open. Leaving the iterator early
-    kills what is still running.
-    """
-    waiting = list(enumerate(replications))[::-1]
-    running: dict[int, _Running] = {}
-    leaving: list[int] = []
-    selector = selectors.DefaultSelector()
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                index, replication = waiting.pop()
-                forked = fork(replication, [*private, *running], confine)
-                deadline = time.monotonic() + timeout
-                running[forked.descriptor] = _Running(index, replication, forked, deadline)
-                selector.register(forked.descriptor, selectors.EVENT_READ)
-            leaving = [pid for pid in leaving if not os.waitpid(pid, os.WNOHANG)[0]]
-            next_deadline = min(run.deadline for run in running.values())
-            for key, _ in selector.select(max(0.0, next_deadline - time.monotonic())):
-                run = running[key.fd]
-                if not run.fork.receive():
-                    continue
-                selector.unregister(key.fd)
-                del running[key.fd]
-                outcome = run.fork.end(leaving)
-                following = run.replication.then
-                if following is None or isinstance(outcome, Failure):
-                    yield run.index, outcome
-                    continue
-                after = following(outcome)
-                if isinstance(after, Replication):
-                    waiting.append((run.index, after))
-                else:
-                    yield run.index, after
-            for descriptor, run in list(running.items()):
-                if time.monotonic() >= run.deadline:
-                    selector.unregister(descriptor)
-                    del running[descriptor]
-                    run.fork.end()
-                    yield run.index, late(timeout)
-    finally:
-        for run in running.values():
-            run.fork.end()
-        for pid in leaving:
-            os.waitpid(pid, 0)
-        selector.close()
-
-
 def late(timeout: float) -> Failure:
     """What is said of a replication that was killed at its deadline."""
     return Failure(
@@ -212,13 +192,38 @@ def late(timeout: float) -> Failure:
 
 
 def fork(replication: Replication, private: Sequence[int], confine: Confine | None) -> Fork:
-    """Start a replication in a process of its own; `private` and `confine` are those of `run_all`."""
+    """Start a replication in a process of its own; `private` and `confine` are those of `running.run_all`."""
     reader, writer = (end.detach() for end in socket.socketpair())
     run, printed = replication.run, None
     if confine is not None and replication.confined:
         # In a file that it shares with this process it could overwrite what others have reported.
         printed = os.open(os.devnull, os.O_RDWR) if replication.quiet else os.memfd_create("printed")
         run = partial(_confined, replication.run, confine, writer, printed)
+    pid = _forked(lambda: iter([_answer(run, writer)]), reader, writer, private, quiet=replication.quiet)
+    return Fork(pid, reader, printed)
+
+
+def serve(functions: Sequence[Again | None], private: Sequence[int]) -> Fork:
+    """Start a process that calls one of these functions whenever it is given a number and bytes, quietly."""
+    reader, writer = (end.detach() for end in socket.socketpair())
+    return Fork(_forked(lambda: _served(functions, writer), reader, writer, private, quiet=True), reader)
+
+
+def _served(functions: Sequence[Again | None], descriptor: int) -> Iterator[bytes]:
+    with open(descriptor, "rb", closefd=False) as asked:
+        while head := asked.read(16):
+            function, given = (
+                functions[int.from_bytes(head[:8], "big")],
+                asked.read(int.from_bytes(head[8:], "big")),
+            )
+            assert function is not None
+            yield _answer(partial(function, given), descriptor)
+
+
+def _forked(
+    answers: Callable[[], Iterator[bytes]], reader: int, writer: int, private: Sequence[int], *, quiet: bool
+) -> int:
+    """Fork; the child writes its answers to `writer`, and ends. Returns its process."""
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -230,7 +235,7 @@ def fork(replication: Replication, private: Sequence[int], confine: Confine | No
         os.close(writer)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
-        return Fork(pid, reader, printed)
+        return pid
     status = 1
     try:
         for descriptor in (reader, *private):
@@ -240,18 +245,18 @@ def fork(replication: Replication, private: Sequence[int], confine: Confine | No
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
         die_with(parent)
-        if replication.quiet:
+        if quiet:
             # Whatever captures the output of the host process has replaced these objects.
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
             os.dup2(sys.stdout.fileno(), 1)
             os.dup2(sys.stdout.fileno(), 2)
-        answer = _answer(run, writer)
-        # Before the answer, after which this process may be ended at any moment.
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        with os.fdopen(writer, "wb") as stream:
-            stream.write(len(answer).to_bytes(8, "big") + answer)
+        for answer in answers():
+            # Before the answer, after which this process may be ended at any moment.
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            with os.fdopen(writer, "wb", closefd=False) as stream:
+                stream.write(len(answer).to_bytes(8, "big") + answer)
         status = 0
     finally:
         os._exit(status)

@@ -89,23 +89,32 @@ class SourceHashLocator:
         return str(self._line)
 
 
-def njit(function: _Function) -> _Function:
+def njit(function: _Function, **options: Any) -> _Function:
     """Compile `function` at its first call, through the disk cache described above.
 
     Without Numba's reference counts, which would cost a run half its speed: nothing compiled here allocates,
     and the caller holds every array for as long as it runs.
     """
+    options = _OPTIONS | options
     config = numba.config
     if cache_folder() is None or not hasattr(config, "CACHE_LOCATOR_CLASSES"):
-        return _decorated(numba.njit(**_OPTIONS), function)
+        return _decorated(numba.njit(**options), function)
     # Numba reads this setting when the decorator runs: set it for our function only, so that functions of
     # other packages keep the locators that they would have without us.
     before = config.CACHE_LOCATOR_CLASSES
     config.CACHE_LOCATOR_CLASSES = f"{__name__}.{SourceHashLocator.__name__}"
     try:
-        return _decorated(numba.njit(cache=True, **_OPTIONS), function)
+        return _decorated(numba.njit(cache=True, **options), function)
     finally:
         config.CACHE_LOCATOR_CLASSES = before
+
+
+def inlined(function: _Function) -> _Function:
+    """As `njit`, and copied into whatever compiled code calls it.
+
+    A call hands over each array of the state, hundreds of words, which takes longer than a short step does.
+    """
+    return njit(function, forceinline=True)
 
 
 def loopable(generator: _Function) -> _Function:

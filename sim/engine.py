@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from sim.blocks import give_back
-from sim.compiled import njit
+from sim.compiled import inlined, njit
 from sim.costs.step import STRAGGLER, Tables, step_seconds
 from sim.state import (
     ADMITTED,
@@ -145,7 +145,7 @@ def admit(state: State, replica: int, request: int, now: float) -> int:
 _step_seconds = njit(step_seconds)
 
 
-@njit
+@inlined
 def price(state: State, replica: int, tokens: int, decodes: int, context: int, pairs: int) -> float:
     """Book a step of so many tokens, of them decodes, KV tokens read by decodes and twice the query-key pairs
     of prefills; return its time in seconds."""
@@ -166,9 +166,27 @@ def price(state: State, replica: int, tokens: int, decodes: int, context: int, p
                 else:
                     depth = max(depth, computed + chunk)
                     longest = max(longest, chunk)
+    return float(book(state, replica, tokens, sequences, decodes, context, deepest, pairs, depth, longest))
+
+
+@inlined
+def book(
+    state: State,
+    replica: int,
+    tokens: int,
+    sequences: int,
+    decodes: int,
+    context: int,
+    deepest: int,
+    pairs: int,
+    depth: int,
+    longest: int,
+) -> float:
+    """Book a step; the arguments are the fields of `sim.costs.Batch`. Returns its time in seconds."""
+    gauges, limits, tally = state.gauges[replica], state.limits[replica], state.tally
+    profile = limits[PROFILE]
     tables = Tables(state.linear[profile], state.head[profile], state.decode[profile], state.rates[profile])
     seconds = _step_seconds(tables, tokens, sequences, decodes, context, deepest, pairs, depth, longest)
-    tally = state.tally
     tally[BUSY_TIME] += seconds
     tally[STEPS] += 1
     tally[DECODE_TOKENS] += decodes
@@ -201,7 +219,7 @@ def cut_off(state: State, replica: int, now: float) -> None:
     state.kv_use[gauges[BLOCKS_USED] * USE_BINS // limits[KV_BLOCKS]] -= left
 
 
-@njit
+@inlined
 def end_step(state: State, replica: int, now: float) -> int:
     """Book what the step that ends at `now` computed; return how many requests completed (in
     state.completed)."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sim.compiled import njit
+from sim.decoding import NO_RUN, end_step_of_run, start_step_of_run
 from sim.engine import end_step
 from sim.sarathi import start_sarathi_step
 from sim.state import (
@@ -108,7 +109,7 @@ def policy_events(state: State) -> Iterator[int]:
     between two events is seen from then on. Ends when nothing can happen any more.
     """
     arrival, step_end, gauges = state.arrival, state.step_end, state.gauges
-    replicas = len(step_end)
+    replicas, runs = len(step_end), len(state.runs) > 0
     arrived = 0
     now = 0.0
     changed = False  # since the last PUBLISHED
@@ -129,6 +130,9 @@ def policy_events(state: State) -> Iterator[int]:
                         if state.limits[replica, PLANNED]:
                             state.turn[0] = replica
                             yield PLAN
+                        seconds = start_step_of_run(state, replica) if runs else NO_RUN
+                        if seconds != NO_RUN:
+                            break
                         if state.limits[replica, ENGINE] == VLLM:
                             seconds = start_vllm_step(state, replica, now)
                         else:
@@ -169,6 +173,8 @@ def policy_events(state: State) -> Iterator[int]:
         else:
             changed = True
             step_end[first] = np.inf
+            if runs and end_step_of_run(state, first):
+                continue
             if end_step(state, first, now) > 0:
                 yield COMPLETION
             elif state.barren[first] > BARREN:

@@ -39,9 +39,13 @@ class Recorder:
         self._plans, self._targets = array("q"), array("q")
         self.planned = 0
         """Calls of plan so far."""
-        noting: dict[str, Any] = {"route": self._route, "plan": self._plan, "target": self._target}
+        noting: dict[str, Any] = {
+            "route": self._routing,
+            "plan": lambda decide: partial(self._plan, decide),
+            "target": lambda decide: partial(self._target, decide),
+        }
         for method in _methods_of(policy):
-            setattr(self, method, partial(noting[method], getattr(policy, method)))
+            setattr(self, method, noting[method](getattr(policy, method)))
         if callable(getattr(policy, "completed", None)):
             self.completed = policy.completed
 
@@ -57,37 +61,37 @@ class Recorder:
 
     def log(self) -> bytes:
         """What was decided so far."""
-        sent = len(self._requests)
-        ends = [*self._counts, sent]
-        counts = array("i", [end - begin for begin, end in pairwise(ends)])
+        ends = np.array([*self._counts, len(self._requests)], np.int32)
+        counts = np.diff(ends)
         lengths = [len(each) for each in (counts, self._requests, self._plans, self._targets)]
         columns = (counts, self._requests, self._replicas, self._plans, self._targets)
         return json.dumps(lengths).encode() + b"\n" + b"".join(each.tobytes() for each in columns)
 
-    def _route(
-        self,
-        decide: Callable[..., Any],
-        queue: Sequence[RequestView],
-        replicas: Sequence[ReplicaView],
-        now: float,
-    ) -> Any:
-        self._counts.append(len(self._requests))
-        pairs = decide(queue, replicas, now)
-        try:
-            return self._noted(iter(pairs))
-        except TypeError:
-            return pairs  # the run refuses it
+    def _routing(self, decide: Callable[..., Any]) -> Callable[..., Any]:
+        """The method `route`, which is called so often that its names are local."""
+        sent, call = self._requests, self._counts.append
+        send, to = self._requests.append, self._replicas.append
 
-    def _noted(self, pairs: Iterator[Any]) -> Iterator[Any]:
-        for pair in pairs:
+        def noted(pairs: Iterator[Any]) -> Iterator[Any]:
+            for pair in pairs:
+                try:
+                    request, replica = pair
+                    send(request.id)
+                    to(replica.index)
+                except (TypeError, ValueError, AttributeError, OverflowError):
+                    yield pair  # the run refuses it
+                else:
+                    yield request, replica
+
+        def route(queue: Sequence[RequestView], replicas: Sequence[ReplicaView], now: float) -> Any:
+            call(len(sent))
+            pairs = decide(queue, replicas, now)
             try:
-                request, replica = pair
-                self._requests.append(request.id)
-                self._replicas.append(replica.index)
-            except (TypeError, ValueError, AttributeError, OverflowError):
-                yield pair  # the run refuses it
-            else:
-                yield request, replica
+                return noted(iter(pairs))
+            except TypeError:
+                return pairs  # the run refuses it
+
+        return route
 
     def _plan(self, decide: Callable[..., Any], engine: Any, now: float) -> Any:
         self.planned += 1

@@ -28,6 +28,7 @@ from sim.state import (
     WAITING_COUNT,
     WAITING_PROMPT_TOKENS,
     State,
+    unobserved,
 )
 
 _DONE, _TOO_FEW, _NOT_THERE, _STUCK = 0, 1, 2, 3
@@ -107,7 +108,7 @@ def replay(state: State, recording: Recording, dispatch: Dispatch) -> tuple[int,
 
     Raises PolicyError if the recording does not fit the run, as only one made elsewhere does not.
     """
-    told = np.zeros(3, np.int64)
+    state, told = unobserved(state), np.zeros(3, np.int64)
     room = np.array(dispatch.room[: len(dispatch.replicas)], np.int64)
     needed = dispatch.blocks_needed
     answer = _replay(

@@ -9,7 +9,7 @@ blocks back and waits at the head of the queue, to compute prompt and output so 
 
 from __future__ import annotations
 
-from sim.compiled import njit
+from sim.compiled import inlined
 from sim.engine import admit, evict, price
 from sim.state import (
     BLOCK_SIZE,
@@ -28,7 +28,7 @@ from sim.state import (
 )
 
 
-@njit
+@inlined
 def start_sarathi_step(state: State, replica: int, now: float) -> float:
     """Form the replica's next batch at `now`; return the step's time in seconds, -1 if the batch is empty."""
     gauges, seats, chunks, work = (

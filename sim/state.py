@@ -79,6 +79,13 @@ BARREN = 100_000
 EVICTIONS, ADMISSIONS, COUNTS, ENTRIES = 0, 1, 2, 3
 NOT_RUNNING, NOT_WAITING, TOO_MANY_TOKENS, OVER_BUDGET, TWICE, NOT_PLANNED = 1, 2, 3, 4, 5, 6
 
+# runs[replica, ...]: a run of steps that only decode (`sim.decoding`). LEFT: its steps up to and including
+# the first that completes a request, 0 without a run; STARTED, ENDED: its steps so far; CONTEXT, DEEPEST: KV
+# tokens that the next one reads, and that its deepest decode reads; ALONE: whether nothing waited when it
+# began.
+LEFT, STARTED, ENDED, CONTEXT, DEEPEST, ALONE = 0, 1, 2, 3, 4, 5
+RUN = 6
+
 # blocks[replica, ..., block]: the cache by blocks, for prefix caching. NEXT, PREVIOUS: of the free blocks,
 # least recently used first, in a ring through the entry KV_BLOCKS; HOLDERS: requests that use it; CONTENT:
 # what is in it, NOTHING until it is full; CHAIN: the next block of its bucket, UNMAPPED if it is in none.
@@ -128,6 +135,11 @@ class State(NamedTuple):
     plan: Ints
     counts: Ints
     """counts[request]: tokens that the plan gives it in this step; NOBODY where it says nothing."""
+    runs: Ints
+    """Empty where requests are looked at between steps."""
+    borders: Ints
+    """borders[replica, k]: requests of the run that need a block in its step k, and in every BLOCK_SIZE-th
+    after it."""
     blocks: Ints
     buckets: Ints
     """buckets[replica, content & mask]: first block of the bucket."""
@@ -195,6 +207,8 @@ def new_state(
         turn=np.zeros(2, np.int64),
         plan=np.zeros(ENTRIES + 6 * seats if planned else ENTRIES, np.int64),
         counts=np.full(requests if planned else 0, NOBODY, np.int64),
+        runs=np.zeros((0, RUN), np.int64),
+        borders=np.zeros((0, 0), np.int64),
         **_cache(limits, seats, int(longest), contents),
         **_seen(replicas, seats, requests if stale else 0),
     )
@@ -202,6 +216,15 @@ def new_state(
         for replica in range(replicas):
             empty_cache(arrays, replica)
     return arrays
+
+
+def unobserved(state: State) -> State:
+    """The state of a run in which nobody looks at requests between two steps."""
+    replicas, longest = len(state.limits), state.lengths[:, OUTPUT_LENGTH].max(initial=1)
+    width = min(int(longest), int(state.limits[:, BLOCK_SIZE].max()))  # no run is longer than an output
+    return state._replace(
+        runs=np.zeros((replicas, RUN), np.int64), borders=np.zeros((replicas, width), np.int64)
+    )
 
 
 def empty_cache(state: State, replica: int) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from pytest_glia.candidate import Candidate, fault, load, make
 from pytest_glia.decisions import Objects, Recorded, World, in_world
-from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError, run_all
+from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError
+from pytest_glia.running import run_all
 from pytest_glia.sandbox import confining, unavailable
 from sim import warm_up
 from sim.glia import glia_audits

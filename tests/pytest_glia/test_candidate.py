@@ -14,7 +14,8 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.candidate import Candidate, fault, load, make, read
 from pytest_glia.misuse import Misuse
-from pytest_glia.replication import Failure, Replication, ReplicationError, run_all
+from pytest_glia.replication import Failure, Replication, ReplicationError
+from pytest_glia.running import run_all
 
 
 class Item:

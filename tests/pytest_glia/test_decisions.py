@@ -7,14 +7,15 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from pytest_glia.decisions import Objects, Recorded, World, in_world
-from pytest_glia.replication import Failure, Metrics, Outcome, Replication, run_all
+from pytest_glia.replication import Failure, Metrics, Outcome, Replication
+from pytest_glia.running import run_all
 
 
 class Guesses:
@@ -141,6 +142,11 @@ def outcome(replication: Replication) -> Outcome:
     return found
 
 
+def replayed(bundle: bytes) -> Outcome:
+    """The outcome of a replication in which the candidate's process answers this."""
+    return outcome(replace(recorded(Repeats).replication(), run=lambda: bundle))
+
+
 def probed(make: Callable[[], Any], world: World | None = None) -> Outcome:
     """The outcome of an audit's replication."""
     world = world or World(b"key")
@@ -189,16 +195,14 @@ def test_forged_metrics_do_not_count() -> None:
 )
 def test_forged_decisions_are_refused(bundle: bytes) -> None:
     """Bytes that no recorder wrote are a failure, whatever they are."""
-    found = recorded(Repeats).replay(bundle)
+    found = replayed(bundle)
     assert isinstance(found, Failure)
     assert "decisions cannot be read" in found.message
 
 
 def test_too_few_decisions_are_a_failure() -> None:
     """A replay that runs out of decisions gives no metrics, and says why."""
-    replay = recorded(Repeats).replay(b'["coins", [6]]\n[0, 1]')
-    assert isinstance(replay, Replication)
-    found = outcome(replay)
+    found = replayed(b'["coins", [6]]\n[0, 1]')
     assert isinstance(found, Failure)
     assert found.message == "the replication raised IndexError: list index out of range"
 
@@ -206,9 +210,8 @@ def test_too_few_decisions_are_a_failure() -> None:
 def test_too_many_decisions_are_a_failure() -> None:
     """A log with more calls than the replication asks for was not recorded: its calls could not be probed."""
     many = json.dumps([0] * (TOSSES + 1)).encode()
-    replay = recorded(Repeats).replay(b'["coins", [%d]]\n' % len(many) + many)
-    assert isinstance(replay, Replication)
-    assert outcome(replay) == Failure("the candidate reports more decisions than it was asked for")
+    found = replayed(b'["coins", [%d]]\n' % len(many) + many)
+    assert found == Failure("the candidate reports more decisions than it was asked for")
 
 
 def test_what_cannot_be_recorded_is_refused() -> None:

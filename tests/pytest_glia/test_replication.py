@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError, run_all
+from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError
+from pytest_glia.running import run_all
 
 
 def outcomes(

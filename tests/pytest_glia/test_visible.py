@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pytest_glia import replication, sandbox
 from pytest_glia.lab import Hypothesis
-from pytest_glia.replication import Failure, Metrics, Replication, run_all
+from pytest_glia.replication import Failure, Metrics, Replication
+from pytest_glia.running import run_all
 from pytest_glia.visible import visible
 from tests.confined import ROOT
 from tests.project import MakeProject, spec

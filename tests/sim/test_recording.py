@@ -46,6 +46,27 @@ def test_a_recorded_router_gives_the_same_run(router: str, scenario: tuple[Clust
     assert replayed.asked == plain.totals["router_calls"]
 
 
+@pytest.mark.parametrize("block_size", [1, 16, 1000])
+@pytest.mark.parametrize("tokens", [2_000, 20_000])
+@pytest.mark.parametrize("more", [{}, {"max_num_seqs": 7}, {"max_num_batched_tokens": 9}])
+def test_long_decodes_are_replayed_step_by_step(block_size: int, tokens: int, more: Any) -> None:
+    """Long outputs on few blocks: runs of decodes end by completions, evictions and arrivals, and none is
+    seen."""
+    cluster = Cluster(
+        replicas=2, kv_blocks=tokens // block_size, block_size=block_size, watermark=0.0, **more
+    )
+    rng = np.random.default_rng(tokens)
+    workload = Workload.from_arrays(
+        arrival=np.cumsum(rng.exponential(2.0, 60)),
+        prompt_tokens=rng.integers(1, 300, 60),
+        output_tokens=rng.integers(1, 700, 60),
+    )
+    recorder = record(LeastLoadedQueue())
+    assert recorder is not None
+    plain = cluster.run(workload, recorder.policy)
+    assert equal(cluster.run(workload, recording(recorder.log())), plain)
+
+
 def test_two_runs_with_one_router_are_one_recording() -> None:
     """The calls of a policy are numbered through, over all runs of a replication."""
     cluster = Cluster(replicas=2)

@@ -1,0 +1,103 @@
+"""Runs replications, several at once, each with a deadline.
+
+Each runs in a fork of its own. What is run again of them without a candidate is shared out among a few
+processes that are kept for it, for a fork costs as much as such a run. One that has failed serves no more,
+and what failed in one that had served before is run once more in a new one, so that none can spoil another.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from pytest_glia.replication import Confine, Failure, Fork, Outcome, Replication, Rerun, fork, late, serve
+
+
+@dataclass
+class _Running:
+    index: int
+    what: Replication | Rerun
+    fork: Fork
+    deadline: float
+
+
+def run_all(
+    replications: Sequence[Replication],
+    *,
+    workers: int,
+    timeout: float,
+    private: Sequence[int] = (),
+    confine: Confine | None = None,
+) -> Iterator[tuple[int, Outcome]]:
+    """Run each replication in a fork; yields its index and outcome as soon as it is known.
+
+    At most `workers` run at once. One that has not answered after `timeout` seconds is killed with
+    everything it started. The forks do not inherit the file descriptors `private`. Those that are to be
+    confined call `confine` first, with the descriptors that it must leave open. Leaving the iterator early
+    kills what is still running.
+    """
+    waiting: list[tuple[int, Replication | Rerun]] = []
+    waiting += list(enumerate(replications))[::-1]
+    running: dict[int, _Running] = {}
+    serving: list[Fork] = []
+    leaving: list[int] = []
+    selector = selectors.DefaultSelector()
+
+    def start(index: int, what: Replication | Rerun) -> _Running:
+        others = [*private, *running, *(each.descriptor for each in serving)]
+        if isinstance(what, Replication):
+            started = fork(what, others, confine)
+        else:
+            what = replace(what, new=what.new or not serving)
+            started = serve([each.again for each in replications], others) if what.new else serving.pop()
+            started.give(index, what.given)
+        return _Running(index, what, started, time.monotonic() + timeout)
+
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                run = start(*waiting.pop())
+                running[run.fork.descriptor] = run
+                selector.register(run.fork.descriptor, selectors.EVENT_READ)
+            leaving = [pid for pid in leaving if not os.waitpid(pid, os.WNOHANG)[0]]
+            next_deadline = min(run.deadline for run in running.values())
+            for key, _ in selector.select(max(0.0, next_deadline - time.monotonic())):
+                run = running[key.fd]
+                if not run.fork.receive():
+                    continue
+                selector.unregister(key.fd)
+                del running[key.fd]
+                if isinstance(run.what, Replication):
+                    outcome = run.fork.end(leaving)
+                else:
+                    outcome = run.fork.take()
+                    if not isinstance(outcome, Failure):
+                        serving.append(run.fork)
+                    elif not run.what.new:
+                        waiting.append((run.index, replace(run.what, new=True)))
+                        continue
+                if run.what.then is None or isinstance(outcome, Failure):
+                    yield run.index, outcome
+                    continue
+                after = run.what.then(outcome)
+                if isinstance(after, Replication | Rerun):
+                    waiting.append((run.index, after))
+                else:
+                    yield run.index, after
+            for descriptor, run in list(running.items()):
+                if time.monotonic() >= run.deadline:
+                    selector.unregister(descriptor)
+                    del running[descriptor]
+                    run.fork.end()
+                    yield run.index, late(timeout)
+    finally:
+        for server in serving:
+            server.stop()
+        for run in running.values():
+            run.fork.end()
+        for pid in leaving:
+            os.waitpid(pid, 0)
+        selector.close()

@@ -1,0 +1,114 @@
+"""What is run again without a candidate shares processes, in which none can spoil another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+
+from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError, Rerun
+from pytest_glia.running import run_all
+
+
+def rerun(
+    again: Callable[[bytes], Metrics], given: list[bytes], workers: int = 1, timeout: float = 30.0
+) -> list[Outcome]:
+    """The outcomes of replications that answer these bytes and are run again with them."""
+
+    def then(answer: Metrics | bytes) -> Rerun:
+        assert isinstance(answer, bytes)
+        return Rerun(answer)
+
+    replications = [Replication(partial(bytes, each), then=then, again=again) for each in given]
+    found = dict(run_all(replications, workers=workers, timeout=timeout))
+    return [found[index] for index in range(len(given))]
+
+
+def process(given: bytes) -> Metrics:
+    return {"process": float(os.getpid()), "length": float(len(given))}
+
+
+def never() -> Metrics:
+    while True:
+        signal.pause()
+
+
+def test_no_more_processes_serve_than_workers() -> None:
+    """One process serves many, each with its own bytes, and it is neither this one nor its replication's."""
+    given = [bytes(length) for length in (0, 1, 200_000, 7, 3_000_000, 9)]
+    for workers in (1, 2):
+        found = rerun(process, given, workers)
+        assert [each["length"] for each in found if isinstance(each, dict)] == [*map(float, map(len, given))]
+        served = {each["process"] for each in found if isinstance(each, dict)}
+        assert 1 <= len(served) <= workers
+        assert os.getpid() not in served
+
+
+def test_what_ends_the_serving_process_fails_alone() -> None:
+    """It is killed, exits or raises: its own replication fails with the reason, and no other does."""
+
+    def again(given: bytes) -> Metrics:
+        if given == b"dies":
+            os.kill(os.getpid(), signal.SIGTERM)
+        if given == b"exits":
+            os._exit(3)
+        if given == b"raises":
+            raise ReplicationError("no decisions")
+        return process(given)
+
+    found = rerun(again, [b"", b"dies", b"", b"exits", b"raises", b""])
+    ended = "the replication's process ended ({}) without a result"
+    assert found[1] == Failure(ended.format("killed by SIGTERM"))
+    assert found[3] == Failure(ended.format("exit code 3"))
+    assert found[4] == Failure("no decisions")
+    assert all(isinstance(found[place], dict) for place in (0, 2, 5))
+
+
+def test_what_hangs_is_late_alone() -> None:
+    """Each has its own deadline, after which its process is killed; the next ones are served by another."""
+
+    def again(given: bytes) -> Metrics:
+        while given == b"hangs":
+            signal.pause()
+        return process(given)
+
+    began = time.monotonic()
+    found = rerun(again, [b"", b"hangs", b""], timeout=1.0)
+    assert isinstance(found[1], Failure)
+    assert "did not finish within 1 s" in found[1].message
+    assert time.monotonic() - began < 15
+    assert all(isinstance(found[place], dict) for place in (0, 2))
+
+
+def test_a_failure_may_be_its_predecessors_fault() -> None:
+    """What fails where others have been served is run in a new process before it counts as failed."""
+    calls = count(1)
+
+    def again(given: bytes) -> Metrics:
+        if next(calls) > 1:
+            raise ReplicationError("called before")
+        return process(given)
+
+    found = rerun(again, [b"1", b"2", b"3"])
+    assert len({each["process"] for each in found if isinstance(each, dict)}) == 3
+
+
+def test_nothing_stays() -> None:
+    """When all is done, or nobody waits any more, no process and no descriptor is left."""
+    before = len(os.listdir("/proc/self/fd"))
+    [first] = rerun(process, [b""])
+    assert isinstance(first, dict)
+    replications = [
+        Replication(lambda: b"", then=lambda answer: Rerun(b""), again=process),
+        Replication(never),
+    ]
+    outcomes = run_all(replications, workers=2, timeout=30)
+    _, second = next(outcomes)
+    assert isinstance(second, dict)
+    outcomes.close()  # type: ignore[attr-defined]
+    for served in (first, second):
+        assert not os.path.exists(f"/proc/{served['process']:.0f}")
+    assert len(os.listdir("/proc/self/fd")) == before
