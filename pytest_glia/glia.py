@@ -29,7 +29,7 @@ from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics, Outcome, Replication
 from pytest_glia.running import run_all
-from pytest_glia.statistics import mean_interval
+from pytest_glia.statistics import mean_interval, stretch_of
 from pytest_glia.tables import keep_tables, tables_of
 from pytest_glia.timing import Code, Prepare, Stopwatch, TimingFailed, Timings, noise
 
@@ -143,7 +143,7 @@ class Glia:
         shared = set.intersection(*(set(run) for run in runs))
         return Estimate(
             quantity=what,
-            interval=mean_interval(samples, self._context.confidence),
+            interval=mean_interval(samples, self._context.confidence, stretch=stretch_of(what)),
             samples=tuple(samples),
             scale=scale,
             metrics={name: tuple(run[name] for run in runs) for name in sorted(shared)},

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from pytest_glia.sequential import confirmation_confidence, pocock
-from pytest_glia.statistics import Floats, bounds, moments
+from pytest_glia.statistics import Floats, bounds, moments, stretch_of
 from tests import pool
 
 DRAWS = 10_000
@@ -28,9 +28,12 @@ def columns() -> dict[str, Floats]:
     return found
 
 
-def ends(samples: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """The intervals of the rows' means."""
-    return bounds(*moments(samples), samples.shape[-1], confidence)
+def ends(samples: Floats, confidence: float = 0.95, name: str = "") -> tuple[Floats, Floats]:
+    """The intervals of the rows' means, of the metric that the last word of a name says."""
+    mean, sd, skew = moments(samples)
+    low, high = bounds(mean, sd, skew, samples.shape[-1], confidence)
+    stretch = stretch_of(name.split()[-1]) if name else 1.0
+    return mean + stretch * (low - mean), mean + stretch * (high - mean)
 
 
 def equivalent(columns: dict[str, Floats], shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
@@ -55,22 +58,25 @@ COVERAGE = {
     "llq restarted_fraction": (0.93, 0.93, 0.93, 0.93, 0.93),
     "llq mean_response_time": (0.93, 0.93, 0.93, 0.93, 0.93),
     "hra / llq mean_response_time": (0.93, 0.93, 0.93, 0.93, 0.93),
-    "hra / llq p90_response_time": (0.92, 0.93, 0.93, 0.93, 0.93),
-    "llq p90_response_time": (0.92, 0.91, 0.90, 0.91, 0.93),
+    "hra / llq p90_response_time": (0.93, 0.93, 0.93, 0.93, 0.93),
+    "llq p90_response_time": (0.93, 0.93, 0.93, 0.93, 0.93),
 }
 
 
 @pytest.mark.parametrize("name", COVERAGE)
 def test_coverage(columns: dict[str, Floats], name: str) -> None:
-    """95 % intervals cover the mean as often as said here, and none is much longer than it must be."""
+    """95 % intervals cover the mean as often as said here, and none is much longer than it must be.
+
+    Those of quantiles reach farther, so that even the least favourable of them covers.
+    """
     rng, values = np.random.default_rng(1), columns[name]
     truth = values.mean()
     print(f"{name}: skewness {float(moments(values)[2]):.1f}")
     for n, least in zip(SIZES, COVERAGE[name], strict=True):
-        low, high = ends(values[rng.integers(len(values), size=(4_000_000 // n, n))])
+        low, high = ends(values[rng.integers(len(values), size=(4_000_000 // n, n))], name=name)
         covered = np.mean((low <= truth) & (truth <= high))
         print(f"{name}, n = {n}: {100 * covered:.1f} %; above {100 * np.mean(high < truth):.1f}")
-        assert least < covered < 0.97
+        assert least < covered < (0.985 if stretch_of(name.split()[-1]) > 1 else 0.97)
 
 
 @pytest.mark.parametrize("n", [5, 10, 20])
