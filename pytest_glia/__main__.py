@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pytest_glia.commands import mailbox
+from pytest_glia.commands import compare, mailbox
 from pytest_glia.misuse import Misuse
 
-_COMMANDS = (mailbox,)
+_COMMANDS = (compare, mailbox)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -93,8 +93,8 @@ def scored(lab: Lab, trial: Trial, thought: str = "") -> Program:
     """What a trial against the start is worth.
 
     exp(-change of loss / 11). What the goal lacks counts eleven times in the loss, so while it is not met
-    this is how many times smaller the candidate makes what is compared (where the goal is an absolute limit, the
-    exponent is the change in shares of that limit). It is paired on the seeds that both have seen.
+    this is how many times smaller the candidate makes what is compared (for an absolute limit the
+    exponent is the change in shares of it). It is paired on the seeds that both have seen.
     """
     losses = tuple(lab.aim.losses(trial.evaluation))
     change = trial.change.mean
