@@ -265,9 +265,9 @@ class Lab:
 
     def best(self) -> Evaluation:
         """The candidate of least loss among those with the most replications, or the start."""
-        most = max(len(trial.evaluation.seeds) for trial in self.trials)
+        most = max((len(trial.evaluation.seeds) for trial in self.trials), default=0)
         tried = [trial.evaluation for trial in self.trials if len(trial.evaluation.seeds) == most]
-        best = min(tried, key=self.aim.loss)
+        best = min(tried, key=self.aim.loss, default=self.start)
         return best if self._change(best, self.start).mean < 0 else self.start
 
     def say(self, text: str) -> None:

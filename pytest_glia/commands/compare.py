@@ -37,9 +37,9 @@ def add(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "compare",
         help="run designers side by side",
-        description="Run designers on the same specs with the same budget, each several times, every run in a "
-        "fresh clone of the commit that is checked out. Leaves compare.md, its pictures and compare.json in a "
-        "folder; called again, it goes on with what is there.",
+        description="Run designers on the same specs with the same budget, each several times, every run "
+        "in a fresh clone of the commit that is checked out. Leaves compare.md, its pictures and "
+        "compare.json in a folder; called again, it goes on with what is there.",
     )
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="what pytest is to collect")
     parser.add_argument("--designers", required=True, metavar="A,B,...", help="by name")
@@ -145,8 +145,8 @@ class _Kept:
         """What a baseline measures, looked at unless it is there."""
         if not source.is_file() or not name or "+" in candidate:
             raise Misuse(
-                f"--baseline is {f'{name}={source}'!r}: give NAME=FILE, a file to be put in the place of the one "
-                f"candidate {candidate}"
+                f"--baseline is {f'{name}={source}'!r}: give NAME=FILE, a file to be put in the place of the "
+                f"one candidate {candidate}"
             )
         file = self._folder / f"baseline-{name}.json"
         if not file.exists():

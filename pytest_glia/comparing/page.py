@@ -22,8 +22,9 @@ def page(
     number = max(len(each) for each in runs.values())
     parts = [
         "# Designers compared",
-        f"The same specs, the same budget ({budget}), {number} run{'s' if number > 1 else ''} of each, every run "
-        f"in a fresh clone with a ledger of its own. The goal is {goal.quantity} {goal.op} {goal.threshold:g}.",
+        f"The same specs, the same budget ({budget}), {number} run{'s' if number > 1 else ''} of each, every "
+        "run in a fresh clone with a ledger of its own. "
+        f"The goal is {goal.quantity} {goal.op} {goal.threshold:g}.",
         _results(runs, baselines),
         "Median [least, most] over the runs. *Confirmed* is on seeds that no search has seen. *T95* is the "
         "simulations until the loss had fallen by 95 % of what it fell by in the end, on development seeds.",

@@ -111,30 +111,40 @@ def replies(number: int, _: str) -> Says:
 
 
 def held(played: Played) -> None:
-    """Each prompt shows programs of the island to which the reply went, by rising score, at most three."""
+    """Each prompt shows programs of the island to which the reply went: at most three, one a cluster.
+
+    An island may be one of several, once the worse half was reset: which one, its next prompt tells.
+    """
     trials = [list(map(int, re.findall(r"\d+", name))) for name in played.trials()]
     assert [number for number, _ in trials] == list(range(1, len(trials) + 1))
-    known = [{9.0} for _ in range(ISLANDS)]
-    sure = [True] * ISLANDS
+    possible = [[{9.0}] for _ in range(ISLANDS)]
     for (generation, place), text in zip(trials, played.prompts, strict=False):
-        here = known[place - 1]
         shown = [(float(score), float(cost)) for _, score, cost in VERSIONS.findall(text)]
         assert [score for score, _ in shown] == sorted(score for score, _ in shown)
-        assert {cost for _, cost in shown} <= here
-        if sure[place - 1]:
-            assert len(shown) == min(3, len(here))
+        here = [
+            costs
+            for costs in possible[place - 1]
+            if {cost for _, cost in shown} <= costs and len(shown) == min(3, len(costs))
+        ]
+        assert here, f"generation {generation} shows {shown} of {possible[place - 1]}"
         assert f"Write v{len(shown)}, " in text
-        said = replies(generation - 1, "").text
-        if found := re.search(r"return ([\d.]+)", said):
-            here.add(float(found[1]))
+        said = re.search(r"return ([\d.]+)", replies(generation - 1, "").text)
+        possible[place - 1] = [costs | ({float(said[1])} if said else set()) for costs in here]
         if generation % RESET == 0:
-            best = [min(here) for here in known]
-            stay = sorted(best)[: ISLANDS - ISLANDS // 2]
-            for each in range(ISLANDS):
-                if best[each] >= stay[-1] and sorted(best)[len(stay)] <= best[each]:
-                    # Of islands that are equally good any may stay: what it had may be shown, or a founder.
-                    stays = known[each] if best[each] == stay[-1] else set()
-                    known[each], sure[each] = {*stays, *stay}, False
+            assert all(len(each) == 1 for each in possible)
+            possible = after_reset([costs for [costs] in possible])
+
+
+def after_reset(islands: list[set[float]]) -> list[list[set[float]]]:
+    """What each may be: as it was, or with one founder; of islands that are equally good any may stay."""
+    best = [min(costs) for costs in islands]
+    stay = ISLANDS - ISLANDS // 2
+    last, first_out = sorted(best)[stay - 1 : stay + 1]
+    founders = [{cost} for cost in sorted(set(sorted(best)[:stay]))]
+    return [
+        ([costs] if least <= last else []) + (founders if least >= first_out else [])
+        for costs, least in zip(islands, best, strict=True)
+    ]
 
 
 def test_prompts_of_a_search(tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ def test_a_second_search_asks_the_same(played: Played, tmp_path: Path) -> None:
     assert again.prompts == played.prompts
 
 
+@needs_library
+def test_model_that_only_repeats_ends_with_the_start(tmp_path: Path) -> None:
+    """The library tries no program twice: after its 120 iterations nothing better was found."""
+    played = play(tmp_path / "project", "openevolve", lambda number, _: costing(9.0))
+    assert len(played.prompts) == 120, played.ran.out
+    assert "no better candidate than the present one was found" in played.ran.text
+
+
 def test_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence says what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
