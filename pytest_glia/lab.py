@@ -169,6 +169,10 @@ class Lab:
         self.hold(0)
         self._legend()
         self._line("-", "the candidate as it is", self.start, "")
+        goal = self.start.checks.get(self.aim.primary) if self.aim.primary else None
+        asked = {"quantity": goal.what(), "op": goal.op, "threshold": goal.threshold} if goal else {}
+        self.recorded("goal", lambda: json.dumps(asked))
+        self._note(0, "the candidate as it is", self.start, "")
 
     def quick(self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation) -> Trial:
         """Try out a candidate with a first few replications only."""
@@ -182,6 +186,12 @@ class Lab:
         In a `race`, one that is worse or no better after the first look is stopped there.
         """
         return self._try(sources, hypothesis, against, self._looks if race else self._looks[-1:])
+
+    def unreadable(self, hypothesis: Hypothesis, reason: str) -> Trial:
+        """A reply that holds no candidate: counted as one that does not work, for that reason."""
+        look = self._looks[0]
+        evaluation = Evaluation(self.start.sources, self._seeds[:look], {}, {"": reason})
+        return self._kept(self._new_number(), hypothesis, evaluation, self.start, look)
 
     def hold(self, ablations: int) -> None:
         """Set aside what the end of the run will cost: audit, confirmation and that many ablations.
@@ -269,9 +279,9 @@ class Lab:
 
     def best(self) -> Evaluation:
         """The candidate of least loss among those with the most replications, or the start."""
-        most = max(len(trial.evaluation.seeds) for trial in self.trials)
+        most = max((len(trial.evaluation.seeds) for trial in self.trials), default=0)
         tried = [trial.evaluation for trial in self.trials if len(trial.evaluation.seeds) == most]
-        best = min(tried, key=self.aim.loss)
+        best = min(tried, key=self.aim.loss, default=self.start)
         return best if self._change(best, self.start).mean < 0 else self.start
 
     def say(self, text: str) -> None:
@@ -291,18 +301,39 @@ class Lab:
                 evaluation = Evaluation(sources, self._seeds[:n], {}, {"": str(error).splitlines()[0]})
             if self._change(evaluation, against).mean >= 0:
                 break
+        return self._kept(self._number(sources), hypothesis, evaluation, against, looks[-1])
+
+    def _kept(
+        self, number: int, hypothesis: Hypothesis, evaluation: Evaluation, against: Evaluation, look: int
+    ) -> Trial:
+        """A candidate that was tried, judged, committed and shown; `look` is how far it was to go."""
         # By now the pace is known better.
         self.hold(self._ablations)
         change = self._change(evaluation, against)
         result = result_of(change, self.settings.margin)
-        number = self._number(sources)
         commit = self._commit(number, evaluation, hypothesis, change, result)
         spent = self.account.simulations - self._before
         trial = Trial(number, hypothesis, evaluation, change, result, commit, spent)
         self.trials.append(trial)
-        decided = looks[-1] == len(self._seeds) or result == "broken"
+        self._note(number, hypothesis.name, evaluation, result)
+        decided = look == len(self._seeds) or result == "broken"
         self._line(str(number), hypothesis.name, evaluation, result if decided else "")
         return trial
+
+    def _note(self, number: int, name: str, evaluation: Evaluation, result: str) -> None:
+        """Put on record what a candidate has shown, and what the run had spent by then."""
+        check = evaluation.checks.get(self.aim.primary) if self.aim.primary else None
+        loss = self.aim.loss(evaluation)
+        row = {
+            "number": number,
+            "name": name,
+            "seeds": len(evaluation.seeds),
+            "loss": loss if math.isfinite(loss) else None,
+            "measured": check.point if check and math.isfinite(loss) else None,
+            "result": result,
+            "spent": {**self._whole.spent, "seconds": self._whole.seconds},
+        }
+        self.recorded(f"trial {len(self.trials)}", lambda: json.dumps(row))
 
     def _change(self, of: Evaluation, against: Evaluation) -> Interval:
         return self.aim.change(of, against, self._confidence)
@@ -313,8 +344,11 @@ class Lab:
     def _number(self, sources: Mapping[str, bytes]) -> int:
         """The candidate's number: its first, if it is evaluated again with more replications."""
         for trial in self.trials:
-            if trial.evaluation.sources == sources:
+            if dict(trial.evaluation.sources) == dict(sources) != dict(self.start.sources):
                 return trial.number
+        return self._new_number()
+
+    def _new_number(self) -> int:
         return 1 + max((trial.number for trial in self.trials), default=0)
 
     def _commit(

@@ -181,6 +181,16 @@ class Ledger:
         rows = self._do("SELECT value FROM records WHERE run = ? AND key = ?", run, key)
         return str(rows[0][0]) if rows else None
 
+    def records(self, run: str, containing: str) -> list[str]:
+        """All that the run has kept under keys that contain a text, in order."""
+        sql = "SELECT value FROM records WHERE run = ? AND instr(key, ?) ORDER BY rowid"
+        return [str(value) for [value] in self._do(sql, run, containing)]
+
+    def outcomes(self) -> dict[str, tuple[str, str | None]]:
+        """By run, in order: its candidate files, and how it ended (None if it was killed)."""
+        rows = self._do("SELECT run, candidate, outcome FROM runs ORDER BY started")
+        return {run: (candidate, outcome) for run, candidate, outcome in rows}
+
     def note(self, run: str, name: str, value: float) -> None:
         """Write down a figure of a run as it is now."""
         self._do("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", run, name, value)

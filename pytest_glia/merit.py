@@ -23,7 +23,7 @@ Result = Literal["better", "worse", "equivalent", "not shown", "broken"]
 _TO_SPARE = 0.02
 
 # What falls short weighs this much more than what the main goal gains: no gain pays for a broken demand.
-_SHORTFALL = 10.0
+SHORTFALL = 10.0
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,11 @@ class Aim:
         unmeasured = float(sum(nodeid not in measured for nodeid in evaluation.errors))
         if len(evaluation.errors) > unmeasured:
             return [math.inf] * n
-        losses = [_SHORTFALL * unmeasured] * n
+        losses = [SHORTFALL * unmeasured] * n
         for which, check in zip(self.known, checks, strict=True):
             assert check is not None
             for replication, excess in enumerate(check.excess):
-                losses[replication] += _SHORTFALL * max(excess + _TO_SPARE, 0.0)
+                losses[replication] += SHORTFALL * max(excess + _TO_SPARE, 0.0)
                 if which == self.primary:
                     losses[replication] += excess
         return losses

@@ -15,8 +15,12 @@ from pytest_glia.candidate import Candidate, fault
 from pytest_glia.decisions import probes_of
 from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Designer, Proposal
+from pytest_glia.designers.best_of_n import BestOfN
+from pytest_glia.designers.eoh import EoH
+from pytest_glia.designers.funsearch import FunSearch
 from pytest_glia.designers.glia import GliaDesigner
 from pytest_glia.designers.offline import OfflineDesigner
+from pytest_glia.designers.openevolve import OpenEvolveDesigner
 from pytest_glia.designers.problem import problem_statement
 from pytest_glia.domains import manager, mechanisms
 from pytest_glia.estimate import Check
@@ -260,7 +264,14 @@ class Search:
             )
 
     def _find_designer(self) -> Designer:
-        designers: dict[str, Designer] = {"offline": OfflineDesigner(), "glia": GliaDesigner()}
+        designers: dict[str, Designer] = {
+            "offline": OfflineDesigner(),
+            "glia": GliaDesigner(),
+            "best-of-n": BestOfN(),
+            "funsearch": FunSearch(),
+            "eoh": EoH(),
+            "openevolve": OpenEvolveDesigner(),
+        }
         for more in self._hooks.glia_designers():
             designers |= more
         if self.settings.designer not in designers:

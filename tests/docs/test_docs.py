@@ -14,7 +14,7 @@ from pytest_glia.models.mailbox import Mailbox
 
 ROOT = Path(__file__).parents[2]
 FILE = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CONSOLE = re.compile(r"^```console\n\$ (pytest[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CONSOLE = re.compile(r"^```console\n\$ (?:python -m )?(pytest[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -99,6 +99,18 @@ def test_designing(project: Path) -> None:
     commit(project)
     [(command, shown)] = CONSOLE.findall(text)
     check(shown, run(project, command))
+
+
+def test_comparing(project: Path) -> None:
+    """docs/comparing.md: two runs of a designer on the specs of docs/specs.md leave what it lists."""
+    for name, content in FILE.findall((ROOT / "docs/designing.md").read_text("utf-8")):
+        (project / name).write_text(content, "utf-8")
+    commit(project)
+    text = (ROOT / "docs/comparing.md").read_text("utf-8")
+    [(command, shown)] = CONSOLE.findall(text)
+    check(shown, run(project, command))
+    for name in ("compare.md", "best-so-far-simulations.svg", "confirmed.svg", "compare.json", "runs"):
+        assert (project / "compared" / name).exists()
 
 
 MODELS = (ROOT / "docs/models.md").read_text("utf-8")
