@@ -15,6 +15,7 @@ from pytest_glia.candidate import Candidate, fault
 from pytest_glia.decisions import probes_of
 from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Designer, Proposal
+from pytest_glia.designers.command import CommandDesigner
 from pytest_glia.designers.glia import GliaDesigner
 from pytest_glia.designers.offline import OfflineDesigner
 from pytest_glia.designers.problem import problem_statement
@@ -260,7 +261,11 @@ class Search:
             )
 
     def _find_designer(self) -> Designer:
-        designers: dict[str, Designer] = {"offline": OfflineDesigner(), "glia": GliaDesigner()}
+        designers: dict[str, Designer] = {
+            "offline": OfflineDesigner(),
+            "glia": GliaDesigner(),
+            "command": CommandDesigner(),
+        }
         for more in self._hooks.glia_designers():
             designers |= more
         if self.settings.designer not in designers:
@@ -268,7 +273,10 @@ class Search:
                 f"there is no designer {self.settings.designer!r}: --glia-designer takes "
                 f"{', '.join(sorted(designers))}"
             )
-        return designers[self.settings.designer]
+        designer = designers[self.settings.designer]
+        if check := getattr(designer, "check", None):
+            check(self.settings)
+        return designer
 
     def _committed(self, candidate: Candidate) -> bytes:
         source = self.repository.read(self.base, candidate.path)
