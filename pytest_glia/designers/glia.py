@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pytest_glia.agents.researcher import Part, Researcher, signs, sizes
+from pytest_glia.agents.bench import Part, signs, sizes
+from pytest_glia.agents.researcher import Researcher
 from pytest_glia.agents.supervisor import Supervisor
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
