@@ -17,6 +17,7 @@ from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Designer, Proposal
 from pytest_glia.designers.command import CommandDesigner
 from pytest_glia.designers.glia import GliaDesigner
+from pytest_glia.designers.mcp import McpDesigner
 from pytest_glia.designers.offline import OfflineDesigner
 from pytest_glia.designers.problem import problem_statement
 from pytest_glia.domains import manager, mechanisms
@@ -265,6 +266,7 @@ class Search:
             "offline": OfflineDesigner(),
             "glia": GliaDesigner(),
             "command": CommandDesigner(),
+            "mcp": McpDesigner(),
         }
         for more in self._hooks.glia_designers():
             designers |= more
