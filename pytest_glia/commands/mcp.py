@@ -51,10 +51,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         import anyio
         import mcp.server.lowlevel
-        import mcp.types as types
+        import mcp_types as types  # Version 1 of the library has no such module.
         from mcp.server.stdio import stdio_server
     except ImportError as error:
-        raise Misuse(f'the mcp library is needed ({error}): pip install "pytest-glia[llm]"') from None
+        raise Misuse(
+            f'the mcp library, 2.0 or later, is needed ({error}): pip install "pytest-glia[llm]"'
+        ) from None
     search = Search([each for at, each in enumerate(args.arguments) if at or each != "--"])
     tools = [
         types.Tool(name=each.name, description=each.description, input_schema=dict(each.parameters))

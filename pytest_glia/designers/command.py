@@ -71,7 +71,7 @@ class CommandDesigner:
         if not settings.command.strip():
             raise Misuse(
                 "the designer 'command' has no command: set glia_command to what starts your agent, such as "
-                "glia_command = 'codex exec --full-auto \"$(cat TASK.md)\"'"
+                "glia_command = 'codex exec --sandbox workspace-write - < TASK.md'"
             )
         for name in settings.command_env:
             if name not in os.environ:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, StdioServerParameters, stdio_client
 from mcp.types import TextContent
 
 from pytest_glia.designers.mcp import session_name
@@ -50,7 +50,7 @@ def played(project: Project, play: Callable[[Session], Awaitable[T]], *arguments
 
     async def session() -> T:
         with anyio.fail_after(200):
-            async with Client(server) as client:
+            async with Client(stdio_client(server)) as client:
                 return await play(Session(client))
 
     return anyio.run(session)
@@ -293,10 +293,10 @@ def test_designer_without_a_client_is_misuse(tmp_path: Path) -> None:
 def test_missing_library_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With what to install."""
+    """Or one that is too old, as one without that module is: with what to install."""
     from pytest_glia.__main__ import main
 
-    monkeypatch.setitem(sys.modules, "mcp.server.lowlevel", None)
+    monkeypatch.setitem(sys.modules, "mcp_types", None)
     assert main(["mcp", "--", "specs"]) == 4
     assert 'pip install "pytest-glia[llm]"' in capsys.readouterr().err
 
