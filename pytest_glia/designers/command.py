@@ -157,7 +157,7 @@ def _ran(playground: Playground, number: int, results: list[str]) -> Left:
         folder = Path(name).resolve() / "work"
         environment = {**_environment(), **named, "PWD": str(folder)}
         _lay_out(folder, playground, seconds, results)
-        lab.say(f"Round {number}: the command is at work; what it prints is in {log}")
+        lab.say(f"Round {number} prints to {log.relative_to(lab.folder.parents[2])}")
         attended = attend(settings.command, folder, environment, seconds, log)
         return _left(folder, tuple(playground.sources), attended)
 

@@ -215,6 +215,17 @@ def test_command_that_does_nothing_is_given_up(make_project: MakeProject) -> Non
     assert "no better candidate than the present one was found" in ran.text
 
 
+def test_spent_budget_ends_with_the_best(make_project: MakeProject) -> None:
+    """An agent that gets better and better is stopped by the budget, and its best is delivered."""
+    better = "n=$(grep -c '^## Round' RESULTS.md); echo \"def answer(): return 1.1$n\" > candidate.py"
+    project = make_project(files(better))
+    ran = project.pytest(*SEARCH, "--glia-budget=40 sims, 120 s")
+    assert ran.code == 1, ran.out
+    assert "The search ended because the budget of 40 simulations is spent" in ran.text
+    assert "does not meet its specs; the best so far" in ran.text
+    assert "return 1.1" in project.show(project.best(), "candidate.py")
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "says"),
     [

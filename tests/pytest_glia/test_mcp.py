@@ -87,6 +87,10 @@ async def design(session: Session) -> dict[str, str]:
     code = "means = tables['valves'].groupby('valve').leak.mean()\nfindings['valve'] = means.idxmin()"
     said["analyse"] = await session.use("analyse", experiment="1.E2", question="Which valve?", code=code)
     valve = re.findall(r"valve = (\d)", said["analyse"])[0]
+    said["no tables"] = await session.use("analyse", experiment="1.E1", question="Why?", code="")
+    said["no experiment"] = await session.use("analyse", experiment="1.E9", question="Why?", code="")
+    said["no figure"] = await session.use("analyse", experiment="1.E2", question="Why?", code="print(7)")
+    said["no tool"] = await session.use("read_all")
     said["edit"] = await session.use("edit_files", edits=[edit("50", pressure), edit("0", valve)])
     said["evaluate"] = await evaluated(session)
     said["finding"] = await session.use("record_finding", finding="One valve leaks least.", source="1.A1")
@@ -136,9 +140,22 @@ def test_client_sees_what_a_designer_may_see(designed: Designed) -> None:
     assert said["forbidden"].startswith("error: there is no file 'test_pump.py' to read")
 
 
-def test_wrong_arguments_are_told(designed: Designed) -> None:
-    """The error says what was given and what was expected."""
-    assert designed[1]["wrong"] == "error: replications is '4': give an integer"
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("wrong", "error: replications is '4': give an integer"),
+        (
+            "no tables",
+            "error: the experiment 1.E1 kept no tables: have those inspected that you want to know of",
+        ),
+        ("no experiment", "error: there is no experiment '1.E9': there are 1.E1, 1.E2"),
+        ("no figure", "7\n\n(It left no figure in `findings`, so it is not kept.)"),
+        ("no tool", "error: there is no tool 'read_all': there are problem, notebook, list_files, "),
+    ],
+)
+def test_what_cannot_be_done_is_told(asked: str, answer: str, designed: Designed) -> None:
+    """The error says what was given and what was expected; an analysis without a figure is not kept."""
+    assert designed[1][asked].startswith(answer)
 
 
 def test_concluded_design_is_confirmed_and_delivered(designed: Designed) -> None:
