@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from pytest_glia.attended import attend
+from tests.living import alive
 from tests.project import MakeProject, Project, Result, spec
 
 CANDIDATE = "def answer():\n    return 1.0\n"
@@ -122,14 +118,6 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         OTHER_API_KEY="not for the agent",
     )
     return Played(project, ran, notes, before)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def test_what_it_leaves_is_designed_with_round_by_round(played: Played) -> None:
@@ -264,46 +252,3 @@ def test_killed_search_goes_on_without_running_its_rounds_again(
     assert ran.code == 0, ran.out
     assert "It goes on: what it paid for is not paid again." in ran.text
     assert count.read_text().count("round") == 3
-
-
-def attended(command: str, folder: Path, seconds: float = 30.0) -> tuple[int | None, str, str]:
-    """Exit code, last words and log of a command."""
-    ended = attend(command, folder, os.environ, seconds, folder / "log")
-    return ended.code, ended.said, (folder / "log").read_text("utf-8")
-
-
-def test_output_is_bounded(tmp_path: Path) -> None:
-    """Of 20 MB that are printed the log has the first 4 MiB, and the end is told."""
-    code, said, log = attended("yes 0123456 | head -c 20000000; echo; echo the end", tmp_path)
-    assert code == 0
-    assert said.endswith("the end\n")
-    assert 4 << 20 <= len(log) < 5 << 20
-
-
-def test_signal_is_told_as_shells_do(tmp_path: Path) -> None:
-    """128 and its number."""
-    assert attended("kill -9 $$", tmp_path)[0] == 128 + 9
-
-
-def test_command_does_not_outlive_who_asked(tmp_path: Path) -> None:
-    """When the process that attends a command is killed, the command and its children end."""
-    asks = (
-        "import os, pathlib, sys; from pytest_glia.attended import attend\n"
-        "command = 'setsid sleep 600 & echo $! > pid.new; mv pid.new pid; wait'\n"
-        "here = pathlib.Path(sys.argv[1])\n"
-        "attend(command, here, os.environ, 600, here / 'log')"
-    )
-    process = subprocess.Popen([sys.executable, "-c", asks, str(tmp_path)])
-    until(lambda: (tmp_path / "pid").exists())
-    process.kill()
-    process.wait()
-    pid = int((tmp_path / "pid").read_text())
-    until(lambda: not alive(pid))
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

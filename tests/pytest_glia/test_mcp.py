@@ -5,67 +5,16 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
-import anyio
 import pytest
-from mcp import Client, StdioServerParameters, stdio_client
-from mcp.types import TextContent
 
 from pytest_glia.designers.mcp import session_name
+from tests.living import until
 from tests.project import Project
+from tests.pytest_glia.client import Session, evaluated, played
 from tests.pytest_glia.pumps import edit, experiments, pumps
-
-T = TypeVar("T")
-
-
-@dataclass
-class Session:
-    """What a client has been told, by what it has asked for."""
-
-    client: Client
-    heard: list[str] = field(default_factory=list)
-
-    async def use(self, tool: str, **arguments: Any) -> str:
-        """What a tool says; an error begins with a word that says so."""
-        result = await self.client.call_tool(tool, arguments)
-        [content] = result.content
-        assert isinstance(content, TextContent)
-        self.heard.append(f"{'error: ' if result.is_error else ''}{content.text}")
-        return self.heard[-1]
-
-
-def played(project: Project, play: Callable[[Session], Awaitable[T]], *arguments: str) -> T:
-    """What a client comes to that an editor might be, with the command as its server."""
-    server = StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "pytest_glia", "mcp", "--", "-p", "no:xdist", "-o", "glia_replications=4", *arguments],
-        cwd=project.folder,
-        env={"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(project.folder.parent)},
-    )
-
-    async def session() -> T:
-        with anyio.fail_after(200):
-            async with Client(stdio_client(server)) as client:
-                return await play(Session(client))
-
-    return anyio.run(session)
-
-
-async def evaluated(session: Session, name: str = "measured setting") -> str:
-    """Have what is written tried."""
-    return await session.use(
-        "evaluate",
-        name=name,
-        hypothesis="The pressure of the sweep, and the valve that leaks least.",
-        reason="the sweep, and the analysis",
-        predicts={"waste": -50},
-        refuted_by="more waste than before",
-    )
 
 
 async def design(session: Session) -> dict[str, str]:
@@ -248,14 +197,6 @@ def searching(project: Project) -> bool:
     """Whether a process works in the project."""
     there = [os.path.realpath(each) for each in Path("/proc").glob("[0-9]*/cwd")]
     return str(project.folder) in there
-
-
-def until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 async def spend_all(session: Session) -> list[str]:
