@@ -238,6 +238,11 @@ class Lab:
             self._ledger.remember(self._run.id, key, known)
         return known
 
+    @property
+    def folder(self) -> Path:
+        """Where what belongs to this run is kept for people to read; it may not exist yet."""
+        return self._ledger.folder / "runs" / self._run.id
+
     def tables(self, key: str) -> Path:
         """The file of the tables with that key (`Evaluation.tables`), NumPy's npz."""
         return self._ledger.tables / f"{key}.npz"

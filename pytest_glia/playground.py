@@ -204,6 +204,23 @@ class Playground:
         self.findings.append(finding)
         return finding
 
+    def inspected(self, name: str) -> Experiment:
+        """An experiment whose tables were kept; raises `Refused` if there is none of that name."""
+        if name not in self.experiments:
+            there = ", ".join(self.experiments) or "none yet"
+            raise Refused(f"there is no experiment {name!r}: there are {there}")
+        if not any(self.experiments[name].tables.values()):
+            raise Refused(
+                f"the experiment {name} kept no tables: have those inspected that you want to know of"
+            )
+        return self.experiments[name]
+
+    def keep(self, analysed: Analysed) -> str:
+        """Put an analysis on record; gives its id."""
+        name = f"{self.name}.A{len(self.analyses) + 1}"
+        self.analyses[name] = analysed
+        return name
+
     def analyse(self, experiment: Experiment, code: str) -> Analysis:
         """What some code makes of the tables of an experiment's first variant that has any; on record."""
         [keys, *_] = [keys for keys in experiment.tables.values() if keys]

@@ -80,6 +80,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(
         "glia_hand_over", "Contexts are told what those before have found.", type="bool", default=False
     )
+    parser.addini(
+        "glia_command",
+        "Of the designer command: what starts the agent, for sh -c.",
+        type="string",
+        default="",
+    )
+    parser.addini("glia_command_env", "Secrets of the environment that it gets.", type="args", default=[])
+    parser.addini("glia_command_timeout", "Seconds that a round may take.", type="float", default=900.0)
     parser.addini("glia_sandbox", "Confine candidates: auto, required or off.", type="string", default="auto")
     parser.addini("glia_allow_imports", "More modules that candidates may import.", type="args", default=[])
 

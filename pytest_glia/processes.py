@@ -7,9 +7,11 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 # A process that starts others while it is looked for is found in the next round.
 _ROUNDS = 10
@@ -38,12 +40,46 @@ def end_session_with(parent: int) -> None:
 
 def end_session(session: int) -> None:
     """Kill all processes of a session but this one, where the system lists them (Linux)."""
+    _end(lambda: [pid for pid, (_, its) in _alive().items() if its == session and pid != os.getpid()])
+
+
+def end_family_with(parent: int) -> None:
+    """In a process of its own: when `parent` ends, or on SIGTERM, end all that this one has started, and it.
+
+    Those that what it started has left behind, in whatever session, become its children (Linux).
+    """
+
+    def end(number: int, frame: object) -> None:
+        end_family()
+        os._exit(1)
+
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGTERM, end)
+    _hear_of_death(parent, signal.SIGTERM)
+
+
+def end_family() -> None:
+    """Kill all descendants of this process, where the system lists them (Linux)."""
+    _end(_family)
+
+
+def _family() -> list[int]:
+    """All descendants of this process that are alive."""
+    alive, found = _alive(), [os.getpid()]
+    for member in found:
+        found += [pid for pid, (parent, _) in alive.items() if parent == member]
+    return found[1:]
+
+
+def _end(left: Callable[[], list[int]]) -> None:
+    """Kill those that there are, until there are none."""
     for _ in range(_ROUNDS):
-        alive = [pid for pid in _of_session(session) if pid != os.getpid()]
-        for pid in alive:
+        pids = left()
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        if not alive:
+        if not pids:
             return
 
 
@@ -59,12 +95,12 @@ def _hear_of_death(parent: int, number: signal.Signals) -> None:
             os._exit(1)
 
 
-def _of_session(session: int) -> list[int]:
-    """Its processes that have not ended (proc(5), stat: fields 3 and 6)."""
-    found = []
+def _alive() -> dict[int, tuple[int, int]]:
+    """Parent and session of each process that has not ended (proc(5), stat: fields 3, 4 and 6)."""
+    found = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = status.read_text("utf-8", "replace").rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                found.append(int(status.parent.name))
+            if fields[0] not in "ZX":
+                found[int(status.parent.name)] = (int(fields[1]), int(fields[3]))
     return found

@@ -16,9 +16,11 @@ from pytest_glia.decisions import probes_of
 from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Designer, Proposal
 from pytest_glia.designers.best_of_n import BestOfN
+from pytest_glia.designers.command import CommandDesigner
 from pytest_glia.designers.eoh import EoH
 from pytest_glia.designers.funsearch import FunSearch
 from pytest_glia.designers.glia import GliaDesigner
+from pytest_glia.designers.mcp import McpDesigner
 from pytest_glia.designers.offline import OfflineDesigner
 from pytest_glia.designers.openevolve import OpenEvolveDesigner
 from pytest_glia.designers.problem import problem_statement
@@ -271,6 +273,8 @@ class Search:
             "funsearch": FunSearch(),
             "eoh": EoH(),
             "openevolve": OpenEvolveDesigner(),
+            "command": CommandDesigner(),
+            "mcp": McpDesigner(),
         }
         for more in self._hooks.glia_designers():
             designers |= more
@@ -279,7 +283,10 @@ class Search:
                 f"there is no designer {self.settings.designer!r}: --glia-designer takes "
                 f"{', '.join(sorted(designers))}"
             )
-        return designers[self.settings.designer]
+        designer = designers[self.settings.designer]
+        if check := getattr(designer, "check", None):
+            check(self.settings)
+        return designer
 
     def _committed(self, candidate: Candidate) -> bytes:
         source = self.repository.read(self.base, candidate.path)

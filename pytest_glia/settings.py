@@ -36,6 +36,9 @@ class Settings:
         allow_imports: Modules that candidates may import besides those on the list (``glia_allow_imports``).
         contexts: Of the designer `glia`: how many side by side, or ``seq`` (``--glia-contexts``).
         hand_over: Whether a context is told what those before it have found (``glia_hand_over``).
+        command: Of the designer `command`: what starts the agent, for ``sh -c`` (``glia_command``).
+        command_env: The secrets of the environment that it is to have (``glia_command_env``).
+        command_timeout: Seconds after which a round of it is ended (``glia_command_timeout``).
     """
 
     replications: int
@@ -52,6 +55,9 @@ class Settings:
     allow_imports: tuple[str, ...]
     contexts: str
     hand_over: bool
+    command: str
+    command_env: tuple[str, ...]
+    command_timeout: float
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
@@ -99,6 +105,11 @@ class Settings:
                 f"--glia-contexts is {contexts!r}: give 1 (a single context), a number up to "
                 f"{_MOST_CONTEXTS} (that many side by side), or seq (one after another)"
             )
+        command_timeout = number(config, "glia_command_timeout", "a number of seconds")
+        if not 0 < command_timeout < float("inf"):
+            raise pytest.UsageError(
+                f"glia_command_timeout is {command_timeout!r}: give a positive number of seconds"
+            )
         model = model_settings(config)
         designer = config.getoption("glia_designer") or config.getini("glia_designer")
         return cls(
@@ -116,6 +127,9 @@ class Settings:
             allow_imports=tuple(allowed),
             contexts=contexts,
             hand_over=config.getini("glia_hand_over"),
+            command=config.getini("glia_command"),
+            command_env=tuple(config.getini("glia_command_env")),
+            command_timeout=command_timeout,
         )
 
     def confined(self) -> bool:

@@ -9,7 +9,7 @@ from pytest_glia.agents.skills import Said, skill
 from pytest_glia.experiments import Experiment
 from pytest_glia.models import Model
 from pytest_glia.models.settings import ModelSettings
-from pytest_glia.playground import Analysed, Playground, Refused, figures
+from pytest_glia.playground import Analysed, Playground, figures
 from pytest_glia.workbench import Analysis
 
 _TURNS = 6
@@ -36,15 +36,7 @@ class Analyst:
             Refused: there is no such experiment, or it kept no tables.
             BudgetExhausted, ModelFailed: the model was not asked, or gave no reply.
         """
-        looked_at = self._playground.experiments.get(experiment)
-        if looked_at is None:
-            there = ", ".join(self._playground.experiments) or "none yet"
-            raise Refused(f"there is no experiment {experiment!r}: there are {there}")
-        if not any(looked_at.tables.values()):
-            raise Refused(
-                f"the experiment {experiment} kept no tables: ask the Experimenter to inspect what you want "
-                "to know more of"
-            )
+        looked_at = self._playground.inspected(experiment)
         last = ("", Analysis("", {}))
 
         def python(code: str) -> Said:
@@ -81,8 +73,8 @@ class Analyst:
         code, analysis = last
         if not analysis.findings:
             return f"{finding}\n\n(No analysis left a figure in `findings`: this is unverified.)".strip()
-        name = f"{self._playground.name}.A{len(self._playground.analyses) + 1}"
-        self._playground.analyses[name] = Analysed(experiment, question, code, finding, analysis.findings)
+        analysed = Analysed(experiment, question, code, finding, analysis.findings)
+        name = self._playground.keep(analysed)
         return f"Analysis {name} of {experiment}: {figures(analysis.findings)}\n\n{finding}"
 
     def _opening(self, question: str, experiment: Experiment) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytest_glia.agents.bench import EDITS, refusals_told
 from pytest_glia.agents.conversation import Conversation
-from pytest_glia.agents.skills import Said, Skill, ToolFailed, skill
+from pytest_glia.agents.skills import Said, Skill, tool
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers.problem import fenced
 from pytest_glia.experiments import Experiment, Variant
 from pytest_glia.models import Model
 from pytest_glia.models.settings import ModelSettings
-from pytest_glia.playground import Edit, Playground, Refused
+from pytest_glia.playground import Edit, Playground
 
 _TURNS = 6
 """Replies that the Experimenter may take to answer one question."""
@@ -19,19 +20,32 @@ _TURNS = 6
 _PRINTED = 3_000
 """Characters of what a variant prints that it is shown; the Analyst gets all."""
 
-EDITS = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {
-            "path": {"type": "string"},
-            "old": {"type": "string"},
-            "new": {"type": "string"},
+RUN = tool(
+    "run",
+    "Run variants of the candidate side by side on the same seeds. The first is the reference; "
+    "without edits a variant is the candidate as written, and `start: true` makes it the candidate "
+    "that the search began with. A sweep is one variant for each value, an ablation one without the "
+    "mechanism. A variant may print lines (instrumentation); with `inspect` the tables behind the "
+    "metrics are kept for analysis: then use 1 or 2 replications.",
+    ["purpose", "variants", "replications"],
+    purpose={"type": "string", "description": "The question that this run answers, in one line."},
+    variants={
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "label": {"type": "string"},
+                "start": {"type": "boolean"},
+                "edits": EDITS,
+            },
+            "required": ["label"],
         },
-        "required": ["path", "old", "new"],
     },
-}
-"""The schema of exact-match edits."""
+    replications={"type": "integer"},
+    metrics={"type": "array", "items": {"type": "string"}},
+    scenario={"type": "object", "additionalProperties": {"type": "number"}},
+    inspect={"type": "boolean"},
+)
 
 
 class Experimenter:
@@ -51,25 +65,16 @@ class Experimenter:
         """
         tables: list[str] = []
 
-        def told(experiment: Experiment) -> Said:
+        def measured(**given: Any) -> Said:
+            experiment = run(self._playground, **given)
             tables.append(experiment.table())
-            printed = [
-                f"{label} printed:\n{fenced(text[:_PRINTED])}" for label, text in experiment.printed.items()
-            ]
-            kept = ["Its tables were kept for the Analyst."] if any(experiment.tables.values()) else []
-            return Said("\n\n".join([experiment.table(), *printed, *kept]))
-
-        def run(**given: Any) -> Said:
-            try:
-                return told(self._run(**given))
-            except Refused as refused:
-                raise ToolFailed(str(refused)) from None
+            return told(experiment)
 
         conversation = Conversation(
             self._model,
             "experimenter",
             self._opening(question),
-            [self._skill(run)],
+            [Skill(RUN, refusals_told(measured))],
             context=self._limits.context,
             max_tokens=self._limits.max_tokens,
         )
@@ -106,60 +111,39 @@ class Experimenter:
             ]
         )
 
-    def _skill(self, use: Any) -> Skill:
-        return skill(
-            "run",
-            "Run variants of the candidate side by side on the same seeds. The first is the reference; "
-            "without edits a variant is the candidate as written, and `start: true` makes it the candidate "
-            "that the search began with. A sweep is one variant for each value, an ablation one without the "
-            "mechanism. A variant may print lines (instrumentation); with `inspect` the tables behind the "
-            "metrics are kept for the Analyst: then use 1 or 2 replications.",
-            use,
-            ["purpose", "variants", "replications"],
-            purpose={"type": "string", "description": "The question that this run answers, in one line."},
-            variants={
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "label": {"type": "string"},
-                        "start": {"type": "boolean"},
-                        "edits": EDITS,
-                    },
-                    "required": ["label"],
-                },
-            },
-            replications={"type": "integer"},
-            metrics={"type": "array", "items": {"type": "string"}},
-            scenario={"type": "object", "additionalProperties": {"type": "number"}},
-            inspect={"type": "boolean"},
-        )
 
-    def _run(
-        self,
-        purpose: str,
-        variants: list[dict[str, Any]],
-        replications: int,
-        metrics: list[str] | None = None,
-        scenario: dict[str, float] | None = None,
-        inspect: bool = False,
-    ) -> Experiment:
-        playground = self._playground
-        built = [
-            Variant(
-                each["label"],
-                playground.edited(
-                    [Edit(**edit) for edit in each.get("edits", ())],
-                    playground.lab.start.sources if each.get("start") else None,
-                ),
-            )
-            for each in variants
-        ]
-        return playground.experiment(
-            purpose,
-            built,
-            replications=replications,
-            metrics=metrics or (),
-            scenario=scenario,
-            inspected=inspect,
+def run(
+    playground: Playground,
+    purpose: str,
+    variants: list[dict[str, Any]],
+    replications: int,
+    metrics: list[str] | None = None,
+    scenario: dict[str, float] | None = None,
+    inspect: bool = False,
+) -> Experiment:
+    """What the tool `RUN` does; raises as `Playground.experiment` and `Playground.edited` do."""
+    built = [
+        Variant(
+            each["label"],
+            playground.edited(
+                [Edit(**edit) for edit in each.get("edits", ())],
+                playground.lab.start.sources if each.get("start") else None,
+            ),
         )
+        for each in variants
+    ]
+    return playground.experiment(
+        purpose,
+        built,
+        replications=replications,
+        metrics=metrics or (),
+        scenario=scenario,
+        inspected=inspect,
+    )
+
+
+def told(experiment: Experiment) -> Said:
+    """An experiment's table, and what its variants have printed."""
+    printed = [f"{label} printed:\n{fenced(text[:_PRINTED])}" for label, text in experiment.printed.items()]
+    kept = ["Its tables were kept for analysis."] if any(experiment.tables.values()) else []
+    return Said("\n\n".join([experiment.table(), *printed, *kept]))

@@ -33,10 +33,14 @@ class Skill:
     use: Use
 
 
-def skill(name: str, description: str, use: Use, required: Sequence[str] = (), /, **parameters: Any) -> Skill:
+def tool(name: str, description: str, required: Sequence[str] = (), /, **parameters: Any) -> Tool:
     """A tool: each parameter is a JSON schema; those `required` must be given."""
-    schema = {"type": "object", "properties": parameters, "required": list(required)}
-    return Skill(Tool(name, description, schema), use)
+    return Tool(name, description, {"type": "object", "properties": parameters, "required": list(required)})
+
+
+def skill(name: str, description: str, use: Use, required: Sequence[str] = (), /, **parameters: Any) -> Skill:
+    """A `tool` together with what it does."""
+    return Skill(tool(name, description, required, **parameters), use)
 
 
 def arguments(call: Call, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,8 @@ class Designer(Protocol):
     """Works on the candidates of a `Lab` until they meet their specs or the budget is spent.
 
     One that asks a language model has an attribute ``uses_model = True``: then a search refuses to start
-    without a model or without a limit to what it may cost, and the lab has `models`.
+    without a model or without a limit to what it may cost, and the lab has `models`. One that cannot work
+    everywhere has a method ``check(settings)``, which raises `Misuse` before anything is spent.
     """
 
     def design(self, lab: Lab) -> Proposal:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pytest_glia.agents.researcher import Part, Researcher, signs, sizes
+from pytest_glia.agents.bench import Part, signs, sizes
+from pytest_glia.agents.researcher import Researcher
 from pytest_glia.agents.supervisor import Supervisor
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
@@ -53,7 +54,7 @@ class GliaDesigner:
                 ended = list(pool.map(_context, labs, [""] * number))
         for each in ended:
             lab.trials += each.playground.lab.trials
-        return _proposal(lab, ended)
+        return proposal(lab, ended)
 
 
 def _one_after_another(lab: Lab) -> list[Ended]:
@@ -96,7 +97,7 @@ def _context(lab: Lab, handed_over: str) -> Ended:
     return Ended(playground, tuple(researcher.concluded or ()), reason)
 
 
-def _proposal(lab: Lab, ended: list[Ended]) -> Proposal:
+def proposal(lab: Lab, ended: list[Ended]) -> Proposal:
     """The best candidate of all contexts with the claims of its own."""
     best = min(ended, key=lambda each: lab.aim.loss(each.playground.best))
     found = best.playground.best

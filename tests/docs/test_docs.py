@@ -15,6 +15,7 @@ from pytest_glia.models.mailbox import Mailbox
 ROOT = Path(__file__).parents[2]
 FILE = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CONSOLE = re.compile(r"^```console\n\$ (?:python -m )?(pytest[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TOML = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -113,12 +114,29 @@ def test_comparing(project: Path) -> None:
         assert (project / "compared" / name).exists()
 
 
+ELSEWHERE = (ROOT / "docs/agents-elsewhere.md").read_text("utf-8")
+
+
+def test_agents_elsewhere(project: Path) -> None:
+    """docs/agents-elsewhere.md: its first command meets the spec, and so does its MCP client."""
+    settings, *_ = TOML.findall(ELSEWHERE)
+    (project / "pytest.ini").unlink()
+    (project / "pyproject.toml").write_text(settings, "utf-8")
+    [(name, client)] = FILE.findall(ELSEWHERE)
+    (project / name).write_text(client, "utf-8")
+    commit(project)
+    [(command, shown)] = CONSOLE.findall(ELSEWHERE)
+    check(shown, run(project, command))
+    [shown] = re.findall(rf"^```console\n\$ python {name}\n(.*?)^```$", ELSEWHERE, re.MULTILINE | re.DOTALL)
+    check(shown, run(project, name.removesuffix(".py")))
+
+
 MODELS = (ROOT / "docs/models.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("settings", re.findall(r"^```toml\n(.*?)^```$", MODELS, re.MULTILINE | re.DOTALL))
-def test_settings_of_models(settings: str, project: Path) -> None:
-    """docs/models.md: each of its configurations is one."""
+@pytest.mark.parametrize("settings", TOML.findall(MODELS + ELSEWHERE))
+def test_settings_of_models_and_agents(settings: str, project: Path) -> None:
+    """docs/models.md, docs/agents-elsewhere.md: each of their configurations is one."""
     (project / "pytest.ini").unlink()
     (project / "pyproject.toml").write_text(settings, "utf-8")
     printed = run(project, "pytest specs --collect-only --strict-config --glia-optimize")
