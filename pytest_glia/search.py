@@ -89,9 +89,9 @@ class Search:
         self._hooks = domains.hook
         for problem in problems:
             self.write(f"glia: {problem}")
-        self.designer = self._find_designer()
         # A replay asks nobody, and no clock: it does what is on record.
         self._replayed = os.environ.get(REPLAYED)
+        self.designer = self._find_designer()
         self._model = None if self._replayed else asked_by(self.designer, settings, account)
         account.timed = not self._replayed
         self.repository = Repository(config.rootpath)
@@ -284,7 +284,8 @@ class Search:
                 f"{', '.join(sorted(designers))}"
             )
         designer = designers[self.settings.designer]
-        if check := getattr(designer, "check", None):
+        check = getattr(designer, "check", None)
+        if check and not self._replayed:
             check(self.settings)
         return designer
 

@@ -6,17 +6,17 @@ That is ``python -m pytest_glia mcp``, which speaks MCP with a client: see `pyte
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pytest_glia.agents.bench import CONCLUDING, DESIGNING, Bench, refusals_told
 from pytest_glia.agents.experimenter import RUN, run, told
 from pytest_glia.agents.skills import Said, Skill, ToolFailed, arguments, tool
-from pytest_glia.budget import BudgetExhausted
+from pytest_glia.budget import Account, BudgetExhausted
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.designers import Proposal
 from pytest_glia.designers.glia import Ended, proposal
@@ -58,49 +58,66 @@ class McpDesigner:
 
     def design(self, lab: Lab) -> Proposal:
         """The best candidate that the client has found."""
-        channel = Channel.from_descriptor(os.dup(int(os.environ[ENVIRONMENT])))
-        bench = Bench(Playground(lab, session_name(lab.name, lab.recorded)))
+        bench, client = Bench(Playground(lab, lab.name)), _Client(lab.account)
         try:
-            reason = _served(bench, channel)
+            reason = _served(bench, client)
         finally:
-            channel.close()
+            client.close()
         lab.say(f"The search ended because {reason}.")
         return proposal(lab, [Ended(bench.playground, tuple(bench.concluded or ()), reason)])
 
 
-def session_name(context: str, recorded: Callable[[str, Callable[[], str]], str]) -> str:
-    """Of a context: another one each time that a run goes on, for the client is another one.
+class _Client:
+    """Whoever is at the other end of the channel, which is opened when it is first needed."""
 
-    `recorded` is `Lab.recorded`.
-    """
-    own, number = secrets.token_hex(8), 1
-    while recorded(f"session {number}", lambda: own) != own:
-        number += 1
-    return context if number == 1 else f"{context}-{number}"
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._channel: Channel | None = None
+
+    def next(self) -> dict[str, Any]:
+        """The tool that it asks for, with its arguments; or why there will be no more, as `end`."""
+        if ENVIRONMENT not in os.environ:
+            return {"end": "the record of what the client has asked for ends here"}
+        try:
+            if self._channel is None:
+                self._channel = Channel.from_descriptor(os.dup(int(os.environ[ENVIRONMENT])))
+                with contextlib.suppress(TimeoutError):
+                    # What was meant for a search before this one.
+                    while True:
+                        self._channel.receive(0.01)
+                self._channel.send(ready=True)
+            left = self._account.seconds_left()
+            return self._channel.receive(None if math.isinf(left) else left)
+        except ChannelClosed:
+            return {"end": "the client has gone"}
+        except TimeoutError:
+            reason = str(self._account.exhausted("seconds"))
+            self.tell(f"{reason}: the best candidate so far stands", failed=True, over=True)
+            return {"end": reason}
+
+    def tell(self, text: str, *, failed: bool, over: bool) -> None:
+        """Answer it, if it was it that asked, and is still there."""
+        if self._channel is not None:
+            with contextlib.suppress(ChannelClosed):
+                self._channel.send(text=text, failed=failed, over=over)
+
+    def close(self) -> None:
+        """Leave it."""
+        if self._channel is not None:
+            self._channel.close()
 
 
-def _served(bench: Bench, channel: Channel) -> str:
-    """Answer the client; why there is no more to answer."""
-    lab = bench.playground.lab
+def _served(bench: Bench, client: _Client) -> str:
+    """Do what the client asks for, or has asked for if a run goes on; why there is no more to do."""
     skills = {each.tool.name: each for each in _skills(bench)}
-    try:
-        with contextlib.suppress(TimeoutError):
-            # What was meant for a search before this one.
-            while True:
-                channel.receive(0.01)
-        channel.send(ready=True)
-        while bench.concluded is None:
-            left = lab.account.seconds_left()
-            asked = channel.receive(None if math.isinf(left) else left)
-            text, failed = _answer(skills, str(asked["name"]), asked["arguments"])
-            channel.send(text=text, failed=failed, over=bench.concluded is not None)
-    except ChannelClosed:
-        return "the client has gone"
-    except TimeoutError:
-        reason = str(lab.account.exhausted("seconds"))
-        with contextlib.suppress(ChannelClosed):
-            channel.send(text=f"{reason}: the best candidate so far stands", failed=True, over=True)
-        return reason
+    for number in itertools.count(1):
+        asked = json.loads(bench.playground.lab.recorded(f"call {number}", lambda: json.dumps(client.next())))
+        if "end" in asked:
+            return str(asked["end"])
+        text, failed = _answer(skills, str(asked["name"]), asked["arguments"])
+        client.tell(text, failed=failed, over=bench.concluded is not None)
+        if bench.concluded is not None:
+            break
     return "the client concluded"
 
 

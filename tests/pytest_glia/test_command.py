@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +192,19 @@ def test_round_that_hangs_is_ended_and_counts(played: Played) -> None:
 def test_results_tell_what_was_measured(played: Played) -> None:
     """RESULTS.md has the table of each candidate that was tried."""
     assert "| test_large | value |" in played.seen("results-2")
+
+
+def test_replay_does_not_run_it(played: Played) -> None:
+    """From the record come the same commits; the agent, and the key that it needs, are not asked for."""
+    before = [each.stat().st_mtime_ns for each in sorted(played.notes.iterdir())]
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest_glia", "replay", played.project.best().split("/")[2]],
+        cwd=played.project.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [each.stat().st_mtime_ns for each in sorted(played.notes.iterdir())] == before
 
 
 def test_command_that_does_nothing_is_given_up(make_project: MakeProject) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pytest_glia.designers.mcp import session_name
 from tests.living import until
 from tests.project import Project
 from tests.pytest_glia.client import Session, evaluated, played
@@ -259,11 +259,45 @@ def test_missing_library_is_one_sentence(
     assert 'pip install "pytest-glia[llm]"' in capsys.readouterr().err
 
 
-def test_client_of_a_run_that_goes_on_has_names_of_its_own() -> None:
-    """After a kill another client does other experiments: none takes the place of one on record."""
-    record: dict[str, str] = {}
+def test_replay_repeats_what_the_client_has_done(designed: Designed) -> None:
+    """From the record, without a client: the same commits."""
+    project, _ = designed
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest_glia", "replay", project.best().split("/")[2]],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "the same commits" in ran.stdout
 
-    def recorded(key: str, make: Callable[[], str]) -> str:
-        return record.setdefault(key, make())
 
-    assert [session_name("1", recorded) for _ in range(3)] == ["1", "1-2", "1-3"]
+def searches(project: Project) -> list[int]:
+    """The processes of searches in a project that wait for clients."""
+    return [
+        int(each.parent.name)
+        for each in Path("/proc").glob("[0-9]*/cmdline")
+        if b"--glia-designer=mcp" in each.read_bytes()
+        and os.path.realpath(each.parent / "cwd") == str(project.folder)
+    ]
+
+
+def test_killed_search_goes_on_where_its_client_was(tmp_path: Path) -> None:
+    """After SIGKILL another client finds what the one before has done, and concludes with it."""
+    project = pumps(tmp_path / "project", seed=8)
+
+    async def improve_and_kill(session: Session) -> str:
+        await improve(session, "pump")
+        for pid in searches(project):
+            os.kill(pid, signal.SIGKILL)
+        return await session.use("notebook")
+
+    async def find_and_conclude(session: Session) -> tuple[str, str]:
+        return await session.use("notebook"), await session.use("conclude", claims=[])
+
+    budget = "--glia-budget=200 sims, 120 s"
+    assert "(exit code -9)" in played(project, improve_and_kill, budget)
+    notebook, concluded = played(project, find_and_conclude, budget)
+    assert "- 1 pressure " in notebook
+    assert concluded.startswith("concluded")
+    assert project.best()
