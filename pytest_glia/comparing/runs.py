@@ -128,13 +128,13 @@ class Bench:
             subprocess.run(
                 ["git", "clone", "-q", str(repository.top), str(clone)], check=True, capture_output=True
             )
-            yield clone / repository.prefix, Path(scratch) / "verdicts.json"
+            yield clone / repository.prefix, Path(scratch) / "report/glia.json"
 
     def _pytest(self, folder: Path, verdicts: Path, arguments: Sequence[str], log: Path) -> int:
         command = [sys.executable, "-m", "pytest", *self.specs, *arguments, *self.options]
         with log.open("wb") as output:
             return subprocess.run(
-                [*command, f"--glia-json={verdicts}"],
+                [*command, f"--glia-report={verdicts.parent}"],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
