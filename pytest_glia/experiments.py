@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pytest_glia.lab import Lab
@@ -87,6 +87,24 @@ class Experiment:
         found = (each for each in self.effects if (each.label, each.metric) == (label, metric))
         return next(found, None)
 
+    def about(self, variant: str, metric: str) -> Experiment:
+        """The same with the effects of that variant and metric alone, where they are named.
+
+        Raises LookupError, in words, if it has none of them.
+        """
+        for name, there in (
+            (variant, [each.label for each in self.effects if each.change]),
+            (metric, [each.metric for each in self.effects]),
+        ):
+            if name and name not in there:
+                raise LookupError(f"has no {name!r}: it has {', '.join(dict.fromkeys(there))}")
+        kept = tuple(
+            each
+            for each in self.effects
+            if each.change is None or ((not variant or each.label == variant) and metric in ("", each.metric))
+        )
+        return replace(self, effects=kept)
+
     def summary(self) -> str:
         """The changes that it has shown, for a sentence."""
         shown = [
@@ -101,15 +119,24 @@ class Experiment:
         found = {each.label: look(each.sources, scenario=self.scenario) for each in self.variants}
         if failed := next((each.reasons[0] for each in found.values() if each.reasons), None):
             return f"it failed: {failed}"
-        names = list(dict.fromkeys(each.metric for each in self.effects))
-        after = {(each.label, each.metric): each for each in effects(found, names)}
+        names = list(dict.fromkeys(each.metric for each in self.effects if each.change))
+        asked = {(each.label, each.metric) for each in self.effects if each.change}
+        after = {
+            (each.label, each.metric): each
+            for each in effects(found, names)
+            if (each.label, each.metric) in asked
+        }
         told = []
         for before in self.effects:
             if before.shown in ("lower", "higher"):
                 now = after[before.label, before.metric]
                 verdict = "as before" if now.shown == before.shown else f"**not** as before ({before.shown})"
                 told.append(f"{now.metric} of {now.label!r} {now.describe()}, {verdict}")
-        return "; ".join(told) or "it had shown no difference"
+        if told:
+            return "; ".join(told)
+        differs = [each for each in after.values() if each.shown in ("lower", "higher")]
+        now_there = "; ".join(f"{each.metric} of {each.label!r} {each.describe()}" for each in differs)
+        return f"**not** as before: {now_there}" if differs else "no difference shown, as before"
 
     def table(self) -> str:
         """As Markdown: a row a metric and variant."""
@@ -187,6 +214,15 @@ def measure(
     )
     lab.recorded(f"experiment {name}", experiment.as_json)
     return experiment
+
+
+def effect(metric: str, before: Sequence[float], after: Sequence[float]) -> Effect | None:
+    """How a metric differs between two looks on their common first seeds; None on fewer than two."""
+    n = min(len(before), len(after))
+    if n < 2 or not all(map(math.isfinite, [*before[:n], *after[:n]])):
+        return None
+    change, ratio = _change(before[:n], after[:n])
+    return Effect("", metric, math.fsum(after[:n]) / n, change, ratio)
 
 
 def effects(found: Mapping[str, Evaluation], metrics: Sequence[str] = ()) -> tuple[Effect, ...]:

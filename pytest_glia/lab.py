@@ -99,6 +99,7 @@ class Lab:
         failing: The tests that the present candidates fail.
         statement: The problem in words, as every designer that reads gets it.
         settings: Of the plugin.
+        knobs: What a scenario may change of the domain's runs, by a factor, each with a word on it.
         audited: Whether a domain records the candidates' decisions, so that a design can be audited.
         models: What a designer that `uses_model` asks; None for any other.
         trials: All candidates tried so far, in order.
@@ -157,7 +158,8 @@ class Lab:
         self._before = self.account.simulations
         self.start = self._evaluate(sources, self._seeds)
         self.started = self.account.simulations - self._before
-        self.statement = statement(self.start, evaluator.knobs)
+        self.knobs = evaluator.knobs if audited else {}
+        self.statement = statement(self.start, self.knobs)
         self._evaluation_runs = len(evaluator.needed)
         # A start that fails early asks for less than its successors will.
         self._evaluation_simulations = max(len(self._seeds), len(evaluator.needed_simulations))
@@ -246,11 +248,6 @@ class Lab:
     def tables(self, key: str) -> Path:
         """The file of the tables with that key (`Evaluation.tables`), NumPy's npz."""
         return self._ledger.tables / f"{key}.npz"
-
-    @property
-    def knobs(self) -> Mapping[str, str]:
-        """What a scenario may change of the domain's runs, by a factor, each with a word on it."""
-        return self._evaluator.knobs
 
     def look(
         self,

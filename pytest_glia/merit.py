@@ -56,7 +56,8 @@ class Evaluation:
             if report.failed:
                 errors[report.nodeid] = message_of(report)
             tables |= dict.fromkeys(getattr(report, "glia_tables", ()))
-        printed = "".join(report.capstdout for report in reports)
+        # The last report of a test has what was printed in all of its phases.
+        printed = "".join({report.nodeid: report.capstdout for report in reports}.values())
         return cls(sources, seeds, checks, errors, tuple(tables), printed)
 
     @property

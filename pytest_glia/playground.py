@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -137,16 +138,19 @@ class Playground:
             raise Refused(f"not written: {broken}")
         self.sources = sources
 
-    def evaluate(self, hypothesis: Hypothesis) -> Trial:
-        """Try the candidate as written against the specs: a commit, and the new best if it is better."""
+    def evaluate(self, hypothesis: Hypothesis, *, simplifies: bool = False) -> Trial:
+        """Try the candidate as written against the specs: a commit, and the new best if it is better.
+
+        One that `simplifies` the best is the new best also if it is shown to be equivalent.
+        """
         if self.sources == dict(self.best.sources):
             raise Refused("the candidate is the same as the best so far: change it first")
         for trial in self.lab.trials:
             if self.sources == dict(trial.evaluation.sources):
                 raise Refused(f"that candidate was tried as number {trial.number}: {trial.result}")
-        trial = self.lab.full(self.sources, hypothesis, self.best)
+        trial = self.lab.full(self.sources, hypothesis, self.best, race=not simplifies)
         complete = len(trial.evaluation.seeds) == self.lab.settings.replications
-        if complete and trial.result == "better":
+        if complete and trial.result in ("better", *(("equivalent",) if simplifies else ())):
             self.best = trial.evaluation
         return trial
 
@@ -190,13 +194,25 @@ class Playground:
         )
         return self.experiments[name]
 
-    def find(self, text: str, source: str) -> Finding:
-        """Keep something learnt; raises `Refused` if there is nothing that shows it."""
+    def find(self, text: str, source: str, variant: str = "", metric: str = "") -> Finding:
+        """Keep something learnt; raises `Refused` if there is nothing that shows it.
+
+        Of an experiment, it may name the variant and the metric that show it.
+        """
         if source not in self.experiments and source not in self.analyses:
             there = ", ".join([*self.experiments, *self.analyses]) or "none yet"
             raise Refused(f"there is no experiment or analysis {source!r} that shows it: there are {there}")
         if source in self.experiments:
             experiment = self.experiments[source]
+            if all(each.change is None for each in experiment.effects):
+                raise Refused(
+                    f"the experiment {source} compares nothing, so that it shows nothing: name one that "
+                    "compares variants, or an analysis of its tables"
+                )
+            try:
+                experiment = experiment.about(variant, metric)
+            except LookupError as error:
+                raise Refused(f"{source} {error}") from None
             finding = Finding(text, source, experiment.summary(), experiment.again)
         else:
             analysed = self.analyses[source]
@@ -258,6 +274,23 @@ class Playground:
             "It is the best so far." if trial.evaluation is self.best else "The best so far is another one."
         )
         return "\n".join([head, best, "", *table, *errors, "", f"Means: {means}"])
+
+    def _where(self) -> str:
+        """Which candidate is the best, where it is another one than what is being written."""
+        number = next((each.number for each in self.lab.trials if each.evaluation is self.best), None)
+        which = (
+            "the one that you began with" if number is None else f"candidate {number} (tried/{number}/...)"
+        )
+        return f"The best so far is {which}; the files still hold this one."
+
+    def spending(self) -> str:
+        """What is spent of the simulations, and what is kept."""
+        account = self.lab.account
+        limit = account.budget.simulations
+        if not math.isfinite(limit):
+            return f"Simulations: {account.simulations} spent."
+        kept = max(0.0, limit - account.simulations - account.left("simulations"))
+        return f"Simulations: {account.simulations} of {limit:g} spent, {kept:g} kept for the end."
 
     def met(self) -> bool:
         """Whether the best candidate meets all specs on the development seeds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -94,7 +95,8 @@ class Inquiry:
         self.write("Each finding again, on seeds that no search has seen:")
         for finding in self.proposal.findings:
             found[finding.text] = finding.again(self.look)
-            self.write(f"  {finding.text[:_SHOWN]:<{_SHOWN}} {found[finding.text][:80]}")
+            self.write(textwrap.shorten(f"  {finding.text}", 78, placeholder=" ..."))
+            self.write(textwrap.shorten(f"    {found[finding.text]}", 240, placeholder=" ..."))
 
     def _vary(self, found: dict[str, tuple[Interval, Result]]) -> None:
         """Each constant at half and at twice its value."""

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 from pytest_glia.agents.skills import Said, Skill, ToolFailed, Use, tool
+from pytest_glia.experiments import effect
 from pytest_glia.lab import Hypothesis
 from pytest_glia.models import Tool
 from pytest_glia.playground import Edit, Playground, Refused
@@ -16,7 +17,8 @@ _TEXT = {"type": "string"}
 _PREDICTS = {
     "type": "object",
     "additionalProperties": {"type": "number"},
-    "description": "By metric, by how many per cent it will rise (above zero) or fall (below).",
+    "description": "By metric, by how many per cent it rises (above zero) or falls (below) with the "
+    "idea; 0 for no change.",
 }
 
 EDITS: Mapping[str, Any] = {
@@ -62,6 +64,7 @@ DESIGNING: tuple[Tool, ...] = (
         reason={"type": "string", "description": "The measurement that calls for it, with its figures."},
         predicts=_PREDICTS,
         refuted_by={"type": "string", "description": "The measurement that would refute it."},
+        simplifies={"type": "boolean", "description": "Whether it is to be kept if it is equivalent."},
     ),
 )
 """With which a candidate is written and tried."""
@@ -73,7 +76,9 @@ CONCLUDING: tuple[Tool, ...] = (
         "that shows it; it is tested again on fresh seeds in the end.",
         ["finding", "source"],
         finding=_TEXT,
-        source=_TEXT,
+        source={"type": "string", "description": "1.E2, or 1.A1."},
+        variant={"type": "string", "description": "Of the experiment, the one that shows it."},
+        metric={"type": "string", "description": "By which it shows."},
     ),
     tool(
         "conclude",
@@ -160,26 +165,36 @@ class Bench:
         return Said(f"{len(edits)} edits are made")
 
     def _evaluate(
-        self, name: str, hypothesis: str, reason: str, predicts: dict[str, float], refuted_by: str
+        self,
+        name: str,
+        hypothesis: str,
+        reason: str,
+        predicts: dict[str, float],
+        refuted_by: str,
+        simplifies: bool = False,
     ) -> Said:
         self._known(predicts)
         text = f"{hypothesis} Refuted by: {refuted_by}"
-        before = self.playground.best.evidence
+        before = self.playground.best.metrics
         idea = Hypothesis(name, text, reason, signs(predicts), sizes(predicts))
-        trial = self.playground.evaluate(idea)
-        after, described = trial.evaluation.evidence, self.playground.describe(trial)
-        missed = [
-            f"{metric} was to {'fall' if change < 0 else 'rise'}, and went from {before[metric]:.4g} to "
-            f"{after[metric]:.4g}"
-            for metric, change in predicts.items()
-            if metric in before and metric in after and (after[metric] - before[metric]) * change <= 0
-        ]
+        trial = self.playground.evaluate(idea, simplifies=simplifies)
+        described = self.playground.describe(trial)
+        told, missed = [], []
+        for metric, change in predicts.items():
+            found = effect(metric, before.get(metric, ()), trial.evaluation.metrics.get(metric, ()))
+            if found is None:
+                continue
+            told.append(f"{metric} {found.describe()} (predicted {change:+g} %)")
+            if change and found.shown != ("lower" if change < 0 else "higher"):
+                missed.append(f"{metric} was to {'fall' if change < 0 else 'rise'}: {found.shown}")
+        if told:
+            described += f"\nAgainst the best before, on common seeds: {'; '.join(told)}."
         if missed:
-            described += f"\n\nNot as predicted: {'; '.join(missed)}. Explain it before you go on."
-        return Said(described, described.splitlines()[0])
+            described += f"\nNot as predicted: {'; '.join(missed)}. Explain it before you go on."
+        return Said(f"{described}\n{self.playground.spending()}", described.splitlines()[0])
 
-    def _find(self, finding: str, source: str) -> Said:
-        self.playground.find(finding, source)
+    def _find(self, finding: str, source: str, variant: str = "", metric: str = "") -> Said:
+        self.playground.find(finding, source, variant, metric)
         return Said("kept")
 
     def _conclude(self, claims: list[dict[str, Any]]) -> Said:

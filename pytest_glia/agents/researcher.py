@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 
 from pytest_glia.agents.analyst import Analyst
@@ -12,6 +13,9 @@ from pytest_glia.agents.skills import Said, Skill, skill
 from pytest_glia.models import Model
 from pytest_glia.models.settings import ModelSettings
 from pytest_glia.playground import Playground
+
+_SAID = 300
+"""Characters of what it says that are shown with the progress."""
 
 _TURN = 25
 """Replies after which a turn ends by itself: then it is the Supervisor's."""
@@ -62,7 +66,7 @@ class Researcher:
             reply = self._conversation.ask()
             if reply.text:
                 self.heard.append(reply.text)
-                self.playground.lab.say(reply.text.strip().splitlines()[0][:300])
+                self.playground.lab.say(textwrap.shorten(reply.text, _SAID, placeholder=" ..."))
             if not reply.calls:
                 return
             for call in reply.calls:
