@@ -59,3 +59,15 @@ async def evaluated(session: Session, name: str = "measured setting") -> str:
         predicts={"waste": -50},
         refuted_by="more waste than before",
     )
+
+
+async def improve(session: Session, name: str) -> None:
+    """Try a somewhat better candidate."""
+    for pressure in (49, 51):
+        text = (
+            f"class Pump:\n    def pressure(self):\n        return {pressure}\n\n"
+            "    def valve(self):\n        return 0\n"
+        )
+        await session.use("write_file", path=f"candidates/{name}.py", text=text)
+        if "It is the best so far" in await evaluated(session, name=f"pressure {pressure}"):
+            return

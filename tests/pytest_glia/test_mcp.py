@@ -13,7 +13,7 @@ import pytest
 
 from tests.living import until
 from tests.project import Project
-from tests.pytest_glia.client import Session, evaluated, played
+from tests.pytest_glia.client import Session, evaluated, improve, played
 from tests.pytest_glia.pumps import edit, experiments, pumps
 
 
@@ -141,18 +141,6 @@ def plants(folder: Path) -> Project:
         project.write({name.replace("pump", "second"): text.replace("pump.py", "second.py")})
     project.commit()
     return project
-
-
-async def improve(session: Session, name: str) -> None:
-    """Try a somewhat better candidate."""
-    for pressure in (49, 51):
-        text = (
-            f"class Pump:\n    def pressure(self):\n        return {pressure}\n\n"
-            "    def valve(self):\n        return 0\n"
-        )
-        await session.use("write_file", path=f"candidates/{name}.py", text=text)
-        if "It is the best so far" in await evaluated(session, name=f"pressure {pressure}"):
-            return
 
 
 async def conclude_one_and_go(session: Session) -> str:
