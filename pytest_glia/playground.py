@@ -270,17 +270,13 @@ class Playground:
         table = measured_table(trial.evaluation.checks)
         errors = [f"failed: {reason}" for reason in trial.evaluation.reasons]
         means = ", ".join(f"{name} {value:.4g}" for name, value in trial.evaluation.evidence.items())
-        best = (
-            "It is the best so far." if trial.evaluation is self.best else "The best so far is another one."
-        )
+        best = "It is the best so far." if trial.evaluation is self.best else self._where()
         return "\n".join([head, best, "", *table, *errors, "", f"Means: {means}"])
 
     def _where(self) -> str:
         """Which candidate is the best, where it is another one than what is being written."""
         number = next((each.number for each in self.lab.trials if each.evaluation is self.best), None)
-        which = (
-            "the one that you began with" if number is None else f"candidate {number} (tried/{number}/...)"
-        )
+        which = "what you began with" if number is None else f"candidate {number} (tried/{number}/...)"
         return f"The best so far is {which}; the files still hold this one."
 
     def spending(self) -> str:

@@ -18,6 +18,7 @@ from pytest_glia.rules.declarations import constant_names, declared
 from pytest_glia.rules.modules import Modules, dotted_path
 from pytest_glia.rules.names import (
     DECLARATIONS,
+    LOOKUPS,
     METHODS,
     READABLE,
     is_special,
@@ -201,6 +202,7 @@ class _Text:
 
     def _plain_attribute(self, node: ast.Attribute) -> Iterator[str]:
         plain = node.attr in READABLE or (self.tree.is_super(node.value) and node.attr in METHODS)
+        plain |= node.attr in LOOKUPS and isinstance(node.ctx, ast.Load)
         if not plain and not (self.tree.called(node) and _formats_values_only(node)):
             yield from self._attribute(node.attr)
 

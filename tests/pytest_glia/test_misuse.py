@@ -97,11 +97,7 @@ def test_project_that_is_no_start(make_project: MakeProject, files: dict[str, st
         (["-o", "glia_replications=x"], 4, "glia_replications is 'x': give a whole number"),
         (["-o", "glia_margin=a: b"], 4, "glia_margin is 'a: b': give a number"),
         (["--glia-budget=5 beers"], 4, "the budget '5 beers' has '5 beers'"),
-        (
-            ["--glia-designer=nobody"],
-            4,
-            "there is no designer 'nobody': --glia-designer takes best-of-n, eoh",
-        ),
+        (["--glia-designer=nobody"], 4, "there is no designer 'nobody': --glia-designer takes best-of-n"),
         (["-n", "2"], 4, "--glia-optimize does not go with -n"),
         (["-o", "glia_confidence=95"], 4, "glia_confidence is 95.0"),
         (["-k", "no_such_test"], 5, "2 deselected"),

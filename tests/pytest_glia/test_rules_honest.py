@@ -277,6 +277,11 @@ class Q:
     def __call__(self, x): return x
     __bool__ = __len__
 
+### keys to sort by
+load = [3, 1, 2]
+best = min(range(3), key=load.__getitem__)
+some = list(filter({1, 2}.__contains__, load))
+
 ### main
 __all__ = ['entry']
 __version__ = '1'
