@@ -7,7 +7,6 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_glia import seeds
@@ -25,7 +24,7 @@ from pytest_glia.repository import Repository
 from pytest_glia.sequential import pocock
 from pytest_glia.settings import Settings
 from pytest_glia.statistics import Interval
-from pytest_glia.visible import visible
+from pytest_glia.trials import Hypothesis, Trial, distinct, message, short
 
 # The winner may be slower than what was run on the way to it.
 _MARGIN = 1.5
@@ -35,56 +34,6 @@ _NAME = 31
 
 # The share of the development replications after which a candidate without promise is stopped.
 _FIRST_LOOK = 0.3
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """What a candidate is to show.
-
-    Attributes:
-        name: Short; heads the commit and the line of progress.
-        text: What it changes and why that should help.
-        reason: The evidence that called for it.
-        predicts: The metrics that should fall (-1) or rise (+1).
-        sizes: Of those, by what fraction, where the designer says so: 0.4 is 40 %.
-
-    Their control characters, which would steer a terminal or git, are kept as escapes.
-    """
-
-    name: str
-    text: str = ""
-    reason: str = ""
-    predicts: Mapping[str, int] = field(default_factory=dict)
-    sizes: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        predicts = {visible(metric, line=True): sign for metric, sign in self.predicts.items()}
-        object.__setattr__(self, "name", visible(self.name, line=True))
-        object.__setattr__(self, "text", visible(self.text))
-        object.__setattr__(self, "reason", visible(self.reason))
-        object.__setattr__(self, "predicts", predicts)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate that was tried out: what it showed, and the change of loss against the one before.
-
-    ``result`` is what the paired interval of ``change`` shows at the confidence of one look of those planned,
-    ``simulations`` what the search had spent when it was shown.
-    """
-
-    number: int
-    hypothesis: Hypothesis
-    evaluation: Evaluation
-    change: Interval
-    result: Result
-    commit: str
-    simulations: int
-
-    @property
-    def id(self) -> str:
-        """Under which it is found again: its commit."""
-        return f"commit {self.commit[:9]}"
 
 
 class Lab:
@@ -280,10 +229,13 @@ class Lab:
         return self._repository.read(self._base, path) if path in exposed else None
 
     def best(self) -> Evaluation:
-        """The candidate of least loss among those with the most replications, or the start."""
+        """Of the candidates with the most replications the one of least loss, or the start.
+
+        Those that meet all specs here, shown, come first: they will most likely do so on other seeds.
+        """
         most = max((len(trial.evaluation.seeds) for trial in self.trials), default=0)
         tried = [trial.evaluation for trial in self.trials if len(trial.evaluation.seeds) == most]
-        best = min(tried, key=self.aim.loss, default=self.start)
+        best = min(tried, key=lambda each: (not each.met(), self.aim.loss(each)), default=self.start)
         return best if self._change(best, self.start).mean < 0 else self.start
 
     def say(self, text: str) -> None:
@@ -356,29 +308,19 @@ class Lab:
     def _commit(
         self, number: int, evaluation: Evaluation, hypothesis: Hypothesis, change: Interval, result: Result
     ) -> str:
-        paragraphs = [f"glia {number}: {hypothesis.name}"]
-        if hypothesis.text:
-            paragraphs.append(f"Hypothesis: {hypothesis.text}")
-        if hypothesis.reason:
-            paragraphs.append(f"Called for by: {hypothesis.reason}")
-        if hypothesis.predicts:
-            paragraphs.append(f"Predicted: {predictions(hypothesis.predicts, hypothesis.sizes)}")
-        paragraphs.append(f"Result: {result}. {describe_change(change)}")
-        text = "\n\n".join(textwrap.fill(paragraph, 72) for paragraph in paragraphs)
-        table = "\n".join(measured_table(evaluation.checks)) or "no comparison was reached"
-        errors = "".join(f"\n\nFailed: {message}" for message in evaluation.reasons)
+        told = message(number, hypothesis, evaluation, change, result)
         trailers = {
             "Glia-Run": self._run.id,
             "Glia-Candidate": ", ".join(each.path for each in self.candidates),
             "Glia-Replications": f"{len(evaluation.seeds)} on development seeds",
-            "Glia-Evidence": json.dumps({name: _short(value) for name, value in evaluation.evidence.items()}),
+            "Glia-Evidence": json.dumps({name: short(value) for name, value in evaluation.evidence.items()}),
         }
         footer = "\n".join(f"{name}: {value}" for name, value in trailers.items())
         self._tip = self._repository.commit(
             self._tip,
             self._base,
             evaluation.sources,
-            f"{text}\n\n{table}{errors}\n\n{footer}\n",
+            f"{told}\n\n{footer}\n",
             self._branch,
             self._run.started,
         )
@@ -396,50 +338,13 @@ class Lab:
         spent = f"{len(evaluation.seeds):5} {self.account.simulations:5} {self.account.seconds:3.0f} s"
         shown = "".join(f" {check.estimate():>7}" for check in self._columns(evaluation))
         self._write(f"{number:>3} {spent} {_fitted(name, _NAME)}{shown} {result}".rstrip())
-        for message in evaluation.reasons:
-            self.say(message)
+        for reason in evaluation.reasons:
+            self.say(reason)
 
     def _columns(self, evaluation: Evaluation) -> list[Check]:
         """The first two of the failing specs' different quantities."""
         goals = [which for which in self.aim.known if which[0] in self.failing]
         return distinct([evaluation.checks[which] for which in goals if which in evaluation.checks])[:2]
-
-
-def distinct(checks: Sequence[Check]) -> list[Check]:
-    """The checks without those that ask the same of the same quantity again."""
-    return list({(check.what(), check.demand()): check for check in checks}.values())
-
-
-def measured_table(checks: Mapping[tuple[str, int], Check]) -> list[str]:
-    """A Markdown table of what was measured, asked and decided."""
-    rows = [
-        f"| {nodeid.rpartition('::')[2]} | {check.what()} | {check.measured()} | {check.demand()} "
-        f"| {check.outcome} |"
-        for (nodeid, _), check in checks.items()
-    ]
-    return (
-        ["| spec | quantity | measured | asked | verdict |", "|---|---|---|---|---|", *rows] if rows else []
-    )
-
-
-def predictions(predicts: Mapping[str, int], sizes: Mapping[str, float]) -> str:
-    """Predicted signs and sizes in words."""
-    return ", ".join(
-        f"{metric} {'falls' if sign < 0 else 'rises'}"
-        + (f" by {100 * sizes[metric]:.3g} %" if metric in sizes else "")
-        for metric, sign in predicts.items()
-    )
-
-
-def describe_change(change: Interval) -> str:
-    """A change of loss in words."""
-    if not math.isfinite(change.mean):
-        return "The candidate does not work." if change.mean > 0 else "The candidate works again."
-    return f"Loss {change} against the candidate before (paired, n={change.n}; below zero is better)."
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 def _fitted(label: str, width: int) -> str:

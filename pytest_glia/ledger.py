@@ -239,10 +239,14 @@ class Ledger:
         )
         return int(attempt)
 
-    def attempts(self, candidate: str, base: str) -> int:
-        """How many attempts there were to confirm a design of these candidate files from this base commit."""
+    def attempts(self, candidate: str, run: Run) -> int:
+        """How many attempts there were, before a run, to confirm a design from its base commit."""
         [[count]] = self._do(
-            "SELECT count(*) FROM attempts WHERE candidate = ? AND base = ?", candidate, base
+            "SELECT count(*) FROM attempts JOIN runs USING (run) WHERE attempts.candidate = ? "
+            "AND attempts.base = ? AND started < ?",
+            candidate,
+            run.base,
+            run.started,
         )
         return int(count)
 

@@ -60,6 +60,10 @@ class Evaluation:
         printed = "".join({report.nodeid: report.capstdout for report in reports}.values())
         return cls(sources, seeds, checks, errors, tuple(tables), printed)
 
+    def met(self) -> bool:
+        """Whether all that the specs compare is shown, and nothing fails."""
+        return not self.errors and all(check.outcome == "shown" for check in self.checks.values())
+
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it does not work, each reason once however many tests failed for it."""

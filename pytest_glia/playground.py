@@ -11,12 +11,17 @@ from functools import partial
 from pytest_glia.content import digest
 from pytest_glia.designers import Finding, Look
 from pytest_glia.experiments import Experiment, Variant, measure
-from pytest_glia.lab import Hypothesis, Lab, Trial, measured_table
+from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
+from pytest_glia.trials import Hypothesis, Trial, measured_table
 from pytest_glia.workbench import Analysis, analyse
 
 _LINES = 400
 """Of a file that are shown at once."""
+
+
+_FIGURES = 20
+"""Of an analysis that are shown."""
 
 
 class Refused(Exception):
@@ -150,7 +155,8 @@ class Playground:
                 raise Refused(f"that candidate was tried as number {trial.number}: {trial.result}")
         trial = self.lab.full(self.sources, hypothesis, self.best, race=not simplifies)
         complete = len(trial.evaluation.seeds) == self.lab.settings.replications
-        if complete and trial.result in ("better", *(("equivalent",) if simplifies else ())):
+        loses = self.best.met() and not trial.evaluation.met()
+        if complete and not loses and trial.result in ("better", *(("equivalent",) if simplifies else ())):
             self.best = trial.evaluation
         return trial
 
@@ -288,11 +294,6 @@ class Playground:
         kept = max(0.0, limit - account.simulations - account.left("simulations"))
         return f"Simulations: {account.simulations} of {limit:g} spent, {kept:g} kept for the end."
 
-    def met(self) -> bool:
-        """Whether the best candidate meets all specs on the development seeds."""
-        checks = self.best.checks.values()
-        return not self.best.errors and all(check.outcome == "shown" for check in checks)
-
     def notebook(self) -> str:
         """What was tried, measured and found in this context: never to be forgotten."""
         lines = ["Notebook of this run.", "", "Candidates tried:"]
@@ -320,4 +321,5 @@ class Analysed:
 
 def figures(found: Mapping[str, float]) -> str:
     """Figures by name, for a sentence."""
-    return ", ".join(f"{name} = {value:.6g}" for name, value in found.items())
+    shown = [f"{name} = {value:.6g}" for name, value in found.items()]
+    return ", ".join(shown[:_FIGURES] + [f"and {len(shown) - _FIGURES} more"] * (len(shown) > _FIGURES))

@@ -209,7 +209,7 @@ class Search:
             source = self.sources[each.path].decode("utf-8", "replace")
             ideas[each.path] += mechanisms(self._hooks, each.path, each.entry, source)
         settings = self.settings
-        attempts = self.ledger.attempts(self.paths, self.base)
+        attempts = self.ledger.attempts(self.paths, run)
         return Lab(
             candidates=self.candidates,
             nodeids=self.nodeids,
@@ -230,6 +230,8 @@ class Search:
                 problem_statement,
                 self.candidates,
                 self.items,
+                exposed=self._exposed(),
+                timeout=settings.timeout,
                 budget=settings.budget,
                 replications=settings.replications,
                 allow_imports=settings.allow_imports,
@@ -237,6 +239,12 @@ class Search:
             write=self.write,
             models=self._conversations(run),
         )
+
+    def _exposed(self) -> dict[str, str]:
+        """The texts of the files that the specs expose, as far as the base commit has them."""
+        paths = dict.fromkeys(path for each in self.candidates for path in each.exposes)
+        found = {path: self.repository.read(self.base, path) for path in paths}
+        return {path: text.decode("utf-8", "replace") for path, text in found.items() if text is not None}
 
     def _conversations(self, run: Run) -> Conversations | None:
         if self._model is None and not (self._replayed and getattr(self.designer, "uses_model", False)):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -124,12 +124,26 @@ def _run(task: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str
     try:
         with contextlib.redirect_stdout(printed):
             exec(compile(task["code"], "analysis.py", "exec"), scope)
-        findings = {str(name): float(value) for name, value in dict(scope["findings"]).items()}
+        findings = dict(_numbers("", scope["findings"]))
     except BaseException as failed:
         lines = [f.lineno for f in traceback.extract_tb(failed.__traceback__) if f.filename == "analysis.py"]
         where = f" (line {lines[-1]})" if lines else ""
         findings, error = {}, f"{type(failed).__name__}: {failed}{where}"
     return {"printed": printed.getvalue()[: 2 * _PRINTED], "findings": findings, "error": error}
+
+
+def _numbers(prefix: str, found: Any) -> Iterator[tuple[str, float]]:
+    """The figures in a mapping, those of mappings in it by both names; TypeError for anything else."""
+    for name, value in dict(found).items():
+        if hasattr(value, "items"):
+            yield from _numbers(f"{prefix}{name} ", value)
+        else:
+            try:
+                yield f"{prefix}{name}", float(value)
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"findings[{name!r}] is {value!r:.60}: leave a number under each name"
+                ) from None
 
 
 def _main() -> None:

@@ -42,7 +42,7 @@ from pathlib import Path
 import pluggy
 
 from pytest_glia.designers import Proposal
-from pytest_glia.lab import Hypothesis
+from pytest_glia.trials import Hypothesis
 
 sys.path.insert(0, {root!r})
 FOLDER = Path({folder!r})

@@ -53,7 +53,7 @@ class Analyst:
                     "python",
                     "Run code in a fresh process. `tables` has the pandas data frames of the first run, "
                     "`runs` a list of those of each; `printed` is what the candidate has printed. Leave the "
-                    "numbers that answer the question in the dictionary `findings`.",
+                    "numbers that answer the question in the dictionary `findings`, each under a name.",
                     python,
                     ["code"],
                     code={"type": "string"},
@@ -75,7 +75,7 @@ class Analyst:
             return f"{finding}\n\n(No analysis left a figure in `findings`: this is unverified.)".strip()
         analysed = Analysed(experiment, question, code, finding, analysis.findings)
         name = self._playground.keep(analysed)
-        return f"Analysis {name} of {experiment}: {figures(analysis.findings)}\n\n{finding}"
+        return f"{finding}\n\nAnalysis {name} of {experiment}: {figures(analysis.findings)}"
 
     def _opening(self, question: str, experiment: Experiment) -> str:
         look = self._playground.analyse(experiment, _LOOK)

@@ -9,9 +9,9 @@ from typing import Any
 
 from pytest_glia.agents.skills import Said, Skill, ToolFailed, Use, tool
 from pytest_glia.experiments import effect
-from pytest_glia.lab import Hypothesis
 from pytest_glia.models import Tool
 from pytest_glia.playground import Edit, Playground, Refused
+from pytest_glia.trials import Hypothesis
 
 _TEXT = {"type": "string"}
 _PREDICTS = {

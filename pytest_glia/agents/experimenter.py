@@ -98,16 +98,14 @@ class Experimenter:
     def _opening(self, question: str) -> str:
         playground = self._playground
         sources = [f"`{path}`:\n\n{fenced(playground.read(path), 'python')}" for path in playground.sources]
-        metrics = ", ".join(playground.lab.start.metrics)
-        knobs = "\n".join(f"- {name}: {word}" for name, word in playground.lab.knobs.items())
+        seeds = f"At most {playground.lab.settings.replications} a variant. {playground.spending()}"
         return "\n\n".join(
             [
-                f"# The question\n\n{question}",
+                playground.lab.statement,
                 "# The candidate as it is being written",
                 *sources,
-                f"# Metrics\n\n{metrics}",
-                f"# What a scenario may change, by a factor\n\n{knobs or 'nothing'}",
-                f"# Seeds\n\nAt most {playground.lab.settings.replications} a variant.",
+                f"# Seeds\n\n{seeds}",
+                f"# The question\n\n{question}",
             ]
         )
 

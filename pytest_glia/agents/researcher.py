@@ -17,6 +17,9 @@ from pytest_glia.playground import Playground
 _SAID = 300
 """Characters of what it says that are shown with the progress."""
 
+_HEARD = 1_500
+"""Characters of what its tools say that a Supervisor hears."""
+
 _TURN = 25
 """Replies after which a turn ends by itself: then it is the Supervisor's."""
 
@@ -71,7 +74,7 @@ class Researcher:
                 return
             for call in reply.calls:
                 said = self._conversation.use(call)
-                self.heard.append(f"[{call.name}: {said.gist or said.text[:200]}]")
+                self.heard.append(f"[{call.name}: {textwrap.shorten(said.text, _HEARD, placeholder=' ...')}]")
             if self.concluded is not None:
                 return
 

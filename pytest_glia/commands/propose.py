@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from pytest_glia.lab import measured_table
 from pytest_glia.misuse import Misuse
 from pytest_glia.proposing import Refused
 from pytest_glia.proposing.bundle import Handed, handed, own_ref
@@ -23,6 +22,7 @@ from pytest_glia.proposing.forge import LONGEST_BODY, Forge, ForgeError
 from pytest_glia.proposing.request import body, reported
 from pytest_glia.proposing.verification import Verification, Verified
 from pytest_glia.repository import MAIL, GitFailed, Repository
+from pytest_glia.trials import measured_table
 
 # pytest warns that it cannot rewrite the asserts of a plugin that is imported already: this one.
 _OPTIONS = ("-o", "glia_sandbox=required", "-W", "ignore::pytest.PytestAssertRewriteWarning")

@@ -16,10 +16,11 @@ from pytest_glia.childprocess import without_secrets
 from pytest_glia.designers import Proposal
 from pytest_glia.designers.glia import Ended, proposal
 from pytest_glia.designers.problem import fenced
-from pytest_glia.lab import Hypothesis, Lab
+from pytest_glia.lab import Lab
 from pytest_glia.misuse import Misuse
 from pytest_glia.playground import Playground, Refused
 from pytest_glia.settings import Settings
+from pytest_glia.trials import Hypothesis
 
 _FRUITLESS = 3
 """Rounds in a row that leave nothing to measure, after which the search ends."""
@@ -94,7 +95,7 @@ class _Nothing(Exception):
 def _rounds(playground: Playground) -> str:
     """Run them; why there is no further one."""
     lab, results, fruitless = playground.lab, list[str](), 0
-    while not playground.met():
+    while not playground.best.met():
         number = len(results) + 1
         try:
             left = _round(playground, number, results)

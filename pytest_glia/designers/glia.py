@@ -11,9 +11,10 @@ from pytest_glia.agents.researcher import Researcher
 from pytest_glia.agents.supervisor import Supervisor
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
-from pytest_glia.lab import Lab, Trial
+from pytest_glia.lab import Lab
 from pytest_glia.models import ModelFailed
 from pytest_glia.playground import Playground
+from pytest_glia.trials import Trial
 
 _REMARKS = 12
 """Turns of a Researcher after which its context ends."""
@@ -66,7 +67,7 @@ def _one_after_another(lab: Lab) -> list[Ended]:
         )
         ended.append(_context(lab.context(len(ended) + 1, lab.account), handed_over))
         fruitless = not any(each.tried for each in ended[-_FRUITLESS:]) and len(ended) >= _FRUITLESS
-        if ended[-1].playground.met() or ended[-1].reason.startswith("the budget") or fruitless:
+        if ended[-1].playground.best.met() or ended[-1].reason.startswith("the budget") or fruitless:
             return ended
 
 

@@ -17,9 +17,10 @@ from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.designers.source import Number, constants, with_constants, with_docstring
 from pytest_glia.designers.tuning import around, tune
 from pytest_glia.hookspecs import Mechanism
-from pytest_glia.lab import Hypothesis, Lab, Trial
+from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
 from pytest_glia.statistics import Interval
+from pytest_glia.trials import Hypothesis, Trial
 
 _TUNING_TRIALS = 5
 _ONLY_CONSTANTS = (

@@ -26,9 +26,10 @@ from typing import Any
 from pytest_glia.childprocess import without_secrets
 from pytest_glia.designers import Proposal
 from pytest_glia.designers.programs import scored
-from pytest_glia.lab import Hypothesis, Lab
+from pytest_glia.lab import Lab
 from pytest_glia.misuse import Misuse
 from pytest_glia.models import Message, Model, Request
+from pytest_glia.trials import Hypothesis
 
 ITERATIONS = 120
 
@@ -72,7 +73,7 @@ class Endpoint:
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """What the library is told: a completion, or the score of a program."""
         if path.endswith("/evaluate"):
-            return {"combined_score": self._score(str(body["program"]).encode())}
+            return self._evaluated(str(body["program"]).encode())
         messages = tuple(Message(each["role"], each["content"]) for each in body["messages"])
         assert self._lab.models is not None
         tokens = self._lab.models.settings.max_tokens
@@ -90,13 +91,15 @@ class Endpoint:
         head = {"id": "glia", "object": "chat.completion", "created": 0, "model": self._model.name}
         return {**head, "choices": [choice], "usage": usage}
 
-    def _score(self, text: bytes) -> float:
+    def _evaluated(self, text: bytes) -> dict[str, Any]:
+        """The score of a program, and why it failed if it did, which the library shows in its prompts."""
         [path] = self._lab.start.sources
         if text == self._lab.start.sources[path]:
-            return 1.0
+            return {"score": 1.0, "failures": {}}
         number = len(self._lab.trials) + 1
         trial = self._lab.full({path: text}, Hypothesis(f"program {number}"), self._lab.start)
-        return scored(self._lab, trial).score
+        failures = {f"failure {n}": reason for n, reason in enumerate(trial.evaluation.reasons, start=1)}
+        return {"score": scored(self._lab, trial).score, "failures": failures}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         endpoint = self

@@ -22,8 +22,10 @@ _FOREVER = 10**8  # seconds: it is the run that sets limits
 _EVALUATION = "from pytest_glia.designers.openevolve_process import evaluate, name_alike\n\nname_alike()\n"
 
 
-def evaluate(program_path: str) -> dict[str, float]:
-    """The score of the program in a file, as the library calls it."""
+def evaluate(program_path: str) -> Any:
+    """The score of the program in a file, and why it failed if it did, as the library calls it."""
+    from openevolve.evaluation_result import EvaluationResult
+
     body = json.dumps({"program": Path(program_path).read_text("utf-8")}).encode()
     request = urllib.request.Request(
         f"{os.environ['GLIA_ENDPOINT']}/evaluate",
@@ -31,8 +33,8 @@ def evaluate(program_path: str) -> dict[str, float]:
         {"Authorization": f"Bearer {os.environ['GLIA_ENDPOINT_TOKEN']}", "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as answer:
-        found: dict[str, float] = json.loads(answer.read())
-    return found
+        found = json.loads(answer.read())
+    return EvaluationResult({"combined_score": found["score"]}, found["failures"])
 
 
 def name_alike() -> None:

@@ -14,11 +14,22 @@ from pytest_glia.merit import Evaluation
 _RULES = """\
 A candidate is ordinary Python (3.11 or later) that imports nothing but algorithmic parts of the standard
 library, numpy, {allowed}and the exposed files. It reads no file, clock, environment or global random
-generator, starts nothing, and uses no dunder tricks: static rules and a sandbox see to that, and a candidate
-that breaks one fails with a sentence that says which. A class is made anew for each replication; a
-constructor with a parameter rng gets a seeded numpy Generator. Only its decisions count: metrics are made by
-replaying them where it has never been. A design is accepted on seeds that nobody knows, in worlds drawn
-anew, and audited for knowledge of the future."""
+generator, starts nothing, and uses no dunder tricks and no getattr with a computed name: static rules and a
+sandbox see to that, and a candidate that breaks one fails with a sentence that says which. A class is made
+anew for each replication; a constructor with a parameter rng gets a seeded numpy Generator. Only its
+decisions count: metrics are made by replaying them where it has never been. A design is accepted on seeds
+that nobody knows, in worlds drawn anew, and audited for knowledge of the future. A replication may take
+{timeout:.0f} s, and no more than 20 times as long as the present candidate's (10 s at least)."""
+
+_LOSS = """\
+By one number, the loss, on the same seeds as the candidate before: how far the first goal is on the wrong
+side of its threshold (in logarithms of a ratio or shares of the threshold; below zero if it is met), plus ten
+times what any spec, that goal included, lacks to meet its own with 2 % to spare. So a broken demand outweighs
+any gain; once all specs are met, only the first goal counts. A candidate is better if the interval of the
+change lies below the margin. In the end all specs must be shown on other seeds: meet them with room."""
+
+_LONGEST = 60_000
+"""Characters of an exposed file that the statement shows."""
 
 
 def problem_statement(
@@ -27,6 +38,8 @@ def problem_statement(
     start: Evaluation,
     knobs: Mapping[str, str],
     *,
+    exposed: Mapping[str, str],
+    timeout: float,
     budget: Budget,
     replications: int,
     allow_imports: Sequence[str],
@@ -40,11 +53,17 @@ def problem_statement(
         _asked(items, start),
         "## What is to be designed",
         *(_candidate(each, start.sources[each.path]) for each in candidates),
+        *(
+            f"`{path}`, which may be read and imported:\n\n{fenced(text[:_LONGEST])}"
+            for path, text in exposed.items()
+        ),
         "## Rules",
-        _RULES.format(allowed=allowed),
+        _RULES.format(allowed=allowed, timeout=timeout),
         "## What the present candidate does",
         f"Means over {len(start.seeds)} replications on the development seeds:",
         _metrics(start),
+        "## How candidates are judged",
+        _LOSS,
         "## What it may cost",
         f"A simulation is one candidate with one seed; a full look at a candidate takes {replications} seeds "
         f"of each quantity. The budget is {budget}; the end of the run (audit, confirmation, ablations) is "
@@ -80,11 +99,11 @@ def _candidate(candidate: Candidate, source: bytes) -> str:
     text = (
         f"`{candidate.entry}` in `{candidate.path}`{role}. At present:\n\n{fenced(source.decode(), 'python')}"
     )
-    if candidate.exposes:
-        text += (
-            "\n\nIt may be read and imported: " + ", ".join(f"`{each}`" for each in candidate.exposes) + "."
-        )
     return text
+
+
+def _exposed(path: str, text: str) -> str:
+    return f"`{path}`, which may be read and imported:\n\n{fenced(text[:_LONGEST], 'python')}"
 
 
 def _metrics(start: Evaluation) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_glia.designers.problem import fenced
-from pytest_glia.lab import Hypothesis, Lab, Trial
+from pytest_glia.lab import Lab
 from pytest_glia.merit import SHORTFALL
 from pytest_glia.models import Message, Model, Reply, Request
+from pytest_glia.trials import Hypothesis, Trial
 
 _FENCE = re.compile(r"^[ \t]*(`{3,})([^`\n]*)\n(.*?)^[ \t]*\1`*[ \t]*$", re.MULTILINE | re.DOTALL)
 _ONE = "Give the whole file `{path}` in one fenced block of Python. Do not explain it."

@@ -28,7 +28,7 @@ METHODS = frozenset(f"__{name}__" for name in _METHODS.split())
 READABLE = frozenset({"__doc__", "__name__", "__qualname__"})
 """Special attributes that are only text."""
 LOOKUPS = frozenset({"__contains__", "__getitem__"})
-"""Special methods that are read as keys to sort by, ``key=load.__getitem__``: no more than an operator does."""
+"""Special methods that serve as keys to sort by, ``key=load.__getitem__``: they do what operators do."""
 DECLARATIONS = frozenset({"__all__", "__author__", "__match_args__", "__slots__", "__version__"})
 """Special names that are assigned constants."""
 

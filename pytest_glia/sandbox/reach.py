@@ -56,7 +56,9 @@ def libraries(without: Collection[str]) -> tuple[str, ...]:
     """The standard library and the installed packages, but for some by name; nothing of any project."""
     paths = sysconfig.get_paths()
     places = [*_SYSTEM, paths["stdlib"], paths["platstdlib"]]
-    for folder in {paths["purelib"], paths["platlib"]}:
+    # Another environment's packages may be on the path, too.
+    loaded = {os.path.dirname(os.path.dirname(file)) for file in map(_file_of, ("numpy", "pandas")) if file}
+    for folder in {paths["purelib"], paths["platlib"], *loaded}:
         # Below the standard library, which is open as a whole, it would be open, too.
         places = [place for place in places if not Path(folder).is_relative_to(place)]
         places += [each for each in _visible(Path(folder)) if Path(each).name not in without]
@@ -64,6 +66,10 @@ def libraries(without: Collection[str]) -> tuple[str, ...]:
             entries = Path(paths["stdlib"]).iterdir()
             places += [str(each) for each in entries if not Path(folder).is_relative_to(each)]
     return _outermost(places)
+
+
+def _file_of(package: str) -> str | None:
+    return getattr(sys.modules.get(package), "__file__", None)
 
 
 def gpu_devices() -> tuple[str, ...]:

@@ -113,7 +113,7 @@ HOSTILE = '''\
 import pluggy
 
 from pytest_glia.designers import Proposal
-from pytest_glia.lab import Hypothesis
+from pytest_glia.trials import Hypothesis
 
 
 class Hostile:

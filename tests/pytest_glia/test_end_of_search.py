@@ -13,7 +13,7 @@ from contextlib import nullcontext
 import pluggy
 
 from pytest_glia.designers import Proposal
-from pytest_glia.lab import Hypothesis
+from pytest_glia.trials import Hypothesis
 
 
 class Choices:

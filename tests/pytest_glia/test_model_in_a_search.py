@@ -16,7 +16,7 @@ ASKER = '''\
 import os
 import pluggy
 from pytest_glia.designers import Proposal
-from pytest_glia.lab import Hypothesis
+from pytest_glia.trials import Hypothesis
 from pytest_glia.models import Message, Request
 
 

@@ -328,7 +328,7 @@ DESIGNER = '''\
 import pluggy
 
 from pytest_glia.designers import Proposal
-from pytest_glia.lab import Hypothesis
+from pytest_glia.trials import Hypothesis
 
 
 class Mine:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_glia import replication, sandbox
-from pytest_glia.lab import Hypothesis
 from pytest_glia.replication import Failure, Metrics, Replication
 from pytest_glia.running import run_all
+from pytest_glia.trials import Hypothesis
 from pytest_glia.visible import visible
 from tests.confined import ROOT
 from tests.project import MakeProject, spec
