@@ -33,7 +33,7 @@ class Analyst:
         """A finding with its figures, and the id under which the analysis is kept.
 
         Raises:
-            Refused: there is no such experiment, or it kept no tables.
+            Refused: there is no such experiment, it kept no tables, or code cannot be confined here.
             BudgetExhausted, ModelFailed: the model was not asked, or gave no reply.
         """
         looked_at = self._playground.experiments.get(experiment)
@@ -44,6 +44,12 @@ class Analyst:
             raise Refused(
                 f"the experiment {experiment} kept no tables: ask the Experimenter to inspect what you want "
                 "to know more of"
+            )
+        settings = self._playground.lab.settings
+        if settings.sandbox != "off" and not settings.confined():
+            raise Refused(
+                "there is no sandbox here, and code of a model is not run without one: go on without "
+                "analyses (who starts the search may allow them by glia_sandbox = off)"
             )
         last = ("", Analysis("", {}))
 
