@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -104,6 +104,13 @@ class Experiment:
             if each.change is None or ((not variant or each.label == variant) and metric in ("", each.metric))
         )
         return replace(self, effects=kept)
+
+    def shows(self, metrics: Collection[str] = ()) -> bool:
+        """Whether it has shown a difference between variants, of one of these metrics if any are given."""
+        return any(
+            each.shown in ("lower", "higher") and (not metrics or each.metric in metrics)
+            for each in self.effects
+        )
 
     def summary(self) -> str:
         """The changes that it has shown, for a sentence."""

@@ -271,7 +271,8 @@ class Glia:
         if not self._context.audits:
             return False
         key = digest(self._context.harness, self._sharing(), function, "asks for decisions")
-        recorded = self._recorded(replicate, candidate, self._context.seeds[0], None)
+        # As the specs have it: in a scenario without a request nothing would be asked, and that be kept.
+        recorded = self._recorded(replicate, candidate, self._context.seeds[0], None, {})
         asked = self._sampled(
             {key: Replication(recorded.asked, quiet=True)},
             lambda _: "it cannot be told what the replication asks of a candidate",
@@ -285,18 +286,20 @@ class Glia:
         self, replicate: Replicate, arm: Arm, seed: int, world: World | None, recordable: bool
     ) -> Replication:
         """What runs for one arm and seed: of candidate code nothing but its decisions is taken."""
-        recorded = self._recorded(replicate, arm, seed, world)
+        recorded = self._recorded(replicate, arm, seed, world, self._context.scenario)
         if arm.trusted or not recordable:
             return Replication(lambda: recorded.run(recorded.objects()), confined=not arm.trusted)
         if world is None or not arm.is_candidate or seed not in self._context.seeds[:PROBED]:
             return recorded.replication()
         return recorded.replication(lambda bundle: recorded.probe(bundle, world, seed))
 
-    def _recorded(self, replicate: Replicate, arm: Arm, seed: int, world: World | None) -> Recorded:
+    def _recorded(
+        self, replicate: Replicate, arm: Arm, seed: int, world: World | None, scenario: Mapping[str, float]
+    ) -> Recorded:
         audits = self._context.audits
 
         def run(objects: Objects) -> Metrics | bytes:
-            with told(arm.files), in_world(audits, world, seed, self._context.scenario):
+            with told(arm.files), in_world(audits, world, seed, scenario):
                 result = call(replicate, objects, seed)
                 return tables_of(result) if self._context.inspected else metrics_of(result)
 

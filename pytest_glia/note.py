@@ -12,6 +12,7 @@ from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.designers.problem import fenced
 from pytest_glia.merit import Evaluation, Result
 from pytest_glia.rationale import Rationale, uncovered
+from pytest_glia.report.markdown import prose
 from pytest_glia.trials import Trial, distinct, measured_table, predictions
 
 
@@ -113,7 +114,7 @@ def _evidence(record: Record) -> str:
     ideas: list[Claim | Rejected] = [*record.proposal.claims, *record.proposal.rejected]
     about = {name for idea in ideas for name in idea.predicts}
     names = [name for name in before if name in after and (name in about or not about)]
-    rows = [f"| {name} | {before[name]:.4g} | {after[name]:.4g} |" for name in names]
+    rows = [f"| {prose(name)} | {before[name]:.4g} | {after[name]:.4g} |" for name in names]
     what = "Means, of the start over the development seeds, of the design over the seeds above:"
     return "\n".join([what, "", "| metric | start | this design |", "|---|---|---|", *rows])
 
@@ -131,15 +132,16 @@ def _claims(record: Record, n: int) -> str:
 
 
 def _claim(claim: Claim, record: Record) -> str:
-    lines = [f"### {claim.name}", "", claim.text, ""]
+    lines = [f"### {prose(claim.name)}", "", prose(claim.text), ""]
     if claim.numbers:
         lines.append(
             "- Numbers: " + ", ".join(f"`{name}` = {value:g}" for name, value in claim.numbers.items())
         )
     if claim.reason:
-        lines.append(f"- Called for by: {claim.reason.rstrip('.')}.")
+        lines.append(f"- Called for by: {prose(claim.reason).rstrip('.')}.")
     unverified = "**unverified**: no experiment of the run shows it"
-    lines.append(f"- Experiment: {f'`{claim.experiment}`' if claim.experiment else unverified}.")
+    shown = f": {prose(claim.shown)}" if claim.shown else ""
+    lines.append(f"- Experiment: {f'`{claim.experiment}`{shown}' if claim.experiment else unverified}.")
     if claim.predicts:
         lines.append(f"- Predicted: {predictions(claim.predicts, claim.sizes)}.")
     rests = f" (and {', '.join(claim.also_without)}, which rests on it)" if claim.also_without else ""
@@ -148,6 +150,8 @@ def _claim(claim: Claim, record: Record) -> str:
         return "\n".join([*lines, f"- Ablation: **unverified**, it was not run to its end{rests}."])
     change = ablation.change
     lines.append(f"- Ablation: without it{rests}, loss {change}: **{_ABLATION[ablation.result]}**.")
+    if ablation.result == "broken":
+        lines += [f"- Without it: {prose(reason)}" for reason in ablation.evaluation.reasons[:1]]
     for metric, sign in claim.predicts.items():
         lines.append(f"- {_prediction(metric, sign, ablation.evaluation.evidence, record.shown.evidence)}")
     goals = [c for (nodeid, _), c in ablation.evaluation.checks.items() if nodeid in record.failing]
@@ -159,7 +163,7 @@ def _claim(claim: Claim, record: Record) -> str:
 # What the design without an idea shows of the idea.
 _ABLATION: Mapping[Result, str] = {
     "worse": "shown",
-    "broken": "shown: the design does not work without it",
+    "broken": "not shown: what is left of the design does not work",
     "better": "refuted: it does harm",
     "equivalent": "refuted: it changes nothing",
     "not shown": "not shown; it was shown on the development seeds, where it was kept",
@@ -199,8 +203,8 @@ def _findings(record: Record) -> str:
     lines = ["Each was tested again on seeds that the search has not seen, the start included.", ""]
     for each in record.proposal.findings:
         again = record.rationale.retested.get(each.text, "not tested again: the budget was spent")
-        lines.append(f"- **{each.text}** (`{each.source}`)")
-        lines += [f"  - In the search: {each.measured}.", f"  - Again: {again}."]
+        lines.append(f"- **{prose(each.text)}** (`{each.source}`)")
+        lines += [f"  - In the search: {prose(each.measured)}.", f"  - Again: {prose(again)}."]
     return "\n".join(lines)
 
 
@@ -228,8 +232,9 @@ def _rejected(record: Record) -> str:
     if not record.proposal.rejected:
         return "The designer has recorded none."
     return "\n".join(
-        f"- **{each.name}** ({each.verdict}; loss {each.change}, n={each.change.n}). {each.text}"
-        + (f" Called for by: {each.reason.rstrip('.')}." if each.reason else "")
+        f"- **{prose(each.name)}** ({each.verdict}; loss {each.change}, n={each.change.n}). "
+        + prose(each.text)
+        + (f" Called for by: {prose(each.reason).rstrip('.')}." if each.reason else "")
         for each in record.proposal.rejected
     )
 
@@ -247,7 +252,7 @@ def _limits(record: Record, n: int) -> str:
     return (
         f"The design was measured on the workload and system of its specs only, with {n} replications. "
         f"Elsewhere its numbers, and the ideas that they belong to, are unproven.{price} "
-        f"{record.proposal.remark}"
+        f"{prose(record.proposal.remark)}"
     )
 
 

@@ -37,6 +37,7 @@ from pytest_glia.models.conversations import Conversations, asked_by
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_seeds
 from pytest_glia.settings import Settings
+from pytest_glia.visible import visible
 
 REPLAYED = "PYTEST_GLIA_REPLAYED"
 """The environment variable that names the run that a process repeats from its record."""
@@ -346,11 +347,11 @@ class Search:
             )
 
     def write(self, text: str) -> None:
-        """Show a line of progress."""
+        """Show a line of progress, in which no words of a designer or a model steer the terminal."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             terminal.ensure_newline()
-            terminal.write_line(text)
+            terminal.write_line(visible(text))
             terminal.flush()
 
     def _title(self, text: str) -> None:

@@ -24,6 +24,9 @@ __all__ = ["NotRecorded", "Recorder", "Recording", "record", "recording"]
 
 _MOST = 2**31 - 1
 
+# Of a log, in bytes: JSON takes many times its length when it is read.
+_LONGEST_HEAD = 100
+
 
 class NotRecorded(Exception):
     """A replay was asked for a decision that its recording does not hold."""
@@ -275,7 +278,7 @@ def recording(log: bytes) -> Recording:
         log = b"[0, 0, 0, 0]\n"
     head, _, body = log.partition(b"\n")
     try:
-        lengths = json.loads(head)
+        lengths = json.loads(head if len(head) <= _LONGEST_HEAD else b"")
         if any(type(length) is not int or not 0 <= length <= _MOST for length in lengths):
             raise ValueError
         calls, sent, plans, targets = lengths
@@ -294,7 +297,7 @@ def recording(log: bytes) -> Recording:
 
 def _are_plans(plans: NDArray[np.int64]) -> bool:
     """Whether the numbers are whole plans."""
-    at, numbers = 0, plans.tolist()
+    at, numbers = 0, plans.data
     try:
         while at < len(numbers):
             for width, least in ((1, 0), (2, 0), (1, -1)):

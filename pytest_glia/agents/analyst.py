@@ -9,7 +9,7 @@ from pytest_glia.agents.skills import Said, skill
 from pytest_glia.experiments import Experiment
 from pytest_glia.models import Model
 from pytest_glia.models.settings import ModelSettings
-from pytest_glia.playground import Analysed, Playground, figures
+from pytest_glia.playground import Analysed, Playground, Refused, figures
 from pytest_glia.workbench import Analysis
 
 _TURNS = 6
@@ -33,10 +33,16 @@ class Analyst:
         """A finding with its figures, and the id under which the analysis is kept.
 
         Raises:
-            Refused: there is no such experiment, or it kept no tables.
+            Refused: there is no such experiment, it kept no tables, or code cannot be confined here.
             BudgetExhausted, ModelFailed: the model was not asked, or gave no reply.
         """
         looked_at = self._playground.inspected(experiment)
+        settings = self._playground.lab.settings
+        if settings.sandbox != "off" and not settings.confined():
+            raise Refused(
+                "there is no sandbox here, and code of a model is not run without one: go on without "
+                "analyses (who starts the search may allow them by glia_sandbox = off)"
+            )
         last = ("", Analysis("", {}))
 
         def python(code: str) -> Said:

@@ -111,6 +111,7 @@ class Part:
 
     Attributes:
         experiment: The id of what shows it; empty if none was named.
+        shown: What that has shown.
         edits: That take it out of the best candidate.
     """
 
@@ -119,6 +120,7 @@ class Part:
     reason: str
     predicts: dict[str, float]
     experiment: str
+    shown: str
     edits: list[Edit]
 
 
@@ -216,7 +218,7 @@ class Bench:
                     claim["claim"],
                     claim.get("reason", ""),
                     claim.get("predicts", {}),
-                    self._shown_by(claim.get("experiment", "")),
+                    *self._shown_by(claim.get("experiment", ""), claim.get("predicts", {})),
                     edits,
                 )
             )
@@ -228,14 +230,23 @@ class Bench:
         if unknown := [metric for metric in predicts if metric not in known]:
             raise Refused(f"there is no metric {unknown[0]!r} to predict: there are {', '.join(known)}")
 
-    def _shown_by(self, named: str) -> str:
-        """The id of the experiment, or candidate, that shows a claim; empty if none is named."""
-        trials = {str(each.number): each.id for each in self.playground.lab.trials}
+    def _shown_by(self, named: str, predicts: Mapping[str, float]) -> tuple[str, str]:
+        """The id of what shows a claim, and what that has shown; both empty if none is named."""
+        trials = {str(each.number): each for each in self.playground.lab.trials}
         candidate = trials.get(named.removeprefix("candidate ").strip())
-        if not named or named in self.playground.experiments:
-            return named
-        if candidate:
-            return candidate
+        experiment = self.playground.experiments.get(named)
+        if not named:
+            return "", ""
+        if experiment and experiment.shows(predicts):
+            return named, experiment.summary()
+        if candidate and candidate.result == "better":
+            return candidate.id, f"better, loss {candidate.change}"
+        if experiment or candidate:
+            of = f" of {', '.join(predicts)}" if experiment and predicts else ""
+            raise Refused(
+                f"{named!r} shows no difference{of}: name what does, with 2 replications or more, or "
+                "nothing: then the claim is unverified"
+            )
         there = ", ".join([*self.playground.experiments, *(f"candidate {each}" for each in trials)])
         raise Refused(f"there is no experiment {named!r} that shows a claim: there are {there}")
 

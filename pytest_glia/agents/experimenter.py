@@ -93,7 +93,7 @@ class Experimenter:
             if not tables:
                 raise
             reading = f"The rest was not run, as {error}."
-        return "\n\n".join([*tables, reading or "(the Experimenter said no more)"])
+        return "\n\n".join([*tables, reading.strip() or "(the Experimenter said no more)"])
 
     def _opening(self, question: str) -> str:
         playground = self._playground

@@ -67,7 +67,7 @@ class Researcher:
         """
         for _ in range(_TURN):
             reply = self._conversation.ask()
-            if reply.text:
+            if reply.text.strip():
                 self.heard.append(reply.text)
                 self.playground.lab.say(textwrap.shorten(reply.text, _SAID, placeholder=" ..."))
             if not reply.calls:

@@ -71,11 +71,24 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
+# No number that a tool takes is larger; JSON's may be too large for any arithmetic.
+_MOST = 10**15
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written: JSON has strings that cannot."""
+    return not any("\ud800" <= each <= "\udfff" for each in value)
+
+
 def _check(value: Any, schema: Any, name: str) -> None:
     """Raise `ToolFailed` for a value that its schema, of the kinds used here, does not allow."""
     kind: str = schema["type"]
     if type(value) not in _TYPES[kind]:
         raise ToolFailed(f"{name} is {value!r:.80}: give {'an' if kind[0] in 'aeio' else 'a'} {kind}")
+    if kind == "string" and not _is_text(value):
+        raise ToolFailed(f"{name} holds half a character (a surrogate), as no text does: write it whole")
+    if kind in ("integer", "number") and not abs(value) <= _MOST:
+        raise ToolFailed(f"{name} is {value!r:.80}: give a finite number, between -{_MOST:g} and {_MOST:g}")
     if "enum" in schema and value not in schema["enum"]:
         raise ToolFailed(f"{name} is {value!r:.80}: give one of {', '.join(map(str, schema['enum']))}")
     if kind == "array":
@@ -87,6 +100,6 @@ def _check(value: Any, schema: Any, name: str) -> None:
                 raise ToolFailed(f"{name} lacks {key!r}: give {', '.join(schema['properties'])}")
         for key, each in value.items():
             inner = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
-            if not inner:
+            if not inner or not _is_text(key):
                 raise ToolFailed(f"{name} has {key!r}: give {', '.join(schema.get('properties', {}))}")
             _check(each, inner, f"{name}, {key}")

@@ -80,7 +80,7 @@ def _is_statement(line: str) -> bool:
         return False
     try:
         [node] = ast.parse(line).body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)

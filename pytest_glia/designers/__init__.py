@@ -27,6 +27,7 @@ class Claim:
         without: The winner's source files without this idea.
         also_without: Ideas that rest on this one, and are gone with it.
         experiment: The id of the experiment that the designer made for it, in the run's record.
+        shown: What that experiment has shown, where its id does not say all.
         sizes: By what fraction it said that metrics would fall or rise.
 
     A designer's words may steer a terminal, so control characters in them are kept as escapes.
@@ -40,10 +41,11 @@ class Claim:
     without: Mapping[str, bytes]
     also_without: tuple[str, ...] = ()
     experiment: str = ""
+    shown: str = ""
     sizes: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _escape(self, "text", "reason")
+        _escape(self, "text", "reason", "shown")
         _escape(self, "name", line=True)
 
 
@@ -85,7 +87,7 @@ class Finding:
     again: Callable[[Look], str]
 
     def __post_init__(self) -> None:
-        _escape(self, "text", line=True)
+        _escape(self, "text", "measured", line=True)
 
 
 @dataclass(frozen=True)

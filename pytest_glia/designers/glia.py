@@ -129,6 +129,7 @@ def _claims(context: Ended, start: Mapping[str, bytes]) -> list[Claim]:
                 {},
                 dict(start),
                 experiment=trial.id,
+                shown=f"{trial.result}, loss {trial.change}",
                 sizes=hypothesis.sizes,
             )
         ]
@@ -141,6 +142,7 @@ def _claims(context: Ended, start: Mapping[str, bytes]) -> list[Claim]:
             {},
             playground.edited(part.edits, playground.best.sources),
             experiment=part.experiment,
+            shown=part.shown,
             sizes=sizes(part.predicts),
         )
         for part in context.parts

@@ -1,7 +1,7 @@
 """Text that candidates and designers may have written, as Markdown that it can neither change nor leave.
 
 In a code span or a code block there is no markup, no HTML, no image, no link, and no mention that a forge
-would send to somebody.
+would send to somebody. Prose may have code, emphasis and links, but is one paragraph, whatever it says.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ def code(text: object) -> str:
     fence = "`" * (1 + _longest_run(line))
     space = " " if "`" in line else ""
     return f"{fence}{space}{line}{space}{fence}"
+
+
+def prose(text: str) -> str:
+    """Words as one line of a paragraph or an item: they begin no heading, list, table, quote or HTML."""
+    line = " ".join(visible(text).split()).replace("<", "&lt;").replace("|", "&#124;").replace("![", "!\\[")
+    return re.sub(r"^(?:(?=[-#>+*=_~`:])|(\d+)(?=[.)]))", r"\1\\", line)
 
 
 def cell(text: object) -> str:

@@ -126,7 +126,7 @@ class Team:
             {"label": f"pressure {value}", "edits": [edit("50", str(value))]} for value in range(10, 91, 10)
         ]
         purpose = "sweep of the pressure"
-        return call("run", purpose=purpose, variants=variants, replications=1, metrics=["waste"])
+        return call("run", purpose=purpose, variants=variants, replications=2, metrics=["waste"])
 
     def analyst(self, body: dict[str, Any]) -> Says:
         if any(each["role"] == "tool" for each in body["messages"]):

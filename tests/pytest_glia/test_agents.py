@@ -33,8 +33,8 @@ def test_a_claim_names_its_experiment_and_its_ablation(passed: tuple[Project, Re
     note = project.show(project.best(), "candidates/pump.md")
     known = experiments(project)
     [sweep] = [name for name, each in known.items() if each["purpose"] == "sweep of the pressure"]
-    assert f"- Experiment: `{sweep}`." in note
-    [commit] = re.findall(r"- Experiment: `commit (\w+)`", note)
+    assert f"- Experiment: `{sweep}`: waste of 'pressure " in note
+    [commit] = re.findall(r"- Experiment: `commit (\w+)`: better, loss -", note)
     assert "measured setting" in project.git("log", "-1", "--format=%B", commit)
     assert "- Predicted: waste falls by 20 %." in note
     assert note.count("**shown**") == 2
