@@ -297,7 +297,7 @@ def recording(log: bytes) -> Recording:
 
 def _are_plans(plans: NDArray[np.int64]) -> bool:
     """Whether the numbers are whole plans."""
-    at, numbers = 0, memoryview(plans)
+    at, numbers = 0, plans.data
     try:
         while at < len(numbers):
             for width, least in ((1, 0), (2, 0), (1, -1)):
