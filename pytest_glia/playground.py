@@ -12,6 +12,7 @@ from pytest_glia.designers import Finding, Look
 from pytest_glia.experiments import Experiment, Variant, measure
 from pytest_glia.lab import Hypothesis, Lab, Trial, measured_table
 from pytest_glia.merit import Evaluation
+from pytest_glia.visible import visible
 from pytest_glia.workbench import Analysis, analyse
 
 _LINES = 400
@@ -195,6 +196,8 @@ class Playground:
         if source not in self.experiments and source not in self.analyses:
             there = ", ".join([*self.experiments, *self.analyses]) or "none yet"
             raise Refused(f"there is no experiment or analysis {source!r} that shows it: there are {there}")
+        if visible(text, line=True) in {each.text for each in self.findings}:
+            raise Refused(f"the finding {text[:60]!r} is kept already")
         if source in self.experiments:
             experiment = self.experiments[source]
             finding = Finding(text, source, experiment.summary(), experiment.again)

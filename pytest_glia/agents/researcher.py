@@ -15,6 +15,7 @@ from pytest_glia.lab import Hypothesis
 from pytest_glia.models import Model
 from pytest_glia.models.settings import ModelSettings
 from pytest_glia.playground import Edit, Playground, Refused
+from pytest_glia.visible import visible
 
 _TURN = 25
 """Replies after which a turn ends by itself: then it is the Supervisor's."""
@@ -96,8 +97,9 @@ class Researcher:
             for call in reply.calls:
                 said = self._conversation.use(call)
                 self.heard.append(f"[{call.name}: {said.gist or said.text[:200]}]")
-            if self.concluded is not None:
-                return
+                if self.concluded is not None:
+                    # What it has concluded is about the best of now: nothing else of this reply is done.
+                    return
 
     def _skills(self) -> list[Skill]:
         return [
@@ -248,6 +250,11 @@ class Researcher:
         best = self.playground.best.sources
         if dict(best) == dict(self.playground.lab.start.sources):
             raise Refused("nothing better than the start was found yet: there is nothing to conclude")
+        names = [visible(claim["name"], line=True) for claim in claims]
+        if twice := next((each for each in names if names.count(each) > 1), None):
+            raise Refused(
+                f"two claims are called {twice!r}: give each a name, by which its ablation is known"
+            )
         parts = []
         for claim in claims:
             self._known(claim.get("predicts", {}))

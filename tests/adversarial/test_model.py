@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 from contextlib import closing
@@ -12,6 +13,9 @@ import pytest
 
 from pytest_glia.agents.skills import ToolFailed, arguments
 from pytest_glia.agents.supervisor import holds_code
+from pytest_glia.estimate import Check
+from pytest_glia.experiments import Experiment, Variant, effects
+from pytest_glia.merit import Evaluation
 from pytest_glia.models import Call
 from tests.project import Project, Result
 from tests.pytest_glia.pumps import Team, call, edit, played, pumps, role_of, texts
@@ -37,6 +41,11 @@ HIDDEN = [
 ]
 
 
+def removes(edits: list[dict[str, str]]) -> dict[str, Any]:
+    """Of a claim."""
+    return {"edits_that_remove_it": edits}
+
+
 class Hostile(Team):
     """Knows the best setting already; what it does besides is to cheat."""
 
@@ -47,6 +56,7 @@ class Hostile(Team):
         undo = [edit(pressure, "50"), edit(valve, "0")]
         claim = {"name": f"it{FORGED}", "claim": FORGED, "reason": FORGED, "edits_that_remove_it": undo}
         breaks = [{"path": PUMP, "old": "    def pressure", "new": "    def other"}]
+        shown = {**claim, "experiment": "candidate 1"}
         evaluate = {"name": f"good{FORGED}", "hypothesis": FORGED, "reason": FORGED, "refuted_by": "x"}
         self._steps = [
             Says(" \n "),
@@ -63,16 +73,20 @@ class Hostile(Team):
             call("evaluate", **evaluate, predicts={"waste": -50}),
             call("record_finding", finding=FORGED, source="2.E1"),
             call("record_finding", finding=FORGED, source="1.E1"),
+            call("record_finding", finding=FORGED, source="1.E1"),
             *(
                 call("conclude", claims=[{**claim, "experiment": named}])
                 for named in ("2.E1", "1.E1", "candidate 7", ".", "commit 000000000")
             ),
-            call("conclude", claims=[{**claim, "edits_that_remove_it": []}]),
-            call(
-                "conclude",
-                claims=[
-                    {**claim, "experiment": "candidate 1"},
-                    {**claim, "name": "breaks", "edits_that_remove_it": breaks},
+            call("conclude", claims=[{**claim, **removes([])}]),
+            call("conclude", claims=[claim, claim]),
+            # What follows in one reply would change what the claims are about.
+            Says(
+                "",
+                [
+                    ("conclude", {"claims": [shown, {**claim, "name": "breaks", **removes(breaks)}]}),
+                    ("write_file", {"path": PUMP, "text": "def other(): pass\n"}),
+                    ("conclude", {"claims": [{**shown, **removes([])}]}),
                 ],
             ),
         ]
@@ -135,6 +149,8 @@ def test_what_shows_nothing_verifies_nothing(searched: tuple[Project, Result, li
     assert "there is no experiment or analysis '2.E1'" in told
     assert "there is no experiment '../1.E1'" in told
     assert "change nothing: give those that take it out" in told
+    assert "two claims are called" in told
+    assert "is kept already" in told
 
 
 def test_its_words_steer_nothing(searched: tuple[Project, Result, list[str]]) -> None:
@@ -201,6 +217,33 @@ def test_a_reply_that_no_parser_takes_is_no_code() -> None:
     """However deep it nests."""
     for deep in ("a=" + "-" * 10**5 + "1", "a=" + "(" * 10**5, "a=\x00"):
         assert holds_code(deep) is False
+
+
+def test_a_metric_that_is_gone_on_other_seeds_is_told() -> None:
+    """An experiment whose effect is no number any more, as its candidate may have it, says so."""
+
+    def look(seeds: int, wrong: float) -> dict[bytes, Evaluation]:
+        found = {}
+        for text, value in {b"a": 1.0, b"b": 2.0}.items():
+            samples = tuple(value * (1 + 0.01 * seed) for seed in range(seeds))
+            samples = (wrong if text == b"b" and wrong else samples[0], *samples[1:])
+            check = Check(
+                *("waste", "mean", "<", 1.0, 1.0, 1.0, 1.0, seeds, 0.95, "refuted", None),
+                excess=(0.0,) * seeds,
+                metrics={"waste": samples},
+            )
+            found[text] = Evaluation({"x": text}, tuple(range(seeds)), {("t", 0): check})
+        return found
+
+    first = look(4, 0.0)
+    variants = [Variant(text.decode(), {"x": text}) for text in first]
+    shown = effects({each.label: first[each.sources["x"]] for each in variants})
+    experiment = Experiment("1.E1", "?", variants, 4, {}, shown)
+    assert experiment.shows(["waste"])
+    assert not experiment.shows(["other"])
+    later = look(4, math.nan)
+    again = experiment.again(lambda sources, **_: later[sources["x"]])
+    assert again == "waste of 'b' was no number everywhere"
 
 
 def test_its_record_can_be_read(searched: tuple[Project, Result, list[str]]) -> None:
