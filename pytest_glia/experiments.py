@@ -136,7 +136,10 @@ class Experiment:
         told = []
         for before in self.effects:
             if before.shown in ("lower", "higher"):
-                now = after[before.label, before.metric]
+                now = after.get((before.label, before.metric))
+                if now is None:
+                    told.append(f"{before.metric} of {before.label!r} was no number everywhere")
+                    continue
                 verdict = "as before" if now.shown == before.shown else f"**not** as before ({before.shown})"
                 told.append(f"{now.metric} of {now.label!r} {now.describe()}, {verdict}")
         if told:

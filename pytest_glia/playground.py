@@ -14,6 +14,7 @@ from pytest_glia.experiments import Experiment, Variant, measure
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
 from pytest_glia.trials import Hypothesis, Trial, measured_table
+from pytest_glia.visible import visible
 from pytest_glia.workbench import Analysis, analyse
 
 _LINES = 400
@@ -208,6 +209,8 @@ class Playground:
         if source not in self.experiments and source not in self.analyses:
             there = ", ".join([*self.experiments, *self.analyses]) or "none yet"
             raise Refused(f"there is no experiment or analysis {source!r} that shows it: there are {there}")
+        if visible(text, line=True) in {each.text for each in self.findings}:
+            raise Refused(f"the finding {text[:60]!r} is kept already")
         if source in self.experiments:
             experiment = self.experiments[source]
             if all(each.change is None for each in experiment.effects):

@@ -203,13 +203,23 @@ def fork(replication: Replication, private: Sequence[int], confine: Confine | No
     return Fork(pid, reader, printed)
 
 
-def serve(functions: Sequence[Again | None], private: Sequence[int]) -> Fork:
-    """Start a process that calls one of these functions whenever it is given a number and bytes, quietly."""
+def serve(functions: Sequence[Again | None], private: Sequence[int], confine: Confine | None) -> Fork:
+    """Start a process that calls one of these functions whenever it is given a number and bytes, quietly.
+
+    It runs no candidate, but what one has written: so it is confined, too, and has no more memory.
+    """
     reader, writer = (end.detach() for end in socket.socketpair())
-    return Fork(_forked(lambda: _served(functions, writer), reader, writer, private, quiet=True), reader)
+    pid = _forked(lambda: _served(functions, writer, confine), reader, writer, private, quiet=True)
+    return Fork(pid, reader)
 
 
-def _served(functions: Sequence[Again | None], descriptor: int) -> Iterator[bytes]:
+def _served(functions: Sequence[Again | None], descriptor: int, confine: Confine | None) -> Iterator[bytes]:
+    def run(function: Again, given: bytes, first: bool) -> Metrics | bytes:
+        if confine is not None and first:
+            confine([descriptor])
+        return function(given)
+
+    first = True
     with open(descriptor, "rb", closefd=False) as asked:
         while head := asked.read(16):
             function, given = (
@@ -217,7 +227,8 @@ def _served(functions: Sequence[Again | None], descriptor: int) -> Iterator[byte
                 asked.read(int.from_bytes(head[8:], "big")),
             )
             assert function is not None
-            yield _answer(partial(function, given), descriptor)
+            yield _answer(partial(run, function, given, first), descriptor)
+            first = False
 
 
 def _forked(

@@ -36,8 +36,8 @@ def run_all(
 
     At most `workers` run at once. One that has not answered after `timeout` seconds is killed with
     everything it started. The forks do not inherit the file descriptors `private`. Those that are to be
-    confined call `confine` first, with the descriptors that it must leave open. Leaving the iterator early
-    kills what is still running.
+    confined call `confine` first, with the descriptors that it must leave open, and so do the processes in
+    which they are run again. Leaving the iterator early kills what is still running.
     """
     waiting: list[tuple[int, Replication | Rerun]] = []
     waiting += list(enumerate(replications))[::-1]
@@ -52,7 +52,8 @@ def run_all(
             started = fork(what, others, confine)
         else:
             what = replace(what, new=what.new or not serving)
-            started = serve([each.again for each in replications], others) if what.new else serving.pop()
+            again = [each.again for each in replications]
+            started = serve(again, others, confine) if what.new else serving.pop()
             started.give(index, what.given)
         return _Running(index, what, started, time.monotonic() + timeout)
 

@@ -12,6 +12,7 @@ from pytest_glia.experiments import effect
 from pytest_glia.models import Tool
 from pytest_glia.playground import Edit, Playground, Refused
 from pytest_glia.trials import Hypothesis
+from pytest_glia.visible import visible
 
 _TEXT = {"type": "string"}
 _PREDICTS = {
@@ -203,6 +204,11 @@ class Bench:
         best = self.playground.best.sources
         if dict(best) == dict(self.playground.lab.start.sources):
             raise Refused("nothing better than the start was found yet: there is nothing to conclude")
+        names = [visible(claim["name"], line=True) for claim in claims]
+        if twice := next((each for each in names if names.count(each) > 1), None):
+            raise Refused(
+                f"two claims are called {twice!r}: give each a name, by which its ablation is known"
+            )
         parts = []
         for claim in claims:
             self._known(claim.get("predicts", {}))

@@ -75,8 +75,9 @@ class Researcher:
             for call in reply.calls:
                 said = self._conversation.use(call)
                 self.heard.append(f"[{call.name}: {textwrap.shorten(said.text, _HEARD, placeholder=' ...')}]")
-            if self.concluded is not None:
-                return
+                if self.concluded is not None:
+                    # What it has concluded is about the best of now: nothing else of this reply is done.
+                    return
 
     def _skills(self) -> list[Skill]:
         return [

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pytest_glia.candidate import Candidate, fault, load, make
 from pytest_glia.decisions import Objects, Recorded, World, in_world
-from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError
+from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError, Rerun
 from pytest_glia.running import run_all
 from pytest_glia.sandbox import confining, unavailable
 from sim import warm_up
+from sim.baselines import RoundRobin
 from sim.glia import glia_audits
+from sim.recording import record
 from tests.adversarial import worlds
 from tests.adversarial.cheats import CHEATS, HONEST, ROUND_ROBIN, Cheat
 
@@ -77,8 +82,6 @@ def outcomes(
 @pytest.fixture(scope="module")
 def round_robins() -> list[Metrics]:
     """What round robin reaches."""
-    from sim.baselines import RoundRobin
-
     return [dict(worlds.serve(RoundRobin(), seed).metrics) for seed in SEEDS]
 
 
@@ -126,6 +129,46 @@ def test_who_sees_the_future_is_better_and_refused(
             for runs in (audited, plain)
         ]
         assert all(there > 1.1 * here for there, here in zip(*times, strict=True))
+
+
+def forged(log: bytes, seed: int) -> list[bytes]:
+    """Logs that a candidate might give back in place of its own."""
+    rng = np.random.default_rng(seed)
+    head, _, body = log.partition(b"\n")
+    numbers = [np.frombuffer(body, np.int32).copy() for _ in range(4)]
+    numbers[0][rng.integers(len(body) // 4)] = -1
+    numbers[1][-1] = 2**31 - 1
+    numbers[2][: len(body) // 8] = 0
+    rng.shuffle(numbers[3])
+    longer = b"[%d, 0, 0, 0]\n" % 10**6 + bytes(4 * 10**6)
+    junk = [b"", b"[" * 10**6, longer, b"[0, 0, 3, 0]\n" + bytes(24)]
+    return [*junk, log[:-4], *(head + b"\n" + each.tobytes() for each in numbers)]
+
+
+def test_forged_logs_spoil_no_replay_beside_them(confine: Any, round_robins: list[Metrics]) -> None:
+    """In one process they are refused between honest ones, whose metrics are the same, to the last bit."""
+
+    def bundled(log: bytes) -> bytes:
+        return json.dumps(["sim", [len(log)]]).encode() + b"\n" + log
+
+    runs: list[Replication] = []
+    honest: list[int] = []
+    for seed in SEEDS:
+        recorder = record(RoundRobin())
+        assert recorder is not None
+        worlds.serve(recorder.policy, seed)
+        again = recorded(ROUND_ROBIN, seed, Path()).replication().again
+        for log in [*forged(recorder.log(), seed), recorder.log()]:
+            runs.append(Replication(partial(bytes, bundled(log)), then=_replayed, again=again))
+        honest.append(len(runs) - 1)
+    found = dict(run_all(runs, workers=1, timeout=20, confine=confine))
+    assert [found.pop(place) for place in honest] == round_robins
+    assert all(isinstance(each, Failure) for each in found.values())
+
+
+def _replayed(answer: Metrics | bytes) -> Rerun:
+    assert isinstance(answer, bytes)
+    return Rerun(answer)
 
 
 @pytest.mark.parametrize("name", HONEST)

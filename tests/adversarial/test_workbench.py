@@ -109,28 +109,21 @@ def test_no_analysis_outlives_its_time(confined: bool, monkeypatch: pytest.Monke
     monkeypatch.setattr(workbench, "SECONDS", 3)
     mark = f"of-{os.getpid()}-{confined}"
     monkeypatch.setenv("GLIA_TEST_WORKBENCH", mark)
-    start = (
-        ""
-        if confined
-        else "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while 1: pass'])\n"
-    )
-    found = analysed(f"{start}import signal\nwhile True: signal.pause()", confined=confined)
+    loop = "import signal\nwhile True: signal.pause()"
+    more = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while 1: pass'])\n"
+    found = analysed(loop if confined else more + loop, confined=confined)
     assert found == Analysis("", {}, "it did not end within 3 s and was killed")
     assert workbenches(mark) == []
 
 
 @confinable
-def test_tables_that_unpack_without_end_take_no_memory(tmp_path: Path) -> None:
+def test_tables_beyond_all_memory_end_the_analysis(tmp_path: Path) -> None:
     """A file that says it holds 20 GB ends the analysis, within the memory that it may take."""
     file = tmp_path / "bomb.npz"
-    with (
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed,
-        packed.open("t/x.npy", "w", force_zip64=True) as out,
-    ):
-        np.lib.format.write_array_header_1_0(
-            cast(Any, out), {"descr": "<f8", "fortran_order": False, "shape": (20 << 27,)}
-        )
-        out.write(bytes(1 << 20))
+    head = {"descr": "<f8", "fortran_order": False, "shape": (20 << 27,)}
+    with zipfile.ZipFile(file, "w") as packed, packed.open("t/x.npy", "w") as column:
+        np.lib.format.write_array_header_1_0(cast(Any, column), head)
+        column.write(bytes(1 << 20))
     found = analysed("findings['rows'] = len(tables['t'])", file)
     assert found.findings == {}
     assert "MemoryError" in found.describe() or "allocate" in found.describe()
@@ -140,7 +133,7 @@ def test_tables_that_unpack_without_end_take_no_memory(tmp_path: Path) -> None:
 def test_tables_are_never_pickles(tmp_path: Path) -> None:
     """An array of objects, which could be anything when it is read, is refused."""
     file = tmp_path / "objects.npz"
-    np.savez(file, **{"t/x": np.array([{}, None], dtype=object)})  # type: ignore[arg-type,unused-ignore]
+    np.savez(file, np.array([{}, None], dtype=object))
     assert "allow_pickle=False" in analysed("findings['rows'] = 1.0", file).describe()
 
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_glia.report.markdown import cell, code, fenced, table
+from pytest_glia.report.markdown import cell, code, fenced, prose, table
 from tests.rendered import kinds, plain_text, tokens
 
 HOSTILE = st.text(alphabet="`|~<>!@#[]()\\*_-=:/& \n\t\r\x1b\u202e\ud800a1", max_size=60)
+INLINE = {"em_open", "strong_open", "link_open", "s_open"}
 
 
 @settings(deadline=None)
@@ -19,6 +20,20 @@ def test_code_is_one_span_whatever_is_in_it(text: str) -> None:
     found = [token.type for token in tokens(f"before {code(text)} after")]
     span = ["text", "code_inline", "text"] if text.strip(" \t") else ["text"]
     assert found == ["paragraph_open", "inline", *span, "paragraph_close"]
+
+
+@settings(deadline=None)
+@given(HOSTILE)
+def test_prose_is_one_paragraph_whatever_it_says(text: str) -> None:
+    """It begins no heading, list, table, quote, code block or HTML, alone and as an item of a list."""
+    found = [token.type for token in tokens(f"{prose(text)}\n\n# after\n")]
+    assert [each for each in found if each.endswith("_open") and each not in INLINE] in (
+        ["paragraph_open", "heading_open"],
+        ["heading_open"],
+    )
+    assert not {"html_inline", "html_block", "image", "fence", "code_block", "hr"} & set(found)
+    item = [token.type for token in tokens(f"- **{prose(text)}** and\n- more\n")]
+    assert [item.count(each) for each in ("bullet_list_open", "list_item_open", "heading_open")] == [1, 2, 0]
 
 
 @settings(deadline=None)

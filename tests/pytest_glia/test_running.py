@@ -9,12 +9,20 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
-from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError, Rerun
+import pytest
+
+from pytest_glia.replication import Confine, Failure, Metrics, Outcome, Replication, ReplicationError, Rerun
 from pytest_glia.running import run_all
+from pytest_glia.sandbox import confining, unavailable
+from tests.confined import ROOT
 
 
 def rerun(
-    again: Callable[[bytes], Metrics], given: list[bytes], workers: int = 1, timeout: float = 30.0
+    again: Callable[[bytes], Metrics],
+    given: list[bytes],
+    workers: int = 1,
+    timeout: float = 30.0,
+    confine: Confine | None = None,
 ) -> list[Outcome]:
     """The outcomes of replications that answer these bytes and are run again with them."""
 
@@ -23,7 +31,7 @@ def rerun(
         return Rerun(answer)
 
     replications = [Replication(partial(bytes, each), then=then, again=again) for each in given]
-    found = dict(run_all(replications, workers=workers, timeout=timeout))
+    found = dict(run_all(replications, workers=workers, timeout=timeout, confine=confine))
     return [found[index] for index in range(len(given))]
 
 
@@ -94,6 +102,24 @@ def test_a_failure_may_be_its_predecessors_fault() -> None:
 
     found = rerun(again, [b"1", b"2", b"3"])
     assert len({each["process"] for each in found if isinstance(each, dict)}) == 3
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=f"no sandbox here: {unavailable()}")
+def test_what_is_run_again_is_confined() -> None:
+    """What a log brings the process to is bounded as the candidate was: memory, files; it fails alone."""
+
+    def again(given: bytes) -> Metrics:
+        if given == b"memory":
+            bytearray(1 << 50)
+        if given == b"file":
+            open("/etc/passwd").close()
+        return process(given)
+
+    confine = confining(ROOT, seconds=30, workers=1)
+    found = rerun(again, [b"", b"memory", b"", b"file", b""], confine=confine)
+    assert [type(each) for each in found] == [dict, Failure, dict, Failure, dict]
+    assert "MemoryError" in str(found[1])
+    assert "PermissionError" in str(found[3])
 
 
 def test_nothing_stays() -> None:

@@ -157,6 +157,61 @@ def test_a_forged_recording_is_refused(
         cluster.run(workload, recording(forged(calls)))
 
 
+class _ByCalls:
+    """A recording as any router: the run asks it call by call, and checks what it decides."""
+
+    def __init__(self, recorded: Any) -> None:
+        self.route = recorded.route
+
+
+def _told(cluster: Cluster, workload: Workload, log: bytes, wrap: Any) -> Run | None:
+    """The run with these decisions; None if it refuses them."""
+    replayed = recording(log)
+    try:
+        run = cluster.run(workload, wrap(replayed))
+    except (NotRecorded, PolicyError):
+        return None
+    return None if replayed.unused else run
+
+
+@checked
+@given(
+    scenario=st.one_of(scenarios(), vllm_scenarios()),
+    forging=st.sampled_from(["replica", "request", "replicas", "calls", "merge"]),
+    random=st.randoms(use_true_random=False),
+)
+def test_a_forged_recording_gives_what_such_a_router_would(
+    scenario: tuple[Cluster, Workload], forging: str, random: Any
+) -> None:
+    """Whatever is changed in a log: compiled or call by call it is refused, or it is the same run."""
+    cluster, workload = scenario
+    recorder = record(LeastLoadedQueue())
+    assert recorder is not None
+    cluster.run(workload, recorder.policy)
+    head, _, body = recorder.log().partition(b"\n")
+    calls, sent, *_ = json.loads(head)
+    numbers = np.frombuffer(body, np.int32).copy()
+    counts, requests, replicas = np.split(numbers, [calls, calls + sent])
+    one, other = random.randrange(max(sent, 1)), random.randrange(max(calls, 1))
+    if forging == "replica" and sent:
+        replicas[one] = random.randint(-1, cluster.replicas)
+    elif forging == "request" and sent:
+        requests[one] = random.randint(-2, len(workload) + 1)
+    elif forging == "replicas":
+        replicas[:] = [random.randrange(cluster.replicas) for _ in replicas]
+    elif forging == "calls":
+        counts[:] = random.sample(counts.tolist(), calls)
+    elif forging == "merge" and other:
+        counts[other] += counts[0]
+        counts[0] = 0
+    log = head + b"\n" + numbers.tobytes()
+    compiled = _told(cluster, workload, log, lambda recorded: recorded)
+    by_calls = _told(cluster, workload, log, _ByCalls)
+    assert (compiled is None) == (by_calls is None)
+    if compiled is not None and by_calls is not None:
+        assert equal(compiled, by_calls)
+
+
 def test_replicas_that_are_not_there_cannot_be_named() -> None:
     """Replicas that an autoscaler might have started take nothing from a recording."""
     cluster = Cluster(replicas=1, autoscaling=Autoscaling(max_replicas=4))
@@ -204,6 +259,7 @@ def test_one_without_decisions_says_that_it_was_asked() -> None:
         b"[4611686018427387905, 0, 0, 0]",
         b"[true, 0, 0, 0]",
         b"[" * 9**5,
+        b"[0, 0, 0, 0" + b" " * 9**5 + b"]",
     ],
 )
 def test_lengths_that_are_none_are_refused(head: bytes) -> None:
