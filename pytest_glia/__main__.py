@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pytest_glia.commands import mailbox, propose, replay
+from pytest_glia.commands import init, mailbox, prompt, propose, replay, verify
 from pytest_glia.misuse import Misuse
 
-_COMMANDS = (mailbox, propose, replay)
+_COMMANDS = (init, prompt, replay, verify, propose, mailbox)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

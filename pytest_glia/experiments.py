@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from pytest_glia.content import digest
+from pytest_glia.designers.source import texts_of
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
 from pytest_glia.statistics import Interval, mean_interval
+from pytest_glia.workbench import Analysis, analyse
 
 Shown = Literal["lower", "higher", "no difference shown"]
 
@@ -96,21 +99,6 @@ class Experiment:
         ]
         return "; ".join(shown) or "no difference shown"
 
-    def again(self, look: Callable[..., Evaluation]) -> str:
-        """The same variants on other seeds, by what `look` gives, and whether they show the same."""
-        found = {each.label: look(each.sources, scenario=self.scenario) for each in self.variants}
-        if failed := next((each.reasons[0] for each in found.values() if each.reasons), None):
-            return f"it failed: {failed}"
-        names = list(dict.fromkeys(each.metric for each in self.effects))
-        after = {(each.label, each.metric): each for each in effects(found, names)}
-        told = []
-        for before in self.effects:
-            if before.shown in ("lower", "higher"):
-                now = after[before.label, before.metric]
-                verdict = "as before" if now.shown == before.shown else f"**not** as before ({before.shown})"
-                told.append(f"{now.metric} of {now.label!r} {now.describe()}, {verdict}")
-        return "; ".join(told) or "it had shown no difference"
-
     def table(self) -> str:
         """As Markdown: a row a metric and variant."""
         where = ", ".join(f"{name} x {factor:g}" for name, factor in self.scenario.items())
@@ -137,10 +125,7 @@ class Experiment:
                 "purpose": self.purpose,
                 "replications": self.replications,
                 "scenario": dict(self.scenario),
-                "variants": {
-                    each.label: {path: text.decode("utf-8", "replace") for path, text in each.sources.items()}
-                    for each in self.variants
-                },
+                "variants": {each.label: texts_of(each.sources) for each in self.variants},
                 "effects": [
                     [each.label, each.metric, each.mean, each.describe(), each.shown] for each in self.effects
                 ],
@@ -187,6 +172,16 @@ def measure(
     )
     lab.recorded(f"experiment {name}", experiment.as_json)
     return experiment
+
+
+def analysed(lab: Lab, keys: Sequence[str], printed: str, code: str) -> Analysis:
+    """What some code makes of the tables with these keys; on record, for it may not come out the same."""
+    files = [file for key in keys if (file := lab.tables(key)).exists()]
+
+    def ran() -> str:
+        return json.dumps(asdict(analyse(code, files, printed, confined=lab.settings.confined())))
+
+    return Analysis(**json.loads(lab.recorded(f"analysis {digest(*keys, printed, code)}", ran)))
 
 
 def effects(found: Mapping[str, Evaluation], metrics: Sequence[str] = ()) -> tuple[Effect, ...]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 
-from pytest_glia.content import digest
-from pytest_glia.designers import Finding, Look
-from pytest_glia.experiments import Experiment, Variant, measure
+from pytest_glia.designers import Finding
+from pytest_glia.experiments import Experiment, Variant, analysed, measure
 from pytest_glia.lab import Hypothesis, Lab, Trial, measured_table
 from pytest_glia.merit import Evaluation
-from pytest_glia.workbench import Analysis, analyse
+from pytest_glia.retesting import AnalysisAgain, ExperimentAgain
+from pytest_glia.workbench import Analysis
 
 _LINES = 400
 """Of a file that are shown at once."""
@@ -41,7 +39,7 @@ class Playground:
         sources: The working text of each candidate file.
         experiments: By id.
         analyses: By id: the experiment that was looked at, the code, and what it found.
-        findings: In order.
+        found: What was learnt, and the id of what shows it, in order.
     """
 
     lab: Lab
@@ -50,7 +48,7 @@ class Playground:
     best: Evaluation = field(init=False)
     experiments: dict[str, Experiment] = field(default_factory=dict)
     analyses: dict[str, Analysed] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    found: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sources = dict(self.lab.start.sources)
@@ -190,43 +188,43 @@ class Playground:
         )
         return self.experiments[name]
 
-    def find(self, text: str, source: str) -> Finding:
+    def find(self, text: str, source: str) -> None:
         """Keep something learnt; raises `Refused` if there is nothing that shows it."""
         if source not in self.experiments and source not in self.analyses:
             there = ", ".join([*self.experiments, *self.analyses]) or "none yet"
             raise Refused(f"there is no experiment or analysis {source!r} that shows it: there are {there}")
+        self.found.append((text, source))
+
+    def findings(self) -> list[Finding]:
+        """What was learnt, each with a way to test it again for the design that is the best by now."""
+        return [self._finding(text, source) for text, source in self.found]
+
+    def _finding(self, text: str, source: str) -> Finding:
         if source in self.experiments:
             experiment = self.experiments[source]
-            finding = Finding(text, source, experiment.summary(), experiment.again)
-        else:
-            analysed = self.analyses[source]
-            finding = Finding(text, source, figures(analysed.figures), partial(self._analysed_again, source))
-        self.findings.append(finding)
-        return finding
+            return Finding(text, source, experiment.summary(), ExperimentAgain.of(experiment))
+        made = self.analyses[source]
+        return Finding(text, source, figures(made.figures), self._analysis_again(made))
 
     def analyse(self, experiment: Experiment, code: str) -> Analysis:
         """What some code makes of the tables of an experiment's first variant that has any; on record."""
         [keys, *_] = [keys for keys in experiment.tables.values() if keys]
-        return self._analysed(keys, "\n".join(experiment.printed.values()), code)
+        return analysed(self.lab, keys, "\n".join(experiment.printed.values()), code)
 
-    def _analysed(self, keys: Sequence[str], printed: str, code: str) -> Analysis:
-        files = [file for key in keys if (file := self.lab.tables(key)).exists()]
-
-        def ran() -> str:
-            return json.dumps(asdict(analyse(code, files, printed, confined=self.lab.settings.confined())))
-
-        said = json.loads(self.lab.recorded(f"analysis {digest(*keys, printed, code)}", ran))
-        return Analysis(**said)
-
-    def _analysed_again(self, name: str, look: Look) -> str:
-        """The same code on the tables of the start and of the best candidate, on other seeds."""
-        analysed, told = self.analyses[name], []
-        scenario = self.experiments[analysed.experiment].scenario
-        for label, sources in {"the start": self.lab.start.sources, "the design": self.best.sources}.items():
-            found = look(sources, few=True, scenario=scenario, inspected=True)
-            again = self._analysed(found.tables, found.printed, analysed.code)
-            told.append(f"{label}: {figures(again.findings) or again.error or 'no figure'}")
-        return "; ".join(told)
+    def _analysis_again(self, analysed: Analysed) -> AnalysisAgain:
+        """The same code for what it looked at then, and for the start and the best candidate besides."""
+        experiment = self.experiments[analysed.experiment]
+        [label, *_] = [label for label, keys in experiment.tables.items() if keys]
+        [looked_at] = [dict(each.sources) for each in experiment.variants if each.label == label]
+        known = {"the start": dict(self.lab.start.sources), "the design": dict(self.best.sources)}
+        first = next((name for name, sources in known.items() if sources == looked_at), f"variant {label!r}")
+        return AnalysisAgain(
+            analysed.code,
+            analysed.figures,
+            {first: looked_at, **known},
+            experiment.scenario,
+            experiment.replications,
+        )
 
     def describe(self, trial: Trial) -> str:
         """What a trial has shown, for a conversation."""
@@ -257,7 +255,7 @@ class Playground:
         lines += ["", "Experiments:"]
         lines += [f"- {name}: {each.purpose}" for name, each in self.experiments.items()]
         lines += [f"- {name}: {each.question}: {each.answer}" for name, each in self.analyses.items()]
-        lines += ["", "Findings:", *(f"- {each.text} ({each.source})" for each in self.findings)]
+        lines += ["", "Findings:", *(f"- {text} ({source})" for text, source in self.found)]
         return "\n".join(lines)
 
 
