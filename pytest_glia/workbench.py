@@ -10,6 +10,7 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import traceback
@@ -66,25 +67,30 @@ def analyse(code: str, files: Sequence[Path], printed: str, *, confined: bool) -
     """
     task = {"code": code, "files": [str(file) for file in files], "printed": printed, "confined": confined}
     environment = {**without_secrets(os.environ), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "pytest_glia.workbench"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            out, words = process.communicate(json.dumps(task), timeout=SECONDS)
+        except BaseException as error:
+            # The code runs in a fork of it.
+            os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return Analysis("", {}, f"it did not end within {SECONDS} s and was killed")
     try:
-        ended = subprocess.run(
-            [sys.executable, "-P", "-m", "pytest_glia.workbench"],
-            input=json.dumps(task),
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            env=environment,
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired:
-        return Analysis("", {}, f"it did not end within {SECONDS} s and was killed")
-    try:
-        said = json.loads(ended.stdout)
+        said = json.loads(out)
         findings = {str(name): float(value) for name, value in said["findings"].items()}
         return Analysis(visible(str(said["printed"]))[:_PRINTED], findings, visible(str(said["error"])))
     except (ValueError, KeyError, TypeError, AttributeError):
-        words = (ended.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        return Analysis("", {}, visible(words))
+        return Analysis("", {}, visible((words.strip().splitlines() or ["it ended without a word"])[-1]))
 
 
 def _frames(file: str) -> dict[str, Any]:
