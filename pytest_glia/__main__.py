@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pytest_glia.commands import compare, mailbox, mcp, propose, replay
+from pytest_glia.commands import compare, init, mailbox, mcp, prompt, propose, replay, verify
 from pytest_glia.misuse import Misuse
 
-_COMMANDS = (compare, mailbox, mcp, propose, replay)
+_COMMANDS = (init, prompt, compare, replay, verify, propose, mailbox, mcp)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

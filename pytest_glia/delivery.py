@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from pytest_glia import seeds
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import Candidate
 from pytest_glia.decisions import CHANGES, PROBED
+from pytest_glia.delivered import KEY, Delivered, ablated
 from pytest_glia.designers import Proposal
 from pytest_glia.evaluator import Payer
 from pytest_glia.lab import Lab
@@ -22,7 +23,9 @@ from pytest_glia.ledger import Run
 from pytest_glia.merit import Evaluation
 from pytest_glia.note import Record, design_note
 from pytest_glia.rationale import Inquiry, Rationale
+from pytest_glia.retesting import SealedLook
 from pytest_glia.sequential import confirmation_confidence, confirmation_seeds
+from pytest_glia.trials import measured_table
 
 if TYPE_CHECKING:
     from pytest_glia.repository import Repository
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
 
 
 _UNSEEN = "None: no domain records what this candidate decides."
-
-# Of the confirmation seeds, as many as something is looked at that is no verdict.
-_FEW = 4
 
 # A design of which more than this share of the gain is lost in other draws of its worlds knew them.
 _LOST = 0.25
@@ -140,10 +140,13 @@ class Delivery:
         if not self.improved:
             return [f"{search.name}: no better candidate than the present one was found: no best branch"]
         # First without ablations: whatever happens during those, the confirmed winner is there.
-        best = self._commit(Rationale())
+        rationale = Rationale()
+        best = self._commit(rationale)
         if self._confirmed:
             search.account.purpose = "rationale"
-            best = self._commit(self._inquiry(self._confirmed).find_out())
+            rationale = self._inquiry(self._confirmed).find_out()
+            best = self._commit(rationale)
+        self._remember(rationale)
         note = search.repository.inside(self.note_path(search.candidates[0]))
         return [
             f"{search.name}: {self._verdict} ({best[:9]}), {search.account}",
@@ -239,28 +242,29 @@ class Delivery:
 
     def _inquiry(self, confirmed: Evaluation) -> Inquiry:
         search = self._search
-
-        def look(
-            sources: Mapping[str, bytes],
-            *,
-            few: bool = False,
-            scenario: Mapping[str, float] | None = None,
-            inspected: bool = False,
-        ) -> Evaluation:
-            on = self._seeds[:_FEW] if few else self._seeds
-            return search.evaluator.look(
-                sources, on, self._payer, self._confidence, scenario=scenario, inspected=inspected
-            )
-
         return Inquiry(
             self._proposal,
             confirmed,
             self._lab.aim,
-            look,
+            SealedLook(self._lab, search.evaluator, self._payer, self._seeds, self._confidence),
             self._confidence,
             search.settings.margin,
             search.write,
         )
+
+    def _remember(self, rationale: Rationale) -> None:
+        """Put the design and its claims on record, to be verified by whoever wants to."""
+        shown = self._confirmed or self._proposal.evaluation
+        delivered = Delivered(
+            self._winner,
+            self.passed,
+            "\n".join([*measured_table(shown.checks), *(f"failed: {each}" for each in shown.reasons)]),
+            self._proposal.claims,
+            self._proposal.findings,
+            ablated(self._proposal.claims, rationale, shown),
+            rationale.retested,
+        )
+        self._search.ledger.remember(self._run.id, KEY, delivered.as_json())
 
 
 def _failed(report: pytest.TestReport, sentence: str, goals: Collection[str]) -> pytest.TestReport:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+from pytest_glia.content import digest
+from pytest_glia.designers.source import texts_of
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
 from pytest_glia.statistics import Interval, mean_interval
+from pytest_glia.workbench import Analysis, analyse
 
 Shown = Literal["lower", "higher", "no difference shown"]
 
@@ -121,33 +124,6 @@ class Experiment:
         ]
         return "; ".join(shown) or "no difference shown"
 
-    def again(self, look: Callable[..., Evaluation]) -> str:
-        """The same variants on other seeds, by what `look` gives, and whether they show the same."""
-        found = {each.label: look(each.sources, scenario=self.scenario) for each in self.variants}
-        if failed := next((each.reasons[0] for each in found.values() if each.reasons), None):
-            return f"it failed: {failed}"
-        names = list(dict.fromkeys(each.metric for each in self.effects if each.change))
-        asked = {(each.label, each.metric) for each in self.effects if each.change}
-        after = {
-            (each.label, each.metric): each
-            for each in effects(found, names)
-            if (each.label, each.metric) in asked
-        }
-        told = []
-        for before in self.effects:
-            if before.shown in ("lower", "higher"):
-                now = after.get((before.label, before.metric))
-                if now is None:
-                    told.append(f"{before.metric} of {before.label!r} was no number everywhere")
-                    continue
-                verdict = "as before" if now.shown == before.shown else f"**not** as before ({before.shown})"
-                told.append(f"{now.metric} of {now.label!r} {now.describe()}, {verdict}")
-        if told:
-            return "; ".join(told)
-        differs = [each for each in after.values() if each.shown in ("lower", "higher")]
-        now_there = "; ".join(f"{each.metric} of {each.label!r} {each.describe()}" for each in differs)
-        return f"**not** as before: {now_there}" if differs else "no difference shown, as before"
-
     def table(self) -> str:
         """As Markdown: a row a metric and variant."""
         where = ", ".join(f"{name} x {factor:g}" for name, factor in self.scenario.items())
@@ -174,10 +150,7 @@ class Experiment:
                 "purpose": self.purpose,
                 "replications": self.replications,
                 "scenario": dict(self.scenario),
-                "variants": {
-                    each.label: {path: text.decode("utf-8", "replace") for path, text in each.sources.items()}
-                    for each in self.variants
-                },
+                "variants": {each.label: texts_of(each.sources) for each in self.variants},
                 "effects": [
                     [each.label, each.metric, each.mean, each.describe(), each.shown] for each in self.effects
                 ],
@@ -233,6 +206,16 @@ def effect(metric: str, before: Sequence[float], after: Sequence[float]) -> Effe
         return None
     change, ratio = _change(before[:n], after[:n])
     return Effect("", metric, math.fsum(after[:n]) / n, change, ratio)
+
+
+def analysed(lab: Lab, keys: Sequence[str], printed: str, code: str) -> Analysis:
+    """What some code makes of the tables with these keys; on record, for it may not come out the same."""
+    files = [file for key in keys if (file := lab.tables(key)).exists()]
+
+    def ran() -> str:
+        return json.dumps(asdict(analyse(code, files, printed, confined=lab.settings.confined())))
+
+    return Analysis(**json.loads(lab.recorded(f"analysis {digest(*keys, printed, code)}", ran)))
 
 
 def effects(found: Mapping[str, Evaluation], metrics: Sequence[str] = ()) -> tuple[Effect, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_glia.budget import Account, Budget
 from pytest_glia.candidate import Candidate
-from pytest_glia.designers import Claim, Proposal, Rejected
+from pytest_glia.designers import Claim, Proposal, Rejected, Retested
 from pytest_glia.designers.problem import fenced
 from pytest_glia.merit import Evaluation, Result
 from pytest_glia.rationale import Rationale, uncovered
@@ -57,6 +57,7 @@ class Record:
         return "\n".join(measured_table(self.shown.checks))
 
 
+_UNTESTED = Retested("it was not tested again: the budget was spent", "unverified")
 _BAR = 30
 _LABEL = 36
 
@@ -202,9 +203,10 @@ def _uncovered(candidate: Candidate, record: Record) -> str:
 def _findings(record: Record) -> str:
     lines = ["Each was tested again on seeds that the search has not seen, the start included.", ""]
     for each in record.proposal.findings:
-        again = record.rationale.retested.get(each.text, "not tested again: the budget was spent")
+        again = record.rationale.retested.get(each.text, _UNTESTED)
         lines.append(f"- **{prose(each.text)}** (`{each.source}`)")
-        lines += [f"  - In the search: {prose(each.measured)}.", f"  - Again: {prose(again)}."]
+        lines.append(f"  - In the search: {prose(each.measured)}.")
+        lines.append(f"  - Again: **{again.verdict}**: {prose(again.text)}.")
     return "\n".join(lines)
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 
-from pytest_glia.content import digest
-from pytest_glia.designers import Finding, Look
-from pytest_glia.experiments import Experiment, Variant, measure
+from pytest_glia.designers import Finding
+from pytest_glia.experiments import Experiment, Variant, analysed, measure
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
+from pytest_glia.retesting import AnalysisAgain, ExperimentAgain
 from pytest_glia.trials import Hypothesis, Trial, measured_table
 from pytest_glia.visible import visible
-from pytest_glia.workbench import Analysis, analyse
+from pytest_glia.workbench import Analysis
 
 _LINES = 400
 """Of a file that are shown at once."""
@@ -38,6 +36,15 @@ class Edit:
     new: str
 
 
+@dataclass(frozen=True)
+class Found:
+    """Something learnt, the id of what shows it, and if that is an experiment, what of it does."""
+
+    text: str
+    source: str
+    experiment: Experiment | None
+
+
 @dataclass
 class Playground:
     """The state of one context.
@@ -48,7 +55,7 @@ class Playground:
         sources: The working text of each candidate file.
         experiments: By id.
         analyses: By id: the experiment that was looked at, the code, and what it found.
-        findings: In order.
+        found: What was learnt, in order.
     """
 
     lab: Lab
@@ -57,7 +64,7 @@ class Playground:
     best: Evaluation = field(init=False)
     experiments: dict[str, Experiment] = field(default_factory=dict)
     analyses: dict[str, Analysed] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sources = dict(self.lab.start.sources)
@@ -201,7 +208,7 @@ class Playground:
         )
         return self.experiments[name]
 
-    def find(self, text: str, source: str, variant: str = "", metric: str = "") -> Finding:
+    def find(self, text: str, source: str, variant: str = "", metric: str = "") -> None:
         """Keep something learnt; raises `Refused` if there is nothing that shows it.
 
         Of an experiment, it may name the variant and the metric that show it.
@@ -209,10 +216,10 @@ class Playground:
         if source not in self.experiments and source not in self.analyses:
             there = ", ".join([*self.experiments, *self.analyses]) or "none yet"
             raise Refused(f"there is no experiment or analysis {source!r} that shows it: there are {there}")
-        if visible(text, line=True) in {each.text for each in self.findings}:
+        if visible(text, line=True) in {visible(each.text, line=True) for each in self.found}:
             raise Refused(f"the finding {text[:60]!r} is kept already")
-        if source in self.experiments:
-            experiment = self.experiments[source]
+        experiment = self.experiments.get(source)
+        if experiment is not None:
             if all(each.change is None for each in experiment.effects):
                 raise Refused(
                     f"the experiment {source} compares nothing, so that it shows nothing: name one that "
@@ -222,21 +229,33 @@ class Playground:
                 experiment = experiment.about(variant, metric)
             except LookupError as error:
                 raise Refused(f"{source} {error}") from None
-            finding = Finding(text, source, experiment.summary(), experiment.again)
-        else:
-            analysed = self.analyses[source]
-            finding = Finding(text, source, figures(analysed.figures), partial(self._analysed_again, source))
-        self.findings.append(finding)
-        return finding
+        self.found.append(Found(text, source, experiment))
+
+    def findings(self) -> list[Finding]:
+        """What was learnt, each with a way to test it again for the design that is the best by now."""
+        return [self._finding(each) for each in self.found]
+
+    def _finding(self, found: Found) -> Finding:
+        if found.experiment is not None:
+            again = ExperimentAgain.of(found.experiment)
+            return Finding(found.text, found.source, found.experiment.summary(), again)
+        made = self.analyses[found.source]
+        return Finding(found.text, found.source, figures(made.figures), self._analysis_again(made))
 
     def inspected(self, name: str) -> Experiment:
-        """An experiment whose tables were kept; raises `Refused` if there is none of that name."""
+        """An experiment whose tables code may look at; raises `Refused` if there is none of that name."""
         if name not in self.experiments:
             there = ", ".join(self.experiments) or "none yet"
             raise Refused(f"there is no experiment {name!r}: there are {there}")
         if not any(self.experiments[name].tables.values()):
             raise Refused(
                 f"the experiment {name} kept no tables: have those inspected that you want to know of"
+            )
+        settings = self.lab.settings
+        if settings.sandbox != "off" and not settings.confined():
+            raise Refused(
+                "there is no sandbox here, and code of a model is not run without one: go on without "
+                "analyses (who starts the search may allow them by glia_sandbox = off)"
             )
         return self.experiments[name]
 
@@ -249,26 +268,22 @@ class Playground:
     def analyse(self, experiment: Experiment, code: str) -> Analysis:
         """What some code makes of the tables of an experiment's first variant that has any; on record."""
         [keys, *_] = [keys for keys in experiment.tables.values() if keys]
-        return self._analysed(keys, "\n".join(experiment.printed.values()), code)
+        return analysed(self.lab, keys, "\n".join(experiment.printed.values()), code)
 
-    def _analysed(self, keys: Sequence[str], printed: str, code: str) -> Analysis:
-        files = [file for key in keys if (file := self.lab.tables(key)).exists()]
-
-        def ran() -> str:
-            return json.dumps(asdict(analyse(code, files, printed, confined=self.lab.settings.confined())))
-
-        said = json.loads(self.lab.recorded(f"analysis {digest(*keys, printed, code)}", ran))
-        return Analysis(**said)
-
-    def _analysed_again(self, name: str, look: Look) -> str:
-        """The same code on the tables of the start and of the best candidate, on other seeds."""
-        analysed, told = self.analyses[name], []
-        scenario = self.experiments[analysed.experiment].scenario
-        for label, sources in {"the start": self.lab.start.sources, "the design": self.best.sources}.items():
-            found = look(sources, few=True, scenario=scenario, inspected=True)
-            again = self._analysed(found.tables, found.printed, analysed.code)
-            told.append(f"{label}: {figures(again.findings) or again.error or 'no figure'}")
-        return "; ".join(told)
+    def _analysis_again(self, analysed: Analysed) -> AnalysisAgain:
+        """The same code for what it looked at then, and for the start and the best candidate besides."""
+        experiment = self.experiments[analysed.experiment]
+        [label, *_] = [label for label, keys in experiment.tables.items() if keys]
+        [looked_at] = [dict(each.sources) for each in experiment.variants if each.label == label]
+        known = {"the start": dict(self.lab.start.sources), "the design": dict(self.best.sources)}
+        first = next((name for name, sources in known.items() if sources == looked_at), f"variant {label!r}")
+        return AnalysisAgain(
+            analysed.code,
+            analysed.figures,
+            {first: looked_at, **known},
+            experiment.scenario,
+            experiment.replications,
+        )
 
     def describe(self, trial: Trial) -> str:
         """What a trial has shown, for a conversation."""
@@ -307,7 +322,7 @@ class Playground:
         lines += ["", "Experiments:"]
         lines += [f"- {name}: {each.purpose}" for name, each in self.experiments.items()]
         lines += [f"- {name}: {each.question}: {each.answer}" for name, each in self.analyses.items()]
-        lines += ["", "Findings:", *(f"- {each.text} ({each.source})" for each in self.findings)]
+        lines += ["", "Findings:", *(f"- {each.text} ({each.source})" for each in self.found)]
         return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.childprocess import EvaluatorFailed
-from pytest_glia.designers import Claim, Look, Proposal
+from pytest_glia.designers import Claim, Look, Proposal, Retested
 from pytest_glia.designers.source import constants, with_constants
 from pytest_glia.merit import Aim, Evaluation, Result, result_of
 from pytest_glia.statistics import Interval
@@ -19,6 +19,9 @@ _CONSTANTS = 6
 """Of a design that are looked at for how much hangs on them."""
 
 _FACTORS = (0.5, 2.0)
+
+_FEW = slice(4)
+"""Of the seeds, as many as something is looked at that is no verdict."""
 
 _SHOWN = 40
 
@@ -43,7 +46,7 @@ class Rationale:
     """
 
     ablations: Mapping[str, Ablation] = field(default_factory=dict)
-    retested: Mapping[str, str] = field(default_factory=dict)
+    retested: Mapping[str, Retested] = field(default_factory=dict)
     sensitivity: Mapping[str, tuple[Interval, Result]] = field(default_factory=dict)
 
 
@@ -67,7 +70,7 @@ class Inquiry:
     def find_out(self) -> Rationale:
         """Everything, in the order of its importance; what the budget does not allow is left out and said."""
         ablations = dict[str, Ablation]()
-        retested = dict[str, str]()
+        retested = dict[str, Retested]()
         sensitivity = dict[str, tuple[Interval, Result]]()
         try:
             if self.proposal.claims:
@@ -90,13 +93,13 @@ class Inquiry:
             found[claim.name] = Ablation(evaluation, change, result)
             self.write(f"  {claim.name[:_SHOWN]:<{_SHOWN}} {change} {result}")
 
-    def _retest(self, found: dict[str, str]) -> None:
+    def _retest(self, found: dict[str, Retested]) -> None:
         """Each finding on seeds that the search has not seen."""
         self.write("Each finding again, on seeds that no search has seen:")
         for finding in self.proposal.findings:
-            found[finding.text] = finding.again(self.look)
-            self.write(textwrap.shorten(f"  {finding.text}", 78, placeholder=" ..."))
-            self.write(textwrap.shorten(f"    {found[finding.text]}", 240, placeholder=" ..."))
+            again = found[finding.text] = finding.again(self.look)
+            self.write(textwrap.shorten(f"{again.verdict}: {finding.text}", 76, placeholder=" ..."))
+            self.write(textwrap.shorten(f"    {again.text}", 240, placeholder=" ..."))
 
     def _vary(self, found: dict[str, tuple[Interval, Result]]) -> None:
         """Each constant at half and at twice its value."""
@@ -111,7 +114,7 @@ class Inquiry:
                     continue
                 text = with_constants(winner[path].decode(), {name: other})
                 label = f"{name} = {other:g} instead of {value:g}"
-                found[label] = self._change(self.look({**winner, path: text.encode()}, few=True))
+                found[label] = self._change(self.look({**winner, path: text.encode()}, on=_FEW))
                 self.write(f"  {label[:_SHOWN]:<{_SHOWN}} {found[label][0]} {found[label][1]}")
 
     def _change(self, of: Evaluation) -> tuple[Interval, Result]:

@@ -42,6 +42,11 @@ def tables_of(result: Any) -> bytes:
                     "dimensions: give one dimension of numbers or strings"
                 )
             columns[f"{table}/{name}"] = column
+        rows = sorted({len(columns[f"{table}/{name}"]) for name in members})
+        if len(rows) > 1:
+            raise ReplicationError(
+                f"the columns of the table {table!r} have {rows[0]} to {rows[-1]} rows: give one length"
+            )
     packed = io.BytesIO()
     np.savez(packed, **columns)  # type: ignore[arg-type]
     return json.dumps(metrics_of(result)).encode() + b"\n" + packed.getvalue()

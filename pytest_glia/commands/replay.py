@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_glia.childprocess import without_secrets
-from pytest_glia.commandline import without_files
-from pytest_glia.ledger import Command, Ledger
-from pytest_glia.misuse import Misuse
+from pytest_glia.ledger import Ledger
+from pytest_glia.repeating import copied, recorded, repeated
 from pytest_glia.repository import Repository
 from pytest_glia.search import REPLAYED
 
@@ -38,21 +33,13 @@ def add(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 if the run makes the same commits again; raises `Misuse` if it cannot be repeated."""
-    root = args.root.resolve()
-    if not (root / ".glia/ledger.db").exists():
-        raise Misuse(f"{root} has no .glia/ledger.db: give --root the folder in which the run was made")
-    repository, ledger = Repository(root), Ledger(root)
-    try:
+    with recorded(args.root.resolve()) as (repository, ledger):
         begun, command = ledger.begun(args.name)
-        with tempfile.TemporaryDirectory(prefix="glia-replay-") as folder:
-            copy = Path(folder) / "copy"
-            repository.clone(copy, begun.base, without=f"/{begun.id}/")
+        with copied(repository, begun.base, without=f"/{begun.id}/") as copy:
             _copy_record(ledger, copy / repository.prefix, begun.id)
-            ended = _repeat(copy, command, begun.id)
+            ended = repeated(copy, command, **{REPLAYED: begun.id})
             before = repository.branches(begun.id)
             after = Repository(copy / repository.prefix).branches(begun.id)
-    finally:
-        ledger.close()
     if before == after:
         print(f"The run {begun.id} repeats: {len(after)} branches, the same commits.")
         return 0
@@ -75,15 +62,3 @@ def _copy_record(ledger: Ledger, root: Path, run: str) -> None:
     copied = Ledger(root)
     copied.reopen(run)
     copied.close()
-
-
-def _repeat(copy: Path, command: Command, run: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *without_files(command.arguments)],
-        cwd=copy / command.folder,
-        env={**without_secrets(os.environ), REPLAYED: run},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pytest_glia.merit import Evaluation
 from pytest_glia.statistics import Interval
@@ -12,6 +12,7 @@ from pytest_glia.visible import visible
 
 if TYPE_CHECKING:
     from pytest_glia.lab import Lab
+    from pytest_glia.workbench import Analysis
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,39 @@ class Rejected:
         _escape(self, "name", line=True)
 
 
-Look = Callable[..., Evaluation]
-"""Of sources: what they show on seeds that the search has not seen, a ``few`` or all; with ``scenario`` and
-``inspected`` as `pytest_glia.lab.Lab.look` has them."""
+class Look(Protocol):
+    """Sees what sources do on seeds that the search has not seen."""
+
+    def __call__(
+        self,
+        sources: Mapping[str, bytes],
+        *,
+        on: slice = ...,
+        scenario: Mapping[str, float] | None = None,
+        inspected: bool = False,
+    ) -> Evaluation:
+        """On which of the seeds, all by default; the rest is as `pytest_glia.lab.Lab.look` has it."""
+        ...
+
+    def analyse(self, code: str, seen: Evaluation) -> Analysis:
+        """What some code makes of the tables that an inspected evaluation has kept."""
+        ...
+
+
+@dataclass(frozen=True)
+class Retested:
+    """What came of testing a finding again, in words, and whether it is what it was."""
+
+    text: str
+    verdict: Literal["as before", "not as before", "unverified"]
+
+
+class Retest(Protocol):
+    """A way to test a finding again, that can be written down (`pytest_glia.retesting`)."""
+
+    def __call__(self, look: Look) -> Retested: ...
+
+    def as_json(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -78,13 +109,13 @@ class Finding:
         text: What.
         source: The id of the experiment or analysis that shows it, in the run's record.
         measured: Its figures.
-        again: Tests it again, given how to look, and says what came of that.
+        again: Tests it again, given how to look.
     """
 
     text: str
     source: str
     measured: str
-    again: Callable[[Look], str]
+    again: Retest
 
     def __post_init__(self) -> None:
         _escape(self, "text", "measured", line=True)
@@ -122,7 +153,8 @@ class Designer(Protocol):
 
     One that asks a language model has an attribute ``uses_model = True``: then a search refuses to start
     without a model or without a limit to what it may cost, and the lab has `models`. One that cannot work
-    everywhere has a method ``check(settings)``, which raises `Misuse` before anything is spent.
+    everywhere has a method ``check(settings)``, which raises `Misuse` before anything is spent. One with an
+    attribute ``tries_nothing`` leaves runs that were killed for the designer that can go on with them.
     """
 
     def design(self, lab: Lab) -> Proposal:

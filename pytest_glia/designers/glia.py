@@ -110,7 +110,7 @@ def proposal(lab: Lab, ended: list[Ended]) -> Proposal:
         [] if found is lab.start else _claims(best, lab.start.sources),
         [_rejected(each) for each in lab.trials if each.result != "better"],
         remark=f"How the contexts ended: {reasons}.",
-        findings=best.playground.findings,
+        findings=best.playground.findings(),
     )
 
 

@@ -113,3 +113,13 @@ def _replaced(source: str, node: ast.stmt | ast.expr, text: str) -> str:
     begin = starts[node.lineno - 1] + node.col_offset
     end = starts[node.end_lineno - 1] + node.end_col_offset
     return (data[:begin] + text.encode() + data[end:]).decode()
+
+
+def texts_of(sources: Mapping[str, bytes]) -> dict[str, str]:
+    """Sources by path as text, for JSON."""
+    return {path: source.decode("utf-8", "replace") for path, source in sources.items()}
+
+
+def sources_of(texts: Mapping[str, str]) -> dict[str, bytes]:
+    """What `texts_of` was given."""
+    return {path: text.encode() for path, text in texts.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import pytest
 
 from pytest_glia.agents.skills import ToolFailed, arguments
 from pytest_glia.agents.supervisor import holds_code
+from pytest_glia.designers import Retested
 from pytest_glia.estimate import Check
 from pytest_glia.experiments import Experiment, Variant, effects
 from pytest_glia.merit import Evaluation
 from pytest_glia.models import Call
+from pytest_glia.retesting import ExperimentAgain
+from pytest_glia.workbench import Analysis
 from tests.project import Project, Result
 from tests.pytest_glia.pumps import Team, call, edit, played, pumps, role_of, texts
 from tests.rendered import headings
@@ -242,8 +246,16 @@ def test_a_metric_that_is_gone_on_other_seeds_is_told() -> None:
     assert experiment.shows(["waste"])
     assert not experiment.shows(["other"])
     later = look(4, math.nan)
-    again = experiment.again(lambda sources, **_: later[sources["x"]])
-    assert again == "waste of 'b' was no number everywhere"
+
+    class Later:
+        def __call__(self, sources: Mapping[str, bytes], **_: Any) -> Evaluation:
+            return later[sources["x"]]
+
+        def analyse(self, code: str, seen: Evaluation) -> Analysis:
+            raise AssertionError("no analysis is made again")
+
+    again = ExperimentAgain.of(experiment)(Later())
+    assert again == Retested("waste of 'b' is not reported, **not** higher as before", "not as before")
 
 
 def test_its_record_can_be_read(searched: tuple[Project, Result, list[str]]) -> None:

@@ -16,8 +16,6 @@ import pytest
 
 import sim.baselines
 from pytest_glia import workbench
-from pytest_glia.agents.analyst import Analyst
-from pytest_glia.models.settings import ModelSettings
 from pytest_glia.playground import Playground, Refused
 from pytest_glia.sandbox import unavailable
 from pytest_glia.workbench import Analysis, analyse
@@ -139,12 +137,13 @@ def test_tables_are_never_pickles(tmp_path: Path) -> None:
 
 def test_without_a_sandbox_no_code_of_a_model_is_run() -> None:
     """Unless its user has switched the sandbox off: then it runs with what that user may do."""
-    ran: list[str] = []
-    looked_at = SimpleNamespace(tables={"as it is": ["key"]})
-    for sandbox in ("auto", "required"):
-        lab = SimpleNamespace(settings=SimpleNamespace(sandbox=sandbox, confined=lambda: False))
-        playground = SimpleNamespace(lab=lab, experiments={"1.E1": looked_at}, analyse=ran.append)
-        analyst = Analyst(cast(Playground, playground), cast(Any, None), cast(ModelSettings, None))
-        with pytest.raises(Refused, match="no sandbox here"):
-            analyst.answer("Why?", "1.E1")
-    assert ran == []
+    start = SimpleNamespace(sources={}, met=lambda: False)
+    for sandbox, refused in (("auto", True), ("required", True), ("off", False)):
+        settings = SimpleNamespace(sandbox=sandbox, confined=lambda: False)
+        playground = Playground(cast(Any, SimpleNamespace(settings=settings, start=start)), "1")
+        playground.experiments["1.E1"] = cast(Any, SimpleNamespace(tables={"as it is": ["key"]}))
+        if refused:
+            with pytest.raises(Refused, match="no sandbox here"):
+                playground.inspected("1.E1")
+        else:
+            assert playground.inspected("1.E1").tables

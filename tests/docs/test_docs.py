@@ -93,13 +93,19 @@ def test_first_spec_is_not_passed_with_nothing_packed(project: Path, how: str) -
 
 
 def test_designing(project: Path) -> None:
-    """docs/designing.md: its mechanism makes the spec of docs/specs.md pass."""
+    """docs/designing.md: its mechanism makes the spec of docs/specs.md pass, and that can be verified."""
     text = (ROOT / "docs/designing.md").read_text("utf-8")
     for name, content in FILE.findall(text):
         (project / name).write_text(content, "utf-8")
     commit(project)
     [(command, shown)] = CONSOLE.findall(text)
     check(shown, run(project, command))
+    listed = subprocess.run(["git", "branch"], cwd=project, capture_output=True, text=True, check=True).stdout
+    [name] = re.findall(r"glia/packer/(\S+)/best", listed)
+    commands = re.findall(r"^```console\n\$ python -m ([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert [command.split()[1] for command, _ in commands] == ["verify", "replay", "prompt"]
+    for command, shown in commands:
+        check(shown, run(project, command.replace("RUN", name)))
 
 
 def test_comparing(project: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.project import Project, Result
-from tests.pytest_glia.pumps import Team, experiments, played, pumps, record
+from tests.pytest_glia.pumps import BUDGET, Team, experiments, played, pumps, record
 from tests.scripted_model import Says
 
 
@@ -47,7 +48,7 @@ def test_a_finding_is_tested_again(passed: tuple[Project, Result]) -> None:
     project, _ = passed
     note = project.show(project.best(), "candidates/pump.md")
     [valve] = re.findall(r"In the search: valve = (\d)\.", note)
-    assert f"- Again: the start: valve = {valve}; the design: valve = {valve}." in note
+    assert f"- Again: **as before**: the start: valve = {valve}; the design: valve = {valve}." in note
 
 
 def test_the_conversation_is_kept_as_one_file(passed: tuple[Project, Result]) -> None:
@@ -67,6 +68,39 @@ def test_a_run_repeats_without_its_model(passed: tuple[Project, Result]) -> None
     assert again.code == 0, again.out
     assert f"The run {run} repeats: 2 branches, the same commits." in again.text
     assert project.fingerprint() == before
+
+
+def test_its_claims_are_verified(passed: tuple[Project, Result]) -> None:
+    """On fresh seeds the specs pass, claims are shown and the finding is as it was; nothing is touched."""
+    project, _ = passed
+    before, branches = project.fingerprint(), project.branches()
+    [(run,)] = record(project, "SELECT run FROM runs")
+    verified = project.command("verify", run)
+    assert verified.code == 0, verified.out
+    told = [line.partition(";")[0] for line in verified.lines("as before: ")]
+    assert told[:-1] == [
+        "as before: the specs pass",
+        "as before: the claim 'pressure': shown",
+        "as before: the claim 'valve': shown",
+    ]
+    assert told[-1].startswith("as before: the finding 'One valve leaks least.': the start: valve = ")
+    assert re.search(r"waste falls by 20 %, it said: [\d.]+ to 1\.\d+, as predicted", verified.text)
+    assert (project.fingerprint(), project.branches()) == (before, branches)
+    assert record(project, "SELECT run FROM runs") == [(run,)]
+
+
+def test_the_statement_is_what_agents_are_told(passed: tuple[Project, Result]) -> None:
+    """The command prints it word for word as the Researcher's model got it; no branch or run comes of it."""
+    project, _ = passed
+    [(request,)] = record(project, "SELECT request FROM exchanges WHERE role = 'researcher' AND ordinal = 0")
+    branches = project.branches()
+    options = ["-p", "no:hypothesispytest", "-p", "no:xdist", "-o", "glia_replications=4"]
+    told = project.command("prompt", f"--glia-budget={BUDGET}", *options)
+    assert told.code == 0, told.out
+    assert json.loads(request)["messages"][1]["text"] in told.out
+    assert project.branches() == branches
+    assert record(project, "SELECT outcome FROM runs WHERE designer = 'prompt'") == [("not met",)]
+    assert record(project, "SELECT count(*) FROM attempts") == [(1,)]
 
 
 def test_another_record_is_told(passed: tuple[Project, Result]) -> None:

@@ -138,3 +138,23 @@ def test_nothing_stays() -> None:
     for served in (first, second):
         assert not os.path.exists(f"/proc/{served['process']:.0f}")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_busy_machine_gives_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others keep from the processors is not late yet; what has had its share, or does nothing, is."""
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 1000.0, 1000.0))
+
+    def work(seconds: float) -> Replication:
+        def run() -> dict[str, float]:
+            end = time.process_time() + seconds
+            while time.process_time() < end:
+                pass
+            return {"done": 1.0}
+
+        return Replication(run)
+
+    rivals = [work(0.35) for _ in range(6)]
+    outcomes = dict(run_all(rivals, workers=6, timeout=0.8))
+    assert all(outcome == {"done": 1.0} for outcome in outcomes.values())
+    [(_, never)] = run_all([work(60.0)], workers=1, timeout=0.3)
+    assert isinstance(never, Failure)

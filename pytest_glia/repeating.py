@@ -1,0 +1,53 @@
+"""What repeats a run's command: its record, a temporary copy of the repository at its base, pytest there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_glia.childprocess import without_secrets
+from pytest_glia.commandline import without_files
+from pytest_glia.ledger import Command, Ledger
+from pytest_glia.misuse import Misuse
+from pytest_glia.repository import Repository
+
+
+@contextmanager
+def recorded(root: Path) -> Iterator[tuple[Repository, Ledger]]:
+    """The repository around pytest's root directory and its ledger; raises `Misuse` if there is none."""
+    if not (root / ".glia/ledger.db").exists():
+        raise Misuse(f"{root} has no .glia/ledger.db: give --root the folder in which the run was made")
+    ledger = Ledger(root)
+    try:
+        yield Repository(root), ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def copied(repository: Repository, base: str, without: str) -> Iterator[Path]:
+    """A copy at a commit, deleted in the end, with the refs whose names do not contain `without`."""
+    with tempfile.TemporaryDirectory(prefix="glia-copy-") as folder:
+        copy = Path(folder) / "copy"
+        repository.clone(copy, base, without)
+        yield copy
+
+
+def repeated(
+    copy: Path, command: Command, *more: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The run's command in the copy, with more arguments and variables; it writes no reports."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *without_files(command.arguments), *more],
+        cwd=copy / command.folder,
+        env={**without_secrets(os.environ), **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
