@@ -130,7 +130,7 @@ def test_an_ablation_that_ends_the_evaluation_leaves_the_confirmed_design(
     project = make_project({**PACKING, "specs/test_packer.py": head + KILLS.format(known=known) + tests})
     ran = project.pytest("--glia-optimize", "--glia-budget=90 sims", "-o", "glia_sandbox=off")
     assert ran.code == 0, ran.out
-    assert "The remaining ideas stay unverified: the evaluating process was killed by SIGKILL" in ran.text
+    assert "The rest stays unverified: the evaluating process was killed by SIGKILL" in ran.text
     assert f"git merge {project.best()}" in ran.out
     assert "**unverified**" in project.show(project.best(), "candidates/packer.md")
 
