@@ -27,7 +27,7 @@ from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.misuse import Misuse
-from pytest_glia.replication import Metrics, Outcome, Replication
+from pytest_glia.replication import Failure, Metrics, Outcome, Replication
 from pytest_glia.running import run_all
 from pytest_glia.statistics import mean_interval, stretch_of
 from pytest_glia.tables import keep_tables, tables_of
@@ -247,15 +247,24 @@ class Glia:
                 private=self._context.private,
                 confine=self._context.confine,
             )
+            failed: dict[int, Failure | bytes] = {}
             for index, came in outcomes:
                 key = found.share[index]
                 if isinstance(came, bytes) and self._context.inspected:
                     came = keep_tables(self._context.inspected / f"{key}.npz", came)
                 if not isinstance(came, bytes):
                     self._context.samples.add(key, came)
-                known[key] = self._succeeded(name(key), came)
-                for probe in paid.get(key, ())[1:]:
-                    self._context.samples.add(probe, {})
+                if isinstance(came, dict):
+                    known[key] = came
+                    for probe in paid.get(key, ())[1:]:
+                        self._context.samples.add(probe, {})
+                else:
+                    failed[index] = came
+                # Of several the first in order is told, whichever ended first: it is the same in each run.
+                if failed and sum(found.share[n] in known for n in range(min(failed))) == min(failed):
+                    break
+            for index in sorted(failed):
+                self._succeeded(name(found.share[index]), failed[index])
         return known
 
     def _succeeded(self, name: str, outcome: Outcome) -> Metrics:

@@ -135,9 +135,9 @@ def test_what_is_not_shown_again_is_told(
 
 
 def test_nothing_shown_is_nothing_to_show_again() -> None:
-    """A finding that rests on no difference stays unverified."""
+    """A finding that rests on no comparison stays unverified."""
     retested = ExperimentAgain({"start": START.sources}, {}, ())(Fresh())
-    assert (retested.verdict, retested.text) == ("unverified", "it had shown no difference")
+    assert (retested.verdict, retested.text) == ("unverified", "it had compared nothing")
 
 
 def analysis(figure: float, code: str = "findings['w'] = waste", replications: int = 2) -> AnalysisAgain:

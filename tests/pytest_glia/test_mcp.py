@@ -28,7 +28,7 @@ async def design(session: Session) -> dict[str, str]:
         {"label": f"pressure {value}", "edits": [edit("50", str(value))]} for value in range(10, 91, 10)
     ]
     said["run"] = await session.use(
-        "run", purpose="sweep", variants=variants, replications=1, metrics=["waste"]
+        "run", purpose="sweep", variants=variants, replications=2, metrics=["waste"]
     )
     swept = re.findall(r"\| waste \| pressure (\d+) \| ([\d.]+)", said["run"])
     pressure = min(swept, key=lambda each: float(each[1]))[0]

@@ -85,7 +85,7 @@ def test_what_was_delivered_comes_back_from_the_record(mapping: type) -> None:
             mapping({"LIMIT": 3.0}),
             {PATH: b"x = 1\n"},
         ),
-        *(("limit",), "1.E2", mapping({"waste": 0.2})),
+        *(("limit",), "1.E2", "waste -20 %", mapping({"waste": 0.2})),
     )
     again = ExperimentAgain({"start": sources}, {"load": 2.0}, (("start", "waste", "lower"),))
     code = AnalysisAgain("findings['a'] = 1", {"a": 1.0}, {"start": sources}, {}, 2)

@@ -12,7 +12,7 @@ from tests.project import MakeProject, Project, Result, spec
 
 INI = """\
 [pytest]
-glia_replications = 4
+glia_replications = 7
 glia_workers = 2
 addopts = -p no:cacheprovider
 """
@@ -176,7 +176,7 @@ def test_one(glia, number):
     assert ran.code == 0, ran.out
     runs = sorted(line.split() for line in log.read_text().splitlines())
     assert {worker for _, _, worker in runs} == {"gw0", "gw1"}
-    assert len(runs) == 4 * 4 * 3 * 2
+    assert len(runs) == 7 * 4 * 3 * 2
     for before, after in pairwise(runs):
         assert float(before[1]) <= float(after[0])
 
