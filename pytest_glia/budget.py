@@ -175,6 +175,8 @@ class Account:
 
     def exhausted(self, kind: Kind) -> BudgetExhausted:
         """The error that says so, and what is left that cannot be had."""
+        if kind == "seconds" and self.whole is not None:
+            return self.whole.exhausted(kind)
         held = self.held.get(kind, 0.0)
         rest = held if kind in ("simulations", "seconds") else self.left(kind) + held
         return BudgetExhausted(kind, self.budget.limit(kind), rest)

@@ -19,7 +19,8 @@ _OURS = {
 
 # Settings that are the search's own business, too.
 _SEARCH_ONLY = re.compile(
-    r"glia_(designer|budget|model\w*|base_url|api_key_env|price|reasoning_effort|max_output_tokens|hand_over)="
+    r"glia_(designer|budget|model\w*|command\w*|base_url|api_key_env|price|reasoning_effort|"
+    r"max_output_tokens|hand_over)="
 )
 
 # Options that name files to write.

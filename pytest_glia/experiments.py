@@ -181,9 +181,8 @@ def measure(
         for each in variants
     }
     printed = {label: each.printed for label, each in found.items() if each.printed}
-    if inspected:
-        # What is known is not run again, and then prints nothing.
-        printed = json.loads(lab.recorded(f"printed in {name}", lambda: json.dumps(printed)))
+    # What is known is not run again, and then prints nothing.
+    printed = json.loads(lab.recorded(f"printed in {name}", lambda: json.dumps(printed)))
     experiment = Experiment(
         name,
         purpose,
@@ -209,7 +208,12 @@ def effect(metric: str, before: Sequence[float], after: Sequence[float]) -> Effe
 
 
 def analysed(lab: Lab, keys: Sequence[str], printed: str, code: str) -> Analysis:
-    """What some code makes of the tables with these keys; on record, for it may not come out the same."""
+    """What some code makes of the tables with these keys; on record, for it may not come out the same.
+
+    Without a sandbox, unless it is off, it is not run: a model wrote it.
+    """
+    if lab.settings.sandbox != "off" and not lab.settings.confined():
+        return Analysis("", {}, "there is no sandbox here, and code of a model is not run without one")
     files = [file for key in keys if (file := lab.tables(key)).exists()]
 
     def ran() -> str:

@@ -151,14 +151,14 @@ class Lab:
         """
         more = self._sealed / len(self._seeds)
         sealed = math.ceil(more * self._evaluation_simulations)
-        quarter = self.account.budget.simulations / 4
+        quarter = self._whole.budget.simulations / 4
         if ablations * sealed > quarter:
             ablations = int(quarter // sealed)
         self._ablations = ablations
         probes = probes_of(self._evaluation_simulations, len(self._seeds)) if self.audited else 0
         audit = self._evaluation_simulations + probes if self.audited else 0
         runs = (more + self.audited) * self._evaluation_runs + probes + ablations * sealed
-        self.account.held = {
+        self._whole.held = {
             "simulations": (1 + ablations) * sealed + audit,
             "seconds": _MARGIN * (self._evaluator.pace or 0.0) * runs,
         }

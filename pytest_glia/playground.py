@@ -19,6 +19,9 @@ _LINES = 400
 """Of a file that are shown at once."""
 
 
+_CLAIMS = 2
+"""Ablations for which simulations are kept once there is something to claim."""
+
 _FIGURES = 20
 """Of an analysis that are shown."""
 
@@ -166,6 +169,8 @@ class Playground:
         loses = self.best.met() and not trial.evaluation.met()
         if complete and not loses and trial.result in ("better", *(("equivalent",) if simplifies else ())):
             self.best = trial.evaluation
+            # What it will claim is to be ablated in the end.
+            self.lab.hold(_CLAIMS)
         return trial
 
     def experiment(

@@ -109,11 +109,14 @@ class Inquiry:
             self.write("Each constant at half and at twice its value: change of loss")
         for path, name, value in numbers[:_CONSTANTS]:
             for factor in _FACTORS:
-                other = type(value)(round(value * factor) if isinstance(value, int) else value * factor)
+                try:
+                    other = type(value)(round(value * factor) if isinstance(value, int) else value * factor)
+                    label = f"{name} = {other:g} instead of {value:g}"
+                except OverflowError:
+                    continue
                 if other == value:
                     continue
                 text = with_constants(winner[path].decode(), {name: other})
-                label = f"{name} = {other:g} instead of {value:g}"
                 found[label] = self._change(self.look({**winner, path: text.encode()}, on=_FEW))
                 self.write(f"  {label[:_SHOWN]:<{_SHOWN}} {found[label][0]} {found[label][1]}")
 

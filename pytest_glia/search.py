@@ -80,6 +80,7 @@ class Search:
         self.outcome = "failed"
         self.delivered: list[str] = []
         self.opened: Run | None = None
+        self._goes_on = False
         self.before: list[pytest.TestReport] = []
         self.lab: Lab | None = None
         self.delivery: Delivery | None = None
@@ -160,8 +161,11 @@ class Search:
         self.write("")
         try:
             lab = self.lab = self._lab(failing, prefix, opened, payer, _recordable(before))
-            if self.evaluator.pace is not None:
-                longest = max(_PATIENCE, _SLOWER * self.evaluator.pace * self.settings.workers)
+            pace = self.evaluator.pace
+            if pace is not None or self._goes_on:
+                longest = max(_PATIENCE, _SLOWER * (pace or 0.0) * self.settings.workers)
+                # The same in each process of the run: what is killed at its deadline is told with it.
+                longest = self.ledger.once(opened.id, "timeout", longest)
                 self.evaluator.timeout = min(self.settings.timeout, longest)
             delivery = self.delivery = Delivery(self, lab, self._design(lab), opened, payer, prefix)
             reports = delivery.confirm(before)
@@ -187,6 +191,7 @@ class Search:
             if (killed.base, killed.designer) == (self.base, self.settings.designer):
                 self.write(f"Run {killed.id} was killed. It goes on: what it paid for is not paid again.")
                 self.account.earlier = self.ledger.once(killed.id, "elapsed", 0.0)
+                self._goes_on = True
                 return killed
             self.write(f"Run {killed.id} was killed; its candidates stay on glia/{self.name}/{killed.id}/1")
             self.ledger.end(killed.id, "killed")

@@ -41,8 +41,10 @@ class Analyst:
 
         def python(code: str) -> Said:
             nonlocal last
-            last = code, self._playground.analyse(looked_at, code)
-            return Said(last[1].describe())
+            analysis = self._playground.analyse(looked_at, code)
+            if analysis.findings:
+                last = code, analysis
+            return Said(analysis.describe())
 
         conversation = Conversation(
             self._model,

@@ -50,7 +50,7 @@ class Conversation:
         self._max_tokens = max_tokens
         self._notebook = notebook
         self._messages = [Message("system", prompt(role)), Message("user", opening)]
-        self._gists: dict[str, str] = {}
+        self._gists: dict[int, str] = {}
 
     def say(self, text: str) -> None:
         """Add a message to it."""
@@ -70,8 +70,10 @@ class Conversation:
             said = self._used(call)
         except ToolFailed as failed:
             said = Said(f"error: {failed}", f"error: {str(failed)[:100]}")
-        self._messages.append(Message("tool", said.text or "(nothing)", call_id=call.id))
-        self._gists[call.id] = said.gist or _first_line(said.text)
+        told = Message("tool", said.text or "(nothing)", call_id=call.id)
+        self._messages.append(told)
+        # By the message: some servers begin with the same ids in each reply.
+        self._gists[id(told)] = said.gist or _first_line(said.text)
         return said
 
     def _used(self, call: Call) -> Said:
@@ -85,8 +87,8 @@ class Conversation:
         if self._size() <= self._limit:
             return
         for place, message in enumerate(self._messages[:-_RECENT]):
-            if message.role == "tool" and message.call_id in self._gists:
-                gist = f"(cut; it said: {self._gists[message.call_id]})"
+            if message.role == "tool" and id(message) in self._gists:
+                gist = f"(cut; it said: {self._gists.pop(id(message))})"
                 if len(gist) < len(message.text):
                     self._messages[place] = replace(message, text=gist)
             if self._size() <= self._limit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from pytest_glia.agents.bench import Part, signs, sizes
 from pytest_glia.agents.researcher import Researcher
@@ -13,6 +14,7 @@ from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.lab import Lab
 from pytest_glia.models import ModelFailed
+from pytest_glia.models.recorded import RecordEnded
 from pytest_glia.playground import Playground
 from pytest_glia.trials import Trial
 
@@ -93,14 +95,24 @@ def _context(lab: Lab, handed_over: str) -> Ended:
                 break
             researcher.hear(remark.text)
     except (BudgetExhausted, ModelFailed) as error:
-        reason = str(error)
+        if isinstance(error, ModelFailed) and not lab.trials and not playground.experiments:
+            # Nothing was begun: what only the user can mend, such as a wrong key, is told.
+            raise
+        reason = lab.recorded("ended", str(error).strip)
+    except RecordEnded as error:
+        reason = lab.recorded("ended", partial(_raised, error))
     lab.say(f"Context {lab.name} ended: {reason}.")
     return Ended(playground, tuple(researcher.concluded or ()), reason)
 
 
+def _raised(error: RecordEnded) -> str:
+    """Nothing is on record of how the context ended, so that it is no replay of it."""
+    raise error
+
+
 def proposal(lab: Lab, ended: list[Ended]) -> Proposal:
     """The best candidate of all contexts with the claims of its own."""
-    best = min(ended, key=lambda each: lab.aim.loss(each.playground.best))
+    best = min(ended, key=lambda each: (not each.playground.best.met(), lab.aim.loss(each.playground.best)))
     found = best.playground.best
     if found is lab.start or dict(found.sources) == dict(lab.start.sources):
         found = lab.start
@@ -108,29 +120,28 @@ def proposal(lab: Lab, ended: list[Ended]) -> Proposal:
     return Proposal(
         found,
         [] if found is lab.start else _claims(best, lab.start.sources),
-        [_rejected(each) for each in lab.trials if each.result != "better"],
+        [_rejected(each) for each in lab.trials if each.result != "better" and each.evaluation is not found],
         remark=f"How the contexts ended: {reasons}.",
         findings=best.playground.findings(),
     )
 
 
 def _claims(context: Ended, start: Mapping[str, bytes]) -> list[Claim]:
-    """What the Researcher concluded; without that, the whole design is one claim: its hypothesis."""
+    """What the Researcher concluded; without that, the whole design is one claim."""
     playground = context.playground
     if not context.parts:
+        kept = [each for each in playground.lab.trials if each.result == "better"]
         [*_, trial] = [each for each in playground.lab.trials if each.evaluation is playground.best]
-        hypothesis = trial.hypothesis
         return [
             Claim(
-                hypothesis.name,
-                hypothesis.text,
-                hypothesis.reason,
-                hypothesis.predicts,
+                "the design as a whole",
+                " ".join(each.hypothesis.text for each in kept),
+                trial.hypothesis.reason,
+                trial.hypothesis.predicts,
                 {},
                 dict(start),
                 experiment=trial.id,
                 shown=f"{trial.result}, loss {trial.change}",
-                sizes=hypothesis.sizes,
             )
         ]
     return [

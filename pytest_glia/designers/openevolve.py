@@ -146,7 +146,9 @@ class OpenEvolveDesigner:
                 endpoint.serve(process)
             finally:
                 _end(process)
-            if process.returncode:
+            if process.returncode and lab.trials:
+                lab.say("OpenEvolve ended early; the best of what it has tried is taken.")
+            elif process.returncode:
                 log = (Path(folder) / "log").read_text("utf-8", "replace").strip()
                 said = (log.splitlines() or ["without a word"])[-1][:200]
                 raise Misuse(

@@ -53,10 +53,7 @@ def problem_statement(
         _asked(items, start),
         "## What is to be designed",
         *(_candidate(each, start.sources[each.path]) for each in candidates),
-        *(
-            f"`{path}`, which may be read and imported:\n\n{fenced(text[:_LONGEST])}"
-            for path, text in exposed.items()
-        ),
+        *(_exposed(path, text) for path, text in exposed.items()),
         "## Rules",
         _RULES.format(allowed=allowed, timeout=timeout),
         "## What the present candidate does",

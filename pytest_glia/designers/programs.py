@@ -76,7 +76,7 @@ def program_in(reply: Reply, start: Mapping[str, bytes]) -> dict[str, bytes]:
         raise Unreadable(f"the reply has no fenced block of code{cut}; it begins {reply.text.strip()[:60]!r}")
     if len(start) == 1:
         [path] = start
-        return {path: max((code for _, _, code in blocks), key=len).encode()}
+        return {path: _encoded(max((code for _, _, code in blocks), key=len))}
     found = dict(start)
     for place, language, code in blocks:
         heading = (reply.text[:place].rstrip().splitlines() or [""])[-1] + " " + language
@@ -86,8 +86,15 @@ def program_in(reply: Reply, start: Mapping[str, bytes]) -> dict[str, bytes]:
                 f"a block of code stands under {heading.strip()[:60]!r}, where the path of one of "
                 f"{', '.join(start)} was expected"
             )
-        found[named[0]] = code.encode()
+        found[named[0]] = _encoded(code)
     return found
+
+
+def _encoded(code: str) -> bytes:
+    try:
+        return code.encode()
+    except UnicodeEncodeError as error:
+        raise Unreadable(f"the program is no text that can be saved ({error.reason})") from None
 
 
 def scored(lab: Lab, trial: Trial, thought: str = "") -> Program:

@@ -98,7 +98,7 @@ def test_designing(project: Path) -> None:
     for name, content in FILE.findall(text):
         (project / name).write_text(content, "utf-8")
     commit(project)
-    [(command, shown)] = CONSOLE.findall(text)
+    [*_, (command, shown)] = CONSOLE.findall(text)
     check(shown, run(project, command))
     listed = subprocess.run(["git", "branch"], cwd=project, capture_output=True, text=True, check=True).stdout
     [name] = re.findall(r"glia/packer/(\S+)/best", listed)

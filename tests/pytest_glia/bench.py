@@ -60,6 +60,7 @@ class Bench:
     trials: list[Trial] = field(default_factory=list)
     records: dict[str, str] = field(default_factory=dict)
     looks: int = 0
+    held: int = 0
     settings: Any = field(
         default_factory=lambda: SimpleNamespace(replications=4, confined=lambda: False, sandbox="off")
     )
@@ -95,6 +96,9 @@ class Bench:
         result = "better" if better else "worse"
         self.trials.append(Trial(number, hypothesis, evaluation, change, result, "abcdef0123", 4))  # type: ignore[arg-type]
         return self.trials[-1]
+
+    def hold(self, ablations: int) -> None:
+        self.held = ablations
 
     def recorded(self, key: str, make: Callable[[], str]) -> str:
         return self.records.setdefault(key, make())

@@ -120,6 +120,7 @@ def test_without_one_of_them_it_fails(tmp_path: Path, role: str) -> None:
     assert "Traceback" not in ran.out
 
 
+@pytest.mark.slow
 def test_an_unverified_claim_is_not_met(tmp_path: Path) -> None:
     """While the winner has a claim that no experiment shows, its run has not met the specs, and says so."""
     project = pumps(tmp_path / "project", seed=3)

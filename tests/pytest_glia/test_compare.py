@@ -22,6 +22,9 @@ from tests.project import PACKING, Project
 from tests.rivals import FILES, costing
 from tests.scripted_model import Says, ScriptedModel
 
+# Whole searches; the command's words are in the ordinary suite.
+pytestmark = pytest.mark.slow
+
 GOAL = Goal("share", "<", 1.1)
 FIRST_FIT = """\
 def pack(items):

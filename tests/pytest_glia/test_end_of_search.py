@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pytest_glia import seeds
 from tests.project import PACKER_SPEC, PACKING, MakeProject, spec
 
@@ -135,6 +137,7 @@ def test_an_ablation_that_ends_the_evaluation_leaves_the_confirmed_design(
     assert "**unverified**" in project.show(project.best(), "candidates/packer.md")
 
 
+@pytest.mark.slow
 def test_what_is_known_tells_nothing_of_how_long_a_replication_takes(make_project: MakeProject) -> None:
     """A search that finds all its samples in the ledger holds no time for replications it has not seen."""
     files = spec(
@@ -150,6 +153,7 @@ def test_what_is_known_tells_nothing_of_how_long_a_replication_takes(make_projec
     assert "held 0.00 s" in second.out, second.out
 
 
+@pytest.mark.slow
 def test_an_audit_of_several_functions_is_set_aside_whole(make_project: MakeProject) -> None:
     """Each replication function is probed: what the budget must hold for that is spent."""
     files = spec(CHOOSER, COSTS.format(name="cost") + COSTS.format(name="price"), entry="Chooser")

@@ -15,6 +15,7 @@ from pytest_glia.__main__ import main
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_two_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Followed to the letter they end with a design that meets its specs."""
     folder = tmp_path / "start"

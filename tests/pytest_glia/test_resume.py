@@ -56,6 +56,7 @@ def went_on(folder: Path, seed: int, kills: int) -> int:
     return struck
 
 
+@pytest.mark.slow
 def test_a_killed_search_asks_nothing_twice(tmp_path: Path) -> None:
     """Killed twice, it comes to commits that its record repeats byte for byte."""
     went_on(tmp_path, seed=11, kills=2)

@@ -20,7 +20,7 @@ KILLED_AT = 7
 @pytest.mark.parametrize(
     "designer",
     [
-        "funsearch",
+        pytest.param("funsearch", marks=pytest.mark.slow),
         pytest.param("eoh", marks=pytest.mark.slow),
         pytest.param("best-of-n", marks=pytest.mark.slow),
         pytest.param(

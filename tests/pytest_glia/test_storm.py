@@ -239,6 +239,7 @@ def live(folder: Path, seed: int, kills: int, undisturbed: str) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.slow
 def test_a_storm_of_kills_loses_nothing(seed: int, tmp_path: Path, undisturbed: str) -> None:
     """Whoever is killed: paid results stay, nothing is corrupt or left, and the next run ends as ever."""
     live(tmp_path, seed, 8, undisturbed)

@@ -133,6 +133,7 @@ def test_a_mistake_is_told(mistakes: Result, test: str, told: str) -> None:
     assert re.search(told, found), found
 
 
+@pytest.mark.slow
 def test_the_same_code_is_not_shown_faster(make_project: MakeProject) -> None:
     """Of a candidate and itself neither is shown to be faster, at a confidence that hardly ever errs."""
     body = """
@@ -153,6 +154,7 @@ def test_no_difference(glia):
     assert ran.code == 0, ran.out
 
 
+@pytest.mark.slow
 def test_two_workers_never_time_at_once(make_project: MakeProject, tmp_path: Path) -> None:
     """Under xdist timed runs of two workers follow one another; both had some."""
     body = """

@@ -14,6 +14,9 @@ import pytest
 from tests.project import PACKING, Project, Result
 from tests.pytest_glia.pumps import record
 
+# Whole searches; the command's words are in the ordinary suite.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def delivered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
