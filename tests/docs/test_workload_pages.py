@@ -77,6 +77,7 @@ def test_commands_print_what_is_shown(
     check(shown, printed.out + printed.err)
 
 
+@pytest.mark.slow
 def test_the_robustness_spec_finds_a_counterexample(project: Path) -> None:
     """It fails, with the smallest workload as the call that makes it."""
     [(arguments, shown)] = [

@@ -147,6 +147,7 @@ def after_reset(islands: list[set[float]]) -> list[list[set[float]]]:
     ]
 
 
+@pytest.mark.slow
 def test_prompts_of_a_search(tmp_path: Path) -> None:
     """In a real search programs stay on their islands; a reply that is no program counts and is not shown."""
     played = play(tmp_path / "project", "funsearch", replies, budget="60 sims, 120 s, 10M tokens")

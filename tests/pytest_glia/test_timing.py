@@ -60,6 +60,7 @@ def failure(candidate: Code, *seeds: int, timeout: float = 60.0) -> str:
     return " ".join(str(raised.value).split())
 
 
+@pytest.mark.slow
 def test_only_the_call_is_timed() -> None:
     """Loading, preparing and warming up do not count, however long they take."""
 
@@ -71,6 +72,7 @@ def test_only_the_call_is_timed() -> None:
     assert all(WORK <= seconds < 1.5 for seconds in timings.candidate)
 
 
+@pytest.mark.slow
 def test_order_cancels_a_drift(tmp_path: Path) -> None:
     """With every seed the order is candidate, baseline, baseline, candidate: each in a process of its own."""
     log = tmp_path / "log"

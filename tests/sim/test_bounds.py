@@ -65,6 +65,7 @@ def runs(cluster: Cluster, workload: Workload, seed: int) -> Iterator[Run]:
     alike=st.booleans(),
     seed=st.integers(0, 100),
 )
+@pytest.mark.slow
 def test_no_policy_is_below_the_bounds(
     scenario: tuple[Cluster, Workload], each: list[Replica], alike: bool, seed: int
 ) -> None:
