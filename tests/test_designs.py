@@ -143,7 +143,7 @@ def test_short_prompts_need_another_reserve(tmp_path: Path) -> None:
         doc="Short prompts with long answers.",
         kv_blocks=2240,
         workload="short_prompts_long_outputs(rate=5.5, duration=1000, seed=seed)",
-        reduction=0.12,
+        reduction=0.1,
         restarted=0.25,
     )
     project = project_with(tmp_path, **{"specs/test_long_answers.py": spec})

@@ -92,8 +92,9 @@ def test_same_samples(both: tuple[Searched, Searched]) -> None:
     here, ray = (samples(each.project) for each in both)
     shared = here.keys() & ray.keys()
     assert {key: here[key] for key in shared} == {key: ray[key] for key in shared}
-    # Sealed: the confirmed candidate, its baseline and two ablations, on seven seeds each.
-    assert len(here) - len(shared) == len(ray) - len(shared) == 28
+    # Sealed: the confirmed candidate, its baseline and two ablations, on seven seeds each; a constant at half
+    # and at twice its value, on four.
+    assert len(here) - len(shared) == len(ray) - len(shared) == 36
 
 
 @needs_ray
