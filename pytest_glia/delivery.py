@@ -17,11 +17,11 @@ from pytest_glia.candidate import Candidate
 from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.delivered import KEY, Delivered, ablated
 from pytest_glia.designers import Proposal
-from pytest_glia.evaluator import Payer
 from pytest_glia.lab import Lab
 from pytest_glia.ledger import Run
 from pytest_glia.merit import Evaluation
 from pytest_glia.note import Record, design_note
+from pytest_glia.payer import Payer
 from pytest_glia.rationale import Inquiry, Rationale
 from pytest_glia.retesting import SealedLook
 from pytest_glia.sequential import confirmation_confidence, confirmation_seeds

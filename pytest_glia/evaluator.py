@@ -38,36 +38,11 @@ from pytest_glia.context import BaseSource
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
+from pytest_glia.payer import Payer
 from pytest_glia.ray_executor import RayExecutor
 from pytest_glia.replication import Metrics
 from pytest_glia.repository import Repository
 from pytest_glia.settings import Settings
-
-
-@dataclass(frozen=True)
-class Payer:
-    """Who pays for simulations: one context of a run, from its account.
-
-    A run that goes on after a kill pays again, on paper, for what it has paid before: its account comes to
-    the same figures, whatever is known by now. What was known before the run costs nothing.
-    """
-
-    run: str
-    account: Account
-    _charged: set[str] = field(default_factory=set)
-
-    def charge(self, simulations: set[str], ledger: Ledger) -> set[str]:
-        """Pay for those of the keys that are new to this run or to this payer; gives these."""
-        known = ledger.known(list(simulations)).keys()
-        again = ledger.paid(self.run, known) - self._charged
-        unknown = simulations - known
-        if unknown:
-            self.account.spend({"simulations": len(unknown)})
-            ledger.pay(self.run, unknown)
-            ledger.note(self.run, "elapsed", self.account.seconds)
-        self.account.settle({}, {"simulations": len(again)})
-        self._charged.update(unknown, again)
-        return unknown | again
 
 
 class Evaluator:

@@ -15,11 +15,12 @@ from pytest_glia.candidate import Candidate, fault
 from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.decisions import probes_of
 from pytest_glia.estimate import Check
-from pytest_glia.evaluator import Evaluator, Payer
+from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.ledger import Ledger, Run
 from pytest_glia.merit import Aim, Evaluation, Result, result_of
 from pytest_glia.models.conversations import Conversations
+from pytest_glia.payer import Payer
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import pocock
 from pytest_glia.settings import Settings
@@ -170,7 +171,7 @@ class Lab:
         other.trials = []
         if account is not self.account:
             other._before = -self.started
-        other._payer = Payer(self._run.id, account)
+        other._payer = self._payer.beside(account)
         other.models = self.models and self.models.paid_from(account)
         other._tip = self._base
         other._branch = f"{self._prefix}/{number}"

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pytest_glia.budget import Account, Budget
 from pytest_glia.candidate import Candidate
 from pytest_glia.designers import Claim, Proposal, Rejected, Retested
-from pytest_glia.designers.problem import fenced
+from pytest_glia.markdown import fenced, prose
 from pytest_glia.merit import Evaluation, Result
 from pytest_glia.rationale import Rationale, uncovered
-from pytest_glia.report.markdown import prose
 from pytest_glia.trials import Trial, distinct, measured_table, predictions
 
 

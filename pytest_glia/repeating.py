@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_glia.childprocess import without_secrets
 from pytest_glia.commandline import without_files
 from pytest_glia.ledger import Command, Ledger
 from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def of_a_run(
+    subparsers: Subparsers, name: str, word: str, description: str, run: Callable[[argparse.Namespace], int]
+) -> None:
+    """Declare a command that takes the name of a run, and the root in which it was made."""
+    parser = subparsers.add_parser(name, help=word, description=description)
+    parser.add_argument("name", metavar="RUN", help="such as 20261120-144312-a581")
+    parser.add_argument("--root", type=Path, default=Path(), help="pytest's root directory; default: here")
+    parser.set_defaults(run=run)
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from typing import Any
 
 from pytest_glia.designers import Look, Retest, Retested
 from pytest_glia.designers.source import sources_of, texts_of
-from pytest_glia.evaluator import Evaluator, Payer
+from pytest_glia.evaluator import Evaluator
 from pytest_glia.experiments import Experiment, Shown, analysed, effects
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
+from pytest_glia.payer import Payer
 from pytest_glia.statistics import t_quantile
 from pytest_glia.workbench import Analysis
 

@@ -26,7 +26,7 @@ from pytest_glia.designers.openevolve import OpenEvolveDesigner
 from pytest_glia.designers.problem import problem_statement
 from pytest_glia.domains import manager, mechanisms
 from pytest_glia.estimate import Check
-from pytest_glia.evaluator import Evaluator, Payer
+from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
 from pytest_glia.ledger import Command, Ledger, Run
@@ -34,6 +34,7 @@ from pytest_glia.misuse import Misuse
 from pytest_glia.models import ModelFailed
 from pytest_glia.models.conversation import write_conversation
 from pytest_glia.models.conversations import Conversations, asked_by
+from pytest_glia.payer import Payer
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_seeds
 from pytest_glia.settings import Settings

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from pytest_glia.calling import metrics_of
 from pytest_glia.replication import Failure, Metrics, ReplicationError
 
-Columns = Mapping[str, NDArray[Any]]
-
 
 def tables_of(result: Any) -> bytes:
     """A replication's metrics and tables as bytes: a line of JSON, then NumPy's npz (never a pickle).

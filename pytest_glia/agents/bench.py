@@ -8,9 +8,10 @@ from functools import wraps
 from typing import Any
 
 from pytest_glia.agents.skills import Said, Skill, ToolFailed, Use, tool
+from pytest_glia.draft import Edit, Refused
 from pytest_glia.experiments import effect
 from pytest_glia.models import Tool
-from pytest_glia.playground import Edit, Playground, Refused
+from pytest_glia.playground import Playground
 from pytest_glia.trials import Hypothesis
 from pytest_glia.visible import visible
 

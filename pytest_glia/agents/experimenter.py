@@ -8,11 +8,12 @@ from pytest_glia.agents.bench import EDITS, refusals_told
 from pytest_glia.agents.conversation import Conversation
 from pytest_glia.agents.skills import Said, Skill, tool
 from pytest_glia.budget import BudgetExhausted
-from pytest_glia.designers.problem import fenced
+from pytest_glia.draft import Edit
 from pytest_glia.experiments import Experiment, Variant
+from pytest_glia.markdown import fenced
 from pytest_glia.models import Model
 from pytest_glia.models.settings import ModelSettings
-from pytest_glia.playground import Edit, Playground
+from pytest_glia.playground import Playground
 
 _TURNS = 6
 """Replies that the Experimenter may take to answer one question."""

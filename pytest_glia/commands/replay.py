@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_glia.ledger import Ledger
-from pytest_glia.repeating import copied, recorded, repeated
+from pytest_glia.repeating import copied, of_a_run, recorded, repeated
 from pytest_glia.repository import Repository
 from pytest_glia.search import REPLAYED
 
@@ -19,16 +19,15 @@ if TYPE_CHECKING:
 
 def add(subparsers: Subparsers) -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    of_a_run(
+        subparsers,
         "replay",
-        help="repeat a run from its record, without a model",
-        description="Repeat a run of --glia-optimize in a temporary copy of the repository, from the record "
-        "in .glia: no model is asked, and what is on record is not run again. Ends with 0 if it makes the "
-        "same commits, byte for byte.",
+        "repeat a run from its record, without a model",
+        "Repeat a run of --glia-optimize in a temporary copy of the repository, from the record in .glia: no "
+        "model is asked, and what is on record is not run again. Ends with 0 if it makes the same commits, "
+        "byte for byte.",
+        run,
     )
-    parser.add_argument("name", metavar="RUN", help="such as 20261120-144312-a581")
-    parser.add_argument("--root", type=Path, default=Path(), help="pytest's root directory; default: here")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

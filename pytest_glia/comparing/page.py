@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pytest_glia.comparing.curves import reaching, spent, t95, tried
 from pytest_glia.comparing.pictures import KINDS, Runs, kinds
 from pytest_glia.comparing.runs import Goal, Measured, SearchRun
+from pytest_glia.markdown import table
 
 
 def page(
@@ -64,7 +65,7 @@ def _results(runs: Runs, baselines: Mapping[str, Measured]) -> str:
                 f"{failed} of {worked + failed}",
             ]
         )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _counts(run: SearchRun) -> tuple[int, int]:
@@ -79,7 +80,7 @@ def _costs(runs: Runs) -> str:
     def cells(each: Sequence[SearchRun]) -> list[str]:
         return [_spread([spent(run, kind) / KINDS[kind][1] for run in each], "{:.4g}") for kind in of]
 
-    return _table(
+    return table(
         ["designer", *(KINDS[kind][0] for kind in of)],
         [[f"`{designer}`", *cells(each)] for designer, each in runs.items()],
     )
@@ -87,7 +88,7 @@ def _costs(runs: Runs) -> str:
 
 def _baselines(baselines: Mapping[str, Measured]) -> str:
     rows = [[f"`{name}`", _interval(each), str(each.n)] for name, each in baselines.items()]
-    return _table(["baseline", "measured on guard seeds", "seeds"], rows)
+    return table(["baseline", "measured on guard seeds", "seeds"], rows)
 
 
 def _each(runs: Runs) -> str:
@@ -101,7 +102,7 @@ def _each(runs: Runs) -> str:
         for designer, each in runs.items()
         for run in each
     ]
-    return _table(["run", "end", "confirmed", "candidates"], rows)
+    return table(["run", "end", "confirmed", "candidates"], rows)
 
 
 def _interval(of: Measured) -> str:
@@ -116,8 +117,3 @@ def _spread(values: Sequence[float], form: str) -> str:
     if len(values) == 1:
         return show(values[0])
     return f"{show(statistics.median(values))} [{show(min(values))}, {show(max(values))}]"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -15,10 +15,11 @@ from pytest_glia.budget import BudgetExhausted
 from pytest_glia.childprocess import without_secrets
 from pytest_glia.designers import Proposal
 from pytest_glia.designers.glia import Ended, proposal
-from pytest_glia.designers.problem import fenced
+from pytest_glia.draft import Refused
 from pytest_glia.lab import Lab
+from pytest_glia.markdown import fenced
 from pytest_glia.misuse import Misuse
-from pytest_glia.playground import Playground, Refused
+from pytest_glia.playground import Playground
 from pytest_glia.settings import Settings
 from pytest_glia.trials import Hypothesis
 

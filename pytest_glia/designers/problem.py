@@ -9,6 +9,7 @@ import pytest
 
 from pytest_glia.budget import Budget
 from pytest_glia.candidate import Candidate
+from pytest_glia.markdown import fenced
 from pytest_glia.merit import Evaluation
 
 _RULES = """\
@@ -93,23 +94,13 @@ def _asked(items: Sequence[pytest.Item], start: Evaluation) -> str:
 
 def _candidate(candidate: Candidate, source: bytes) -> str:
     role = f", which the specs call {candidate.role!r}" if candidate.role else ""
-    text = (
-        f"`{candidate.entry}` in `{candidate.path}`{role}. At present:\n\n{fenced(source.decode(), 'python')}"
-    )
-    return text
+    text = source.decode().replace("\r\n", "\n")
+    return f"`{candidate.entry}` in `{candidate.path}`{role}. At present:\n\n{fenced(text, 'python')}"
 
 
 def _exposed(path: str, text: str) -> str:
-    return f"`{path}`, which may be read and imported:\n\n{fenced(text[:_LONGEST], 'python')}"
+    return f"`{path}`, which may be read and imported:\n\n{fenced(text, 'python', _LONGEST)}"
 
 
 def _metrics(start: Evaluation) -> str:
     return "\n".join(f"- `{name}`: {value:.4g}" for name, value in start.evidence.items()) or "none"
-
-
-def fenced(text: str, language: str = "text") -> str:
-    """A Markdown block of the text, in a fence that nothing in it can end."""
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_glia.designers.problem import fenced
 from pytest_glia.lab import Lab
+from pytest_glia.markdown import fenced
 from pytest_glia.merit import SHORTFALL
 from pytest_glia.models import Message, Model, Reply, Request
 from pytest_glia.trials import Hypothesis, Trial

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from pytest_glia.ledger import Exchange, Ledger
+from pytest_glia.markdown import fenced
 from pytest_glia.models import Call, Message, Reply
 from pytest_glia.models.wire import reply_of, request_of
 from pytest_glia.visible import visible
@@ -71,7 +71,7 @@ def _turn(turn: Exchange, known: dict[str, frozenset[Message]]) -> Iterator[str]
 def _message(message: Message) -> Iterator[str]:
     if message.role == "tool":
         yield f"**Result of {_line(message.call_id)}:**"
-        yield _fenced(_short(message.text))
+        yield fenced(_short(message.text), "text")
     else:
         yield f"**To the model, as {message.role}:**"
         if message.text:
@@ -100,7 +100,7 @@ def _call(call: Call) -> str:
     else:
         text = call.arguments
     head = f"**Asks for `{_line(call.name) or '?'}` ({_line(call.id)}):**"
-    return f"{head}\n\n{_fenced(_short(text))}" if text else head
+    return f"{head}\n\n{fenced(_short(text), 'text')}" if text else head
 
 
 def _short(text: str) -> str:
@@ -111,13 +111,6 @@ def _short(text: str) -> str:
 
 def _quoted(text: str) -> str:
     return "\n".join(f"> {line}".rstrip() for line in visible(text).splitlines())
-
-
-def _fenced(text: str) -> str:
-    """In a fence that is longer than any in the text."""
-    longest = max(map(len, re.findall(r"`{3,}", text)), default=2)
-    fence = "`" * (longest + 1)
-    return f"{fence}text\n{visible(text)}\n{fence}"
 
 
 def _line(text: str) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_glia.markdown import code
 from pytest_glia.misuse import Misuse
 from pytest_glia.proposing.verification import Verified
 from pytest_glia.report import SCHEMA
 from pytest_glia.report.findings import plain, verdicts
-from pytest_glia.report.markdown import code
 from pytest_glia.report.page import design, verdict_table
 
 _LARGEST = 20_000_000

@@ -17,11 +17,12 @@ from pytest_glia import seeds
 from pytest_glia.budget import Account, Budget
 from pytest_glia.candidate import fault
 from pytest_glia.childprocess import EvaluatorFailed
-from pytest_glia.evaluator import Evaluator, Payer
+from pytest_glia.evaluator import Evaluator
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
 from pytest_glia.optimize import Group, grouped, replay
+from pytest_glia.payer import Payer
 from pytest_glia.proposing import Refused
 from pytest_glia.proposing.bundle import Handed
 from pytest_glia.repository import Repository

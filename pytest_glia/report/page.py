@@ -1,6 +1,6 @@
 """``report.md``: what `pytest_glia.report.findings` gathered, as Markdown for people.
 
-Every text is shown as code (`pytest_glia.report.markdown`): it may come from a candidate or a designer, or
+Every text is shown as code (`pytest_glia.markdown`): it may come from a candidate or a designer, or
 the data from a job that is not trusted.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pytest_glia.estimate import Check
-from pytest_glia.report.markdown import cell, code, fenced, table
+from pytest_glia.markdown import cell, code, fenced, table
 
 Data = Mapping[str, Any]
 

@@ -16,7 +16,8 @@ import pytest
 
 import sim.baselines
 from pytest_glia import workbench
-from pytest_glia.playground import Playground, Refused
+from pytest_glia.draft import Refused
+from pytest_glia.playground import Playground
 from pytest_glia.sandbox import unavailable
 from pytest_glia.workbench import Analysis, analyse
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_glia.report.markdown import cell, code, fenced, prose, table
+from pytest_glia.markdown import cell, code, fenced, prose, table
 from tests.rendered import kinds, plain_text, tokens
 
 HOSTILE = st.text(alphabet="`|~<>!@#[]()\\*_-=:/& \n\t\r\x1b\u202e\ud800a1", max_size=60)

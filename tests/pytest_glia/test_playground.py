@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_glia.draft import Edit, Refused
 from pytest_glia.experiments import Variant
-from pytest_glia.playground import Analysed, Edit, Playground, Refused
+from pytest_glia.playground import Analysed, Playground
 from pytest_glia.trials import Hypothesis
 from tests.pytest_glia.bench import PATH, PUMP, Bench, playground, pressed
 

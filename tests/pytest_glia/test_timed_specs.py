@@ -149,8 +149,9 @@ def test_no_difference(glia):
     found = glia.compare(slowly, against=the_same, timed=True).ratio
     assert ((found < 1).outcome, (found > 1).outcome) == ("not shown", "not shown")
 """
-    ini = INI.replace("= 4", "= 10\nglia_confidence = 0.9999")
+    ini = INI.replace("glia_replications = 7", "glia_replications = 10\nglia_confidence = 0.9999")
     ran = make_project(spec(ANSWER, body, ini), commit=False).pytest()
+    assert "(n=10, 99.99 %)" in ran.out
     assert ran.code == 0, ran.out
 
 
@@ -208,7 +209,7 @@ def test_fast(glia):
     """Its answer takes no longer than seven pauses."""
     assert glia.measure(timed, timed=True, reference=at_once) < 0.058
 '''
-    ini = INI.replace("= 4", "= 2\nglia_confidence = 0.6")
+    ini = INI.replace("glia_replications = 7", "glia_replications = 2\nglia_confidence = 0.6")
     project = make_project(spec(candidate, body, ini))
     ran = project.pytest("--glia-optimize", "--glia-budget", "32 sims, 100 s")
     assert ran.code == 0, ran.out
