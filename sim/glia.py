@@ -1,4 +1,4 @@
-"""What the simulator gives to pytest-glia, without importing it: testbed, audit, and ideas for routers."""
+"""What the simulator gives to pytest-glia, without importing it: testbed, audit, and ideas for policies."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import pluggy
 
-from sim.mechanisms import Mechanism, routing_mechanisms
-from sim.mechanisms.source import RouterSource
+from sim.mechanisms import Mechanism, mechanisms_of
 from sim.recording import record, recording
 from sim.scenarios import KNOBS, scenario
 from sim.worlds import future_changed, varied
@@ -18,8 +17,9 @@ hookimpl = pluggy.HookimplMarker("glia")
 
 @hookimpl
 def glia_mechanisms(path: str, entry: str, source: str) -> Sequence[Mechanism]:
-    """The routing mechanisms, if the candidate is a class with a method route(self, queue, replicas, now)."""
-    return routing_mechanisms(entry) if RouterSource.of(source, entry) else []
+    """Those of the candidate's layer: a class with route(self, queue, replicas, now), plan(self, engine, now)
+    or target(self, cluster, now)."""
+    return mechanisms_of(source, entry)
 
 
 class _Audit:

@@ -21,6 +21,8 @@ Generator = Callable[[float, float, int], Workload]
 WORKLOADS: Mapping[str, Generator] = {
     "sharegpt_bursty": w.sharegpt_bursty,
     "short_prompts_long_outputs": w.short_prompts_long_outputs,
+    "code_completion": w.code_completion,
+    "changing_mix": w.changing_mix,
     "sharegpt_poisson": lambda rate, duration, seed: w.generate(w.Poisson(rate, duration), w.SHAREGPT, seed),
     "sharegpt_gamma": lambda rate, duration, seed: w.generate(w.Gamma(rate, 3.0, duration), w.SHAREGPT, seed),
     "sharegpt_mmpp": lambda rate, duration, seed: w.generate(

@@ -21,7 +21,7 @@ import pytest
 
 from sim import Cluster, workloads
 from sim.cluster import warm_up
-from sim.mechanisms import routing_mechanisms
+from sim.mechanisms.routing import routing_mechanisms
 from tests.project import Project
 
 ROOT = Path(__file__).parents[1]

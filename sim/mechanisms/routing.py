@@ -8,64 +8,20 @@ few lines of any router that loops over its queue and chooses with `min(replicas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 
-from sim.mechanisms import edits
-from sim.mechanisms import evidence as gates
+from sim.mechanisms import routing_edits as edits
+from sim.mechanisms import routing_evidence as gates
+from sim.mechanisms.mechanism import Mechanism
+from sim.mechanisms.mechanism import idea as mechanism
 from sim.mechanisms.source import RouterSource
 
-__all__ = ["Mechanism", "routing_mechanisms"]
-
-Numbers = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """One idea, as the hook `glia_mechanisms` of pytest-glia describes it."""
-
-    entry: str
-    """The router's class."""
-    name: str
-    claim: str
-    predicts: Mapping[str, int]
-    gate: Callable[[gates.Evidence], str | None]
-    edit: Callable[[RouterSource, Numbers], RouterSource | None]
-    numbers: Mapping[str, tuple[float, float]]
-    """Lowest and highest value of each constant."""
-    defaults: Numbers
-
-    def called_for(self, evidence: Mapping[str, float]) -> str | None:
-        """Why the evidence calls for this idea; None if it does not, or lacks what that takes."""
-        try:
-            return self.gate(evidence)
-        except KeyError:
-            return None
-
-    def apply(self, source: str, numbers: Numbers) -> str | None:
-        """The router's source with the idea worked in; None if it has no place for it, or has it already."""
-        router = RouterSource.of(source, self.entry)
-        edited = None if router is None else self.edit(router, numbers)
-        return None if edited is None else edited.text
+__all__ = ["routing_mechanisms"]
 
 
 def routing_mechanisms(entry: str) -> list[Mechanism]:
     """All routing mechanisms for the router `entry`, in the order in which they build on one another."""
-
-    def idea(
-        name: str,
-        claim: str,
-        *,
-        predicts: Mapping[str, int],
-        gate: Callable[[gates.Evidence], str | None],
-        edit: Callable[[RouterSource, Numbers], RouterSource | None],
-        **numbers: tuple[float, float, float],
-    ) -> Mechanism:
-        """A mechanism; a number is given as lowest, default and highest value."""
-        ranges = {key: (low, high) for key, (low, _, high) in numbers.items()}
-        defaults = {key: default for key, (_, default, _) in numbers.items()}
-        return Mechanism(entry, name, claim, predicts, gate, edit, ranges, defaults)
-
+    idea = partial(mechanism, RouterSource, entry)
     return [
         idea(
             "hold requests without room",

@@ -8,8 +8,14 @@ from sim.prefixes import Prefixes
 from sim.workloads.arrivals import MMPP, Arrivals, Bursty, Gamma, Poisson, bursty_arrivals
 from sim.workloads.closed import Clients, ClosedLoop, ClosedWorkload
 from sim.workloads.describing import Description
-from sim.workloads.generating import generate, sharegpt_bursty, short_prompts_long_outputs
-from sim.workloads.reshaping import at_rate, resample, select, window
+from sim.workloads.generating import (
+    changing_mix,
+    code_completion,
+    generate,
+    sharegpt_bursty,
+    short_prompts_long_outputs,
+)
+from sim.workloads.reshaping import at_rate, merge, resample, select, window, with_slo
 from sim.workloads.sessions import Chat, Dialogues, Sessions
 from sim.workloads.sharegpt import Conversations, conversations, estimate_tokens
 from sim.workloads.sources import (
@@ -26,7 +32,7 @@ from sim.workloads.sources import (
 )
 from sim.workloads.table import Workload
 from sim.workloads.traces import TraceError, azure_2023, load, mooncake, vidur, vllm_bench
-from sim.workloads.varying import Diurnal, Ramp, Recorded, Steps
+from sim.workloads.varying import Diurnal, Ramp, Recorded, Steps, Waves
 
 __all__ = [
     "MMPP",
@@ -58,14 +64,18 @@ __all__ = [
     "Steps",
     "TraceError",
     "Uniform",
+    "Waves",
     "Workload",
     "at_rate",
     "azure_2023",
     "bursty_arrivals",
+    "changing_mix",
+    "code_completion",
     "conversations",
     "estimate_tokens",
     "generate",
     "load",
+    "merge",
     "mooncake",
     "resample",
     "select",
@@ -74,4 +84,5 @@ __all__ = [
     "vidur",
     "vllm_bench",
     "window",
+    "with_slo",
 ]

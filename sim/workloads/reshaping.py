@@ -1,6 +1,9 @@
-"""Workloads from a workload: a part of it, another rate, and seeded resamples for replications."""
+"""Workloads from workloads: several at once, a part of one, another rate, objectives, seeded resamples."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,7 +13,7 @@ from sim.streams import RESAMPLING, stream
 from sim.workloads import fields, sharing
 from sim.workloads.table import Workload
 
-__all__ = ["at_rate", "resample", "select", "window"]
+__all__ = ["at_rate", "merge", "resample", "select", "window", "with_slo"]
 
 
 def select(workload: Workload, rows: ArrayLike, arrival: ArrayLike | None = None) -> Workload:
@@ -26,6 +29,44 @@ def select(workload: Workload, rows: ArrayLike, arrival: ArrayLike | None = None
         ttft_slo=None if workload.ttft_slo is None else workload.ttft_slo[kept],
         tpot_slo=None if workload.tpot_slo is None else workload.tpot_slo[kept],
     )
+
+
+def merge(*workloads: Workload) -> Workload:
+    """All their requests, in order of arrival: tenants of one cluster. At ties the earlier argument's first.
+
+    ValueError if one has a column that another lacks, shared prefixes or sessions: their numbers would mean
+    different things.
+    """
+    for place, workload in enumerate(workloads):
+        for name in ("session", "prefixes"):
+            if getattr(workload, name) is not None:
+                raise ValueError(
+                    f"workload {place} has {name}, whose numbers are its own; expected workloads without"
+                )
+    kept: dict[str, NDArray[np.float64]] = {}
+    for name in ("arrival", "prompt_tokens", "output_tokens", "priority", "ttft_slo", "tpot_slo"):
+        columns = [getattr(workload, name) for workload in workloads]
+        there = [column for column in columns if column is not None]
+        if there and len(there) < len(columns):
+            missing = next(place for place, column in enumerate(columns) if column is None)
+            raise ValueError(f"workload {missing} has no {name}, but another has; expected all or none")
+        if there:
+            kept[name] = np.concatenate(there)
+    if not kept:
+        raise ValueError("no workload was given; expected at least one")
+    order = np.argsort(kept["arrival"], kind="stable")
+    return Workload.from_arrays(**{name: column[order] for name, column in kept.items()})  # type: ignore[arg-type]
+
+
+def with_slo(workload: Workload, *, ttft: float | None = None, tpot: float | None = None) -> Workload:
+    """The same requests, each with these objectives: seconds to its first token, and on average for each
+    later one; None leaves what it had."""
+    given: dict[str, Any] = {}
+    for name, seconds in {"ttft": ttft, "tpot": tpot}.items():
+        if seconds is not None:
+            fields.positive(None, "seconds", **{name: seconds})
+            given[f"{name}_slo"] = np.full(len(workload), seconds)
+    return replace(workload, **given)
 
 
 def window(workload: Workload, start: float, duration: float) -> Workload:

@@ -1,4 +1,4 @@
-"""Arrivals whose rate follows the clock: diurnal, ramp, steps; and arrivals that were recorded.
+"""Arrivals whose rate varies: diurnal, ramp, steps, waves; and arrivals that were recorded.
 
 A Poisson process with rate r(t) is made from one of rate 1 by the inverse of its integral R(t), so that one
 seed gives the same pattern of arrivals, stretched, at any rate.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sim.workloads import fields
 
-__all__ = ["Diurnal", "Ramp", "Recorded", "Steps"]
+__all__ = ["Diurnal", "Ramp", "Recorded", "Steps", "Waves"]
 
 Floats = NDArray[np.float64]
 
@@ -101,6 +101,54 @@ class Steps:
         edges = np.array([0.0, *self.at, self.duration])
         integral = np.concatenate([[0.0], np.cumsum(np.diff(edges) * self.rates)])
         return _by_inverse(rng, edges, integral)
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Poisson arrivals whose rate rises from `low` to `high` and falls again, at random times.
+
+    Stays at either rate are of exponential length, and from one to the other the rate goes in a straight line
+    for `ramp` seconds: load that builds up, as that of people does, where `MMPP` jumps. The first state is
+    drawn by the share of time that each has.
+    """
+
+    low: float
+    """Requests/s between waves."""
+    high: float
+    """Requests/s on their crests."""
+    stays: tuple[float, float]
+    """Mean seconds of a stay at the low and at the high rate."""
+    ramp: float
+    """Seconds of each rise and of each fall."""
+    duration: float
+    """Seconds."""
+
+    def __post_init__(self) -> None:
+        fields.number(self, 0.0, np.inf, "requests/s", low=self.low, high=self.high)
+        fields.numbers(self, stays=self.stays)
+        if len(self.stays) != 2:
+            raise ValueError(
+                f"Waves: stays={self.stays!r}; expected two, the mean seconds of a stay at the low rate and "
+                "at the high one"
+            )
+        for place, stay in enumerate(self.stays):
+            fields.positive(self, "seconds", **{f"stays[{place}]": stay})
+        fields.number(self, 0.0, np.inf, "seconds", ramp=self.ramp)
+        fields.positive(self, "seconds", duration=self.duration)
+
+    def times(self, rng: np.random.Generator) -> Floats:
+        rates = (self.low, self.high)
+        state = int(rng.random() < self.stays[1] / sum(self.stays))
+        edges, levels = [0.0], [rates[state]]
+        while edges[-1] < self.duration:
+            left = edges[-1] + rng.exponential(self.stays[state])
+            state = 1 - state
+            edges += [left, left + self.ramp]
+            levels += [rates[1 - state], rates[state]]
+        # A ramp is cut into pieces between which the rate is taken as constant, as a day is.
+        grid = np.unique(np.append(np.clip(edges, 0.0, self.duration), np.linspace(0.0, self.duration, 4000)))
+        middle = np.interp((grid[1:] + grid[:-1]) / 2, edges, levels)
+        return _by_inverse(rng, grid, np.concatenate([[0.0], np.cumsum(np.diff(grid) * middle)]))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_glia.candidate import Candidate, fault
-from sim.mechanisms import routing_mechanisms
+from sim.mechanisms.routing import routing_mechanisms
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sim import Cluster, Workload, glia, workloads
-from sim.mechanisms import Mechanism, routing_mechanisms
+from sim.mechanisms import Mechanism
+from sim.mechanisms.routing import routing_mechanisms
 
 # As the quickstart's router is before it is designed.
 QUICKSTART = '''"""The request router under design: which request goes to which replica, and when."""

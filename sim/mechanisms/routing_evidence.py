@@ -8,14 +8,8 @@ to a workload.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from sim.mechanisms.mechanism import FEW, SOME, Evidence
 
-Evidence = Mapping[str, float]
-
-FEW = 0.02
-"""A share that is not worth a look."""
-SOME = 0.10
-"""A share of the response time, or of the requests, that is."""
 FULL = 0.95
 """A KV cache is full at times if the 99th percentile of its use is above."""
 
