@@ -172,7 +172,8 @@ def _draw(
         f"best-so-far-{KINDS[kind][0]}.svg": best_so_far_picture(runs, goal, baselines, kind)
         for kind in kinds(runs)
     }
-    pictures["confirmed.svg"] = confirmed_picture(runs, goal, baselines)
+    if any(run.final for of in runs.values() for run in of):
+        pictures["confirmed.svg"] = confirmed_picture(runs, goal, baselines)
     if "best-of-n" in runs:
         pictures["direct-programs.svg"] = direct_picture(runs["best-of-n"], baselines)
     for name, picture in pictures.items():
