@@ -190,6 +190,10 @@ class Lab:
             self._ledger.remember(self._run.id, key, known)
         return known
 
+    def remember(self, key: str, value: str) -> None:
+        """Put something on record that comes out the same again, in the place of what stood there."""
+        self._ledger.remember(self._run.id, f"{self.name} {key}", value)
+
     @property
     def folder(self) -> Path:
         """Where what belongs to this run is kept for people to read; it may not exist yet."""

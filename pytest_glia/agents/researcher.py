@@ -92,11 +92,13 @@ class Researcher:
             ),
             skill(
                 "ask_analyst",
-                "Have a question answered from the tables of an experiment whose tables were kept.",
+                "Have a question answered from the tables of an experiment whose tables were kept, and from "
+                "what was printed there: those of the variant named, by default the first.",
                 refusals_told(self._analyse),
                 ["question", "experiment"],
                 question=_TEXT,
                 experiment=_TEXT,
+                variant=_TEXT,
             ),
             *self._bench.skills(CONCLUDING),
         ]
@@ -110,6 +112,6 @@ class Researcher:
         answer = self._experimenter.answer(question)
         return Said(answer, f"{question[:60]}: {answer.strip().splitlines()[-1][:160]}")
 
-    def _analyse(self, question: str, experiment: str) -> Said:
-        answer = self._analyst.answer(question, experiment)
+    def _analyse(self, question: str, experiment: str, variant: str = "") -> Said:
+        answer = self._analyst.answer(question, experiment, variant)
         return Said(answer, answer.strip().splitlines()[0][:200])

@@ -33,11 +33,13 @@ PROBLEM = tool("problem", "What is to be designed, and by which rules. Read it f
 NOTEBOOK = tool("notebook", "What was tried, measured and found so far, and what is left of the budget.")
 ANALYSE = tool(
     "analyse",
-    "Run code on the tables of an experiment that kept them, in a process of its own. `tables` has the "
-    "pandas data frames of its first run, `runs` a list of those of each; `printed` is what the candidate "
-    "has printed. Leave the numbers that answer the question in the dictionary `findings`.",
+    "Run code on the tables of an experiment that kept them, in a process of its own: those of the variant "
+    "named, by default the first. `tables` has the pandas data frames of its first run, `runs` a list of "
+    "those of each; `printed` is what that variant has printed. Leave the numbers that answer the question "
+    "in the dictionary `findings`.",
     ["experiment", "question", "code"],
     experiment={"type": "string"},
+    variant={"type": "string"},
     question={"type": "string"},
     code={"type": "string"},
 )
@@ -147,12 +149,13 @@ def _skills(bench: Bench) -> list[Skill]:
     def measured(**given: Any) -> Said:
         return told(run(playground, **given))
 
-    def analyse(experiment: str, question: str, code: str) -> Said:
-        analysis = playground.analyse(playground.inspected(experiment), code)
+    def analyse(experiment: str, question: str, code: str, variant: str = "") -> Said:
+        looked_at, variant = playground.inspected(experiment, variant)
+        analysis = playground.analyse(looked_at, variant, code)
         if not analysis.findings:
             return Said(f"{analysis.describe()}\n\n(It left no figure in `findings`, so it is not kept.)")
         answer = figures(analysis.findings)
-        name = playground.keep(Analysed(experiment, question, code, answer, analysis.findings))
+        name = playground.keep(Analysed(experiment, variant, question, code, answer, analysis.findings))
         return Said(f"Analysis {name} of {experiment}: {answer}\n\n{analysis.describe()}")
 
     return [

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_glia.draft import Refused
 from pytest_glia.experiments import Effect, Experiment, Shown, Variant, effects
+from pytest_glia.playground import Playground
 from pytest_glia.retesting import AnalysisAgain, ExperimentAgain, retest_from
 from pytest_glia.statistics import Interval
 from tests.pytest_glia.bench import PATH, PUMP, Bench, Fresh, measured, playground, pressed
@@ -102,6 +104,44 @@ def test_tables_are_kept_where_asked(tmp_path: Path) -> None:
     assert not any(experiment(tmp_path, START)[0].tables.values())
     inspected, _ = experiment(tmp_path, START, replications=2, inspected=True)
     assert inspected.tables == {"start": ("table 1", "table 2")}
+
+
+def test_what_was_printed_is_of_what_was_run(tmp_path: Path) -> None:
+    """What is known prints nothing: the record tells it by its sources, whatever order they are run in."""
+    loud, louder = (
+        Variant(word, {PATH: PUMP.replace(b"    return", f"    print({word!r})\n    return".encode())})
+        for word in ("loud", "louder")
+    )
+    first, bench = playground(tmp_path)
+    for variants in ((START, loud), (START, louder)):
+        first.experiment("what does it say?", variants, replications=2)
+    again = Playground(first.lab, "1")
+    swapped = again.experiment("and now?", (START, louder), replications=2)
+    assert swapped.printed == {"louder": "louder\nlouder\n"}
+    assert json.loads(bench.records["experiment 1.E1"])["variants"].keys() == {"start", "louder"}
+    both = again.experiment("both?", (loud, louder), replications=2)
+    assert both.printed == {"loud": "loud\nloud\n", "louder": "louder\nlouder\n"}
+
+
+def test_an_analysis_is_of_one_variant(tmp_path: Path) -> None:
+    """It gets the tables of the variant named, and what that has printed; by default of the first."""
+    loud = Variant("loud", {PATH: PUMP.replace(b"    return", b"    print('loud')\n    return")})
+    play, _ = playground(tmp_path)
+    play.experiment("?", (START, loud), replications=1, inspected=True)
+    assert play.inspected("1.E1")[1] == "start"
+    made, label = play.inspected("1.E1", "loud")
+    said = [play.analyse(made, each, "print(repr(printed))").printed for each in ("start", label)]
+    assert said == ["''\n", "'loud\\n'\n"]
+    with pytest.raises(Refused, match=r"1.E1 kept no tables of 'quiet': it kept those of start, loud"):
+        play.inspected("1.E1", "quiet")
+
+
+def test_only_what_is_compared_is_run_again(tmp_path: Path) -> None:
+    """Of a sweep the reference, and the variant that the finding names or those that differ."""
+    more = Variant("more", pressed(9))
+    made, _ = experiment(tmp_path, START, LESS, Variant("same", pressed(5)), more)
+    assert list(ExperimentAgain.of(made).variants) == ["start", "less", "more"]
+    assert list(ExperimentAgain.of(made.about("more", "waste")).variants) == ["start", "more"]
 
 
 def test_what_it_has_shown_is_shown_again(tmp_path: Path) -> None:

@@ -205,7 +205,9 @@ def test_a_finding_is_tested_for_the_best_by_then(room: tuple[Playground, Bench]
     """An analysis is made again of what it looked at, of the start, and of the design as it is in the end."""
     play, _ = room
     play.experiment("tables", [OTHER], replications=1, inspected=True)
-    play.analyses["1.A1"] = Analysed("1.E1", "How much?", "findings['w'] = waste", "That much.", {"w": 4.01})
+    play.analyses["1.A1"] = Analysed(
+        "1.E1", "less", "How much?", "findings['w'] = waste", "That much.", {"w": 4.01}
+    )
     play.find("It wastes that much.", "1.A1")
     play.write(PATH, TEXT.replace("= 5", "= 2"))
     play.evaluate(IDEA)
