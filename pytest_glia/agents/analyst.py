@@ -60,8 +60,7 @@ class Analyst:
                     code={"type": "string"},
                 )
             ],
-            context=self._limits.context,
-            max_tokens=self._limits.max_tokens,
+            limits=self._limits,
         )
         finding = ""
         for _ in range(_TURNS):

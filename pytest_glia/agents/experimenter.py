@@ -76,8 +76,7 @@ class Experimenter:
             "experimenter",
             self._opening(question),
             [Skill(RUN, refusals_told(measured))],
-            context=self._limits.context,
-            max_tokens=self._limits.max_tokens,
+            limits=self._limits,
         )
         reading = ""
         try:

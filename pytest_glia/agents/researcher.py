@@ -13,12 +13,16 @@ from pytest_glia.agents.skills import Said, Skill, skill
 from pytest_glia.models import Model
 from pytest_glia.models.settings import ModelSettings
 from pytest_glia.playground import Playground
+from pytest_glia.visible import abridged
 
 _SAID = 300
 """Characters of what it says that are shown with the progress."""
 
 _HEARD = 1_500
 """Characters of what its tools say that a Supervisor hears."""
+
+_HANDED_OVER = 5
+"""The part of what its model takes that notebooks of earlier contexts may fill."""
 
 _TURN = 25
 """Replies after which a turn ends by itself: then it is the Supervisor's."""
@@ -44,14 +48,14 @@ class Researcher:
         self._bench = Bench(self.playground)
         self._experimenter = Experimenter(self.playground, self.model, self.limits)
         self._analyst = Analyst(self.playground, self.model, self.limits)
-        opening = "\n\n".join(filter(None, [self.playground.lab.statement, self.handed_over]))
+        handed_over = abridged(self.handed_over, self.limits.room // _HANDED_OVER)
+        opening = "\n\n".join(filter(None, [self.playground.lab.statement, handed_over]))
         self._conversation = Conversation(
             self.model,
             "researcher",
             opening,
             self._skills(),
-            context=self.limits.context,
-            max_tokens=self.limits.max_tokens,
+            limits=self.limits,
             notebook=self.playground.notebook,
         )
 

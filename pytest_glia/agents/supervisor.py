@@ -43,8 +43,7 @@ class Supervisor:
             model,
             "supervisor",
             f"{statement}\n\nThe Researcher's turns follow.",
-            context=limits.context,
-            max_tokens=limits.max_tokens,
+            limits=limits,
         )
 
     def remark(self, heard: str) -> Remark:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def test_lines_have_their_numbers(room: tuple[Playground, Bench]) -> None:
     assert play.shown(PATH, 1, 1) == "    1 PRESSURE = 5\n(4 more lines)"
     assert play.shown(PATH, 4, 9).splitlines()[0] == "    4 def pump(seed):"
     assert play.shown(PATH, 99) == ""
+
+
+def test_a_long_line_is_cut(room: tuple[Playground, Bench]) -> None:
+    """In its middle, and it says how much is left out."""
+    play, _ = room
+    play.write(PATH, TEXT + "# " + "x" * 90_000 + " the end\n")
+    last = play.shown(PATH, 6)
+    assert len(last) < 2_100
+    assert last.startswith("    6 # xxx")
+    assert re.search(r"\(8\d{4} of 90010 characters are left out here\)", last)
+    assert last.endswith("x the end")
 
 
 def test_a_search_names_file_and_line(room: tuple[Playground, Bench]) -> None:
