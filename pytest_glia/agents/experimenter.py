@@ -21,6 +21,8 @@ _TURNS = 6
 _PRINTED = 3_000
 """Characters of what a variant prints that it is shown; the Analyst gets all."""
 
+_ELSEWHERE = "It was run on other machines, where what variants print is not seen: with `inspect` they run on this one."
+
 RUN = tool(
     "run",
     "Run variants of the candidate side by side on the same seeds. The first is the reference; "
@@ -69,7 +71,7 @@ class Experimenter:
         def measured(**given: Any) -> Said:
             experiment = run(self._playground, **given)
             tables.append(experiment.table())
-            return told(experiment)
+            return told(self._playground, experiment)
 
         conversation = Conversation(
             self._model,
@@ -140,8 +142,9 @@ def run(
     )
 
 
-def told(experiment: Experiment) -> Said:
+def told(playground: Playground, experiment: Experiment) -> Said:
     """An experiment's table, and what its variants have printed."""
     printed = [f"{label} printed:\n{fenced(text[:_PRINTED])}" for label, text in experiment.printed.items()]
     kept = ["Its tables were kept for analysis."] if any(experiment.tables.values()) else []
-    return Said("\n\n".join([experiment.table(), *printed, *kept]))
+    elsewhere = [_ELSEWHERE] if playground.lab.settings.executor != "local" and not kept else []
+    return Said("\n\n".join([experiment.table(), *printed, *kept, *elsewhere]))

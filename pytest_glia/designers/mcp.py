@@ -147,7 +147,7 @@ def _skills(bench: Bench) -> list[Skill]:
         return Said(f"{playground.notebook()}\n\nSpent: {account}, {account.seconds:.0f} s.")
 
     def measured(**given: Any) -> Said:
-        return told(run(playground, **given))
+        return told(playground, run(playground, **given))
 
     def analyse(experiment: str, question: str, code: str, variant: str = "") -> Said:
         looked_at, variant = playground.inspected(experiment, variant)

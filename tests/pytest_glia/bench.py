@@ -69,7 +69,9 @@ class Bench:
     known: set[str] = field(default_factory=set)
     held: int = 0
     settings: Any = field(
-        default_factory=lambda: SimpleNamespace(replications=4, confined=lambda: False, sandbox="off")
+        default_factory=lambda: SimpleNamespace(
+            replications=4, confined=lambda: False, sandbox="off", executor="local"
+        )
     )
     start: Evaluation = field(default_factory=lambda: measured({PATH: PUMP}, range(1, 5), {}))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_glia.agents.experimenter import told
 from pytest_glia.draft import Refused
 from pytest_glia.experiments import Effect, Experiment, Shown, Variant, effects
 from pytest_glia.playground import Playground
@@ -134,6 +135,16 @@ def test_an_analysis_is_of_one_variant(tmp_path: Path) -> None:
     assert said == ["''\n", "'loud\\n'\n"]
     with pytest.raises(Refused, match=r"1.E1 kept no tables of 'quiet': it kept those of start, loud"):
         play.inspected("1.E1", "quiet")
+
+
+def test_what_is_not_seen_is_told(tmp_path: Path) -> None:
+    """Of a run on other machines what was printed, unless it was inspected: that is run here."""
+    play, bench = playground(tmp_path)
+    made = [play.experiment("?", (START,), replications=1, inspected=each) for each in (False, True)]
+    said = "where what variants print is not seen: with `inspect` they run on this one"
+    assert [said in told(play, each).text for each in made] == [False, False]
+    bench.settings.executor = "ray"
+    assert [said in told(play, each).text for each in made] == [True, False]
 
 
 def test_only_what_is_compared_is_run_again(tmp_path: Path) -> None:
