@@ -223,6 +223,21 @@ def test_conversation_tells_each_thing_once(begin: Begin, ledger: Ledger) -> Non
     assert "row 12" not in text
 
 
+def test_conversation_tells_the_problem_once(begin: Begin, ledger: Ledger) -> None:
+    """A message that begins like another, in whatever thread, refers to it, and shows what is its own."""
+    problem = "\n\n".join(f"Paragraph {n} of the problem, which is long." for n in range(20))
+    for thread, question in (("1", "How many?"), ("2", "Why?"), ("3", "Where?")):
+        recorded, _ = begin(Scripted(Reply("I see.")), thread)
+        recorded.complete(said(f"{problem}\n\n{question}"))
+    file = write_conversation(ledger, "run")
+    assert file is not None
+    text = file.read_text("utf-8")
+    assert text.count("Paragraph 7 of the problem") == 1
+    same = f"the same {len(problem) + 2} characters as a message in request 1 of thread 1, and goes on:*"
+    assert text.count(same) == 2
+    assert [text.count(f"> {each}") for each in ("How many?", "Why?", "Where?")] == [1, 1, 1]
+
+
 def test_conversation_cannot_break_out_of_its_page(begin: Begin, ledger: Ledger) -> None:
     """Fences in a tool's result stay inside a longer one, control characters are shown as escapes."""
     recorded, _ = begin(Scripted(Reply("ok", (Call("1", "look", "```\n# no heading\n\x1b[31m"),))))
