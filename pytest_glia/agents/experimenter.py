@@ -21,7 +21,7 @@ _TURNS = 6
 _PRINTED = 3_000
 """Characters of what a variant prints that it is shown; the Analyst gets all."""
 
-_ELSEWHERE = "It ran elsewhere, where what variants print is not seen: with `inspect` they run on this machine."
+_ELSEWHERE = "It ran elsewhere, where what variants print is not seen: with `inspect` they run here."
 
 RUN = tool(
     "run",

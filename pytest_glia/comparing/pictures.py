@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_glia.comparing.curves import Curve, band, best_so_far, spent, tried
-from pytest_glia.comparing.drawing import COLOURS, Picture, Point
 from pytest_glia.comparing.runs import Goal, Measured, SearchRun
+from pytest_glia.drawing import COLOURS, Picture, Point, stepped
 
 Runs = Mapping[str, Sequence[SearchRun]]
 """By designer."""
@@ -117,13 +117,8 @@ def _ends(values: Sequence[float]) -> Point:
 
 
 def _steps(places: Sequence[float], values: Sequence[float], most: float, unit: float) -> list[Point]:
-    """The corners of steps that go on to the end."""
-    corners: list[Point] = []
-    for place, value in zip(places, values, strict=True):
-        if corners:
-            corners.append((place / unit, corners[-1][1]))
-        corners.append((place / unit, value))
-    return [*corners, (most / unit, corners[-1][1])]
+    points = [(place / unit, value) for place, value in zip(places, values, strict=True)]
+    return stepped(points, most / unit)
 
 
 def _colours() -> Iterator[str]:

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_glia.comparing.curves import Curve, band, best_so_far, reaching, t95
-from pytest_glia.comparing.drawing import round_steps
 from pytest_glia.comparing.page import page
 from pytest_glia.comparing.pictures import best_so_far_picture, direct_picture
 from pytest_glia.comparing.runs import Goal, Measured, Row, SearchRun
+from pytest_glia.drawing import round_steps
 
 GOAL = Goal("share", "<", 1.1)
 

@@ -141,7 +141,7 @@ def test_what_is_not_seen_is_told(tmp_path: Path) -> None:
     """Of a run on other machines what was printed, unless it was inspected: that is run here."""
     play, bench = playground(tmp_path)
     made = [play.experiment("?", (START,), replications=1, inspected=each) for each in (False, True)]
-    said = "where what variants print is not seen: with `inspect` they run on this machine"
+    said = "where what variants print is not seen: with `inspect` they run here"
     assert [said in told(play, each).text for each in made] == [False, False]
     bench.settings.executor = "ray"
     assert [said in told(play, each).text for each in made] == [True, False]
