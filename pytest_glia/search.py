@@ -33,8 +33,8 @@ from pytest_glia.ledger import Command, Ledger, Run
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
 from pytest_glia.models import ModelFailed
-from pytest_glia.models.conversation import write_conversation
-from pytest_glia.models.conversations import Conversations, asked_by
+from pytest_glia.models.threads import Threads, asked_by
+from pytest_glia.models.transcript import write_conversation
 from pytest_glia.payer import Payer
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_seeds
@@ -236,7 +236,7 @@ class Search:
             sources=self.sources,
             statement=self._statement,
             write=self.write,
-            models=self._conversations(run),
+            models=self._threads(run),
         )
 
     @cached_property
@@ -260,10 +260,10 @@ class Search:
         found = {path: self.repository.read(self.base, path) for path in paths}
         return {path: text.decode("utf-8", "replace") for path, text in found.items() if text is not None}
 
-    def _conversations(self, run: Run) -> Conversations | None:
+    def _threads(self, run: Run) -> Threads | None:
         if self._model is None and not (self._replayed and getattr(self.designer, "uses_model", False)):
             return None
-        return Conversations(self.settings.model, self._model, self.ledger, self.account, run.id)
+        return Threads(self.settings.model, self._model, self.ledger, self.account, run.id)
 
     def _refuse_to_start(self, before: Sequence[pytest.TestReport]) -> None:
         """A search needs specs that can be evaluated, and a budget that can confirm a winner.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_glia.agents.bench import EDITS, refusals_told
 from pytest_glia.agents.conversation import Conversation
 from pytest_glia.agents.skills import Said, Skill, tool
+from pytest_glia.agents.toolbox import EDITS, refusals_told
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.draft import Edit
 from pytest_glia.experiments import Experiment, Variant

@@ -6,10 +6,10 @@ import textwrap
 from dataclasses import dataclass, field
 
 from pytest_glia.agents.analyst import Analyst
-from pytest_glia.agents.bench import CONCLUDING, DESIGNING, Bench, Part, refusals_told
 from pytest_glia.agents.conversation import Conversation
 from pytest_glia.agents.experimenter import Experimenter
 from pytest_glia.agents.skills import Said, Skill, skill
+from pytest_glia.agents.toolbox import CONCLUDING, DESIGNING, Part, Toolbox, refusals_told
 from pytest_glia.models import Model
 from pytest_glia.models.settings import ModelSettings
 from pytest_glia.playground import Playground
@@ -45,7 +45,7 @@ class Researcher:
     heard: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._bench = Bench(self.playground)
+        self._tools = Toolbox(self.playground)
         self._experimenter = Experimenter(self.playground, self.model, self.limits)
         self._analyst = Analyst(self.playground, self.model, self.limits)
         handed_over = abridged(self.handed_over, self.limits.room // _HANDED_OVER)
@@ -85,7 +85,7 @@ class Researcher:
 
     def _skills(self) -> list[Skill]:
         return [
-            *self._bench.skills(DESIGNING),
+            *self._tools.skills(DESIGNING),
             skill(
                 "ask_experimenter",
                 "Have a question answered by runs of variants of the candidate: replications, sweeps over a "
@@ -104,13 +104,13 @@ class Researcher:
                 experiment=_TEXT,
                 variant=_TEXT,
             ),
-            *self._bench.skills(CONCLUDING),
+            *self._tools.skills(CONCLUDING),
         ]
 
     @property
     def concluded(self) -> list[Part] | None:
         """The parts of the design, once it has concluded."""
-        return self._bench.concluded
+        return self._tools.concluded
 
     def _experiment(self, question: str) -> Said:
         answer = self._experimenter.answer(question)

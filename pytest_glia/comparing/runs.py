@@ -76,7 +76,7 @@ class SearchRun:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Comparison:
     """Where runs are made, and with what.
 
     Attributes:

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from pytest_glia.agents.bench import Part, signs, sizes
 from pytest_glia.agents.researcher import Researcher
 from pytest_glia.agents.supervisor import Supervisor
+from pytest_glia.agents.toolbox import Part, signs, sizes
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.lab import Lab

@@ -15,15 +15,15 @@ from pytest_glia.experiments import Effect, Experiment, Shown, Variant, effects
 from pytest_glia.playground import Playground
 from pytest_glia.retesting import AnalysisAgain, ExperimentAgain, retest_from
 from pytest_glia.statistics import Interval
-from tests.pytest_glia.bench import PATH, PUMP, Bench, Fresh, measured, playground, pressed
+from tests.pytest_glia.stand_in import PATH, PUMP, Fresh, StandIn, measured, playground, pressed
 
 START, LESS = Variant("start", {PATH: PUMP}), Variant("less", pressed(3))
 
 
-def experiment(folder: Path, *variants: Variant, **asked: object) -> tuple[Experiment, Bench]:
+def experiment(folder: Path, *variants: Variant, **asked: object) -> tuple[Experiment, StandIn]:
     """One on four seeds, and the lab that it was made in."""
-    play, bench = playground(folder)
-    return play.experiment("why?", variants, **{"replications": 4, **asked}), bench  # type: ignore[arg-type]
+    play, lab = playground(folder)
+    return play.experiment("why?", variants, **{"replications": 4, **asked}), lab  # type: ignore[arg-type]
 
 
 def test_positive_metrics_change_by_ratios(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_its_table_says_what_was_done(tmp_path: Path) -> None:
 
 def test_it_is_on_record(tmp_path: Path) -> None:
     """With its variants' sources and all effects, as JSON."""
-    _, bench = experiment(tmp_path, START, LESS, scenario={"load": 2.0})
-    kept = json.loads(bench.records["experiment 1.E1"])
+    _, lab = experiment(tmp_path, START, LESS, scenario={"load": 2.0})
+    kept = json.loads(lab.records["experiment 1.E1"])
     assert kept["variants"]["less"] == {PATH: pressed(3)[PATH].decode()}
     assert kept["scenario"] == {"load": 2.0}
     assert ["less", "waste", 8.05] in [row[:3] for row in kept["effects"]]
@@ -113,13 +113,13 @@ def test_what_was_printed_is_of_what_was_run(tmp_path: Path) -> None:
         Variant(word, {PATH: PUMP.replace(b"    return", f"    print({word!r})\n    return".encode())})
         for word in ("loud", "louder")
     )
-    first, bench = playground(tmp_path)
+    first, lab = playground(tmp_path)
     for variants in ((START, loud), (START, louder)):
         first.experiment("what does it say?", variants, replications=2)
     again = Playground(first.lab, "1")
     swapped = again.experiment("and now?", (START, louder), replications=2)
     assert swapped.printed == {"louder": "louder\nlouder\n"}
-    assert json.loads(bench.records["experiment 1.E1"])["variants"].keys() == {"start", "louder"}
+    assert json.loads(lab.records["experiment 1.E1"])["variants"].keys() == {"start", "louder"}
     both = again.experiment("both?", (loud, louder), replications=2)
     assert both.printed == {"loud": "loud\nloud\n", "louder": "louder\nlouder\n"}
 
@@ -139,11 +139,11 @@ def test_an_analysis_is_of_one_variant(tmp_path: Path) -> None:
 
 def test_what_is_not_seen_is_told(tmp_path: Path) -> None:
     """Of a run on other machines what was printed, unless it was inspected: that is run here."""
-    play, bench = playground(tmp_path)
+    play, lab = playground(tmp_path)
     made = [play.experiment("?", (START,), replications=1, inspected=each) for each in (False, True)]
     said = "where what variants print is not seen: with `inspect` they run here"
     assert [said in told(play, each).text for each in made] == [False, False]
-    bench.settings.executor = "ray"
+    lab.settings.executor = "ray"
     assert [said in told(play, each).text for each in made] == [True, False]
 
 

@@ -11,9 +11,9 @@ import pytest
 from pytest_glia.budget import Account, Budget, BudgetExhausted
 from pytest_glia.ledger import Ledger
 from pytest_glia.models import Call, Message, Model, ModelFailed, Reply, Request, Tool
-from pytest_glia.models.conversation import write_conversation
 from pytest_glia.models.recorded import RecordedModel, RecordEnded
 from pytest_glia.models.settings import Price
+from pytest_glia.models.transcript import write_conversation
 from pytest_glia.models.wire import reply_json, reply_of, request_json, request_of
 
 PRICE = Price(1000, 2000)  # a tenth of a cent a prompt token, two tenths a completion token

@@ -50,7 +50,7 @@ def measured(sources: Mapping[str, bytes], seeds: Sequence[int], scenario: Mappi
 
 
 @dataclass
-class Bench:
+class StandIn:
     """As much of a lab as a playground asks for; the static rules are the real ones.
 
     Attributes:
@@ -147,10 +147,10 @@ class Fresh:
         return Analysis("", cast("dict[str, float]", scope["findings"]))
 
 
-def playground(folder: Path) -> tuple[Playground, Bench]:
+def playground(folder: Path) -> tuple[Playground, StandIn]:
     """A context at its beginning, and its lab."""
-    bench = Bench(folder)
-    return Playground(cast("Lab", bench), "1"), bench
+    lab = StandIn(folder)
+    return Playground(cast("Lab", lab), "1"), lab
 
 
 def pressed(pressure: int) -> dict[str, bytes]:
