@@ -79,7 +79,7 @@ class Conversation:
         try:
             said = self._used(call)
         except ToolFailed as failed:
-            said = Said(f"error: {failed}", f"error: {str(failed)[:100]}")
+            said = Said(f"error: {failed}", f"error: {str(failed)[:100]}", failed=True)
         told = Message("tool", abridged(said.text, self._most) or "(nothing)", call_id=call.id)
         self._messages.append(told)
         # By the message: some servers begin with the same ids in each reply.

@@ -27,6 +27,9 @@ _HANDED_OVER = 5
 _TURN = 25
 """Replies after which a turn ends by itself: then it is the Supervisor's."""
 
+_ASTRAY = 5
+"""Replies in a row of which nothing could be done, after which it ends, too."""
+
 _TEXT = {"type": "string"}
 
 
@@ -63,25 +66,37 @@ class Researcher:
         """Be asked something by the Supervisor."""
         self._conversation.say(question)
 
-    def turn(self) -> None:
+    def turn(self) -> bool:
         """Work until it says something without using a tool, concludes, or has taken its time.
+
+        Returns:
+            Whether it has said or done anything: not if each of its replies was empty, or asked for what
+            cannot be done.
 
         Raises:
             BudgetExhausted, ModelFailed: as its model, or what it asks for, does.
         """
+        something, astray = False, 0
         for _ in range(_TURN):
             reply = self._conversation.ask()
             if reply.text.strip():
+                something = True
                 self.heard.append(reply.text)
                 self.playground.lab.say(textwrap.shorten(reply.text, _SAID, placeholder=" ..."))
             if not reply.calls:
-                return
+                break
+            astray += 1
             for call in reply.calls:
                 said = self._conversation.use(call)
+                if not said.failed:
+                    something, astray = True, 0
                 self.heard.append(f"[{call.name}: {textwrap.shorten(said.text, _HEARD, placeholder=' ...')}]")
                 if self.concluded is not None:
                     # What it has concluded is about the best of now: nothing else of this reply is done.
-                    return
+                    return True
+            if astray == _ASTRAY:
+                break
+        return something
 
     def _skills(self) -> list[Skill]:
         return [

@@ -61,6 +61,7 @@ class StandIn:
 
     folder: Path
     name: str = "1"
+    statement: str = "# The problem"
     candidates: tuple[Candidate, ...] = (CANDIDATE,)
     knobs: Mapping[str, str] = field(default_factory=lambda: {"load": "arrivals per second"})
     trials: list[Trial] = field(default_factory=list)
@@ -108,6 +109,9 @@ class StandIn:
         result = "better" if better else "worse"
         self.trials.append(Trial(number, hypothesis, evaluation, change, result, "abcdef0123", 4))  # type: ignore[arg-type]
         return self.trials[-1]
+
+    def say(self, text: str) -> None:
+        pass
 
     def hold(self, ablations: int) -> None:
         self.held = ablations
