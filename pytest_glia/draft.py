@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_glia.lab import Lab
+from pytest_glia.visible import abridged
 
-_LINES = 400
-"""Of a file that are shown at once."""
+_LINES, _WIDTH = 400, 2_000
+"""Of a file that are shown at once, and characters of each."""
 
 
 class Refused(Exception):
@@ -70,7 +71,9 @@ class Draft:
         """Lines of a file with their numbers."""
         lines = self.read(path).splitlines()
         part = lines[max(0, first - 1) : max(0, first - 1) + min(count, _LINES)]
-        numbered = [f"{number:5} {line}" for number, line in enumerate(part, start=max(1, first))]
+        numbered = [
+            f"{number:5} {abridged(line, _WIDTH)}" for number, line in enumerate(part, start=max(1, first))
+        ]
         left = len(lines) - (max(0, first - 1) + len(part))
         return "\n".join([*numbered, *([f"({left} more lines)"] if left > 0 else [])])
 

@@ -200,7 +200,7 @@ class Evaluator:
         reports: list[pytest.TestReport] = []
         refused: BudgetExhausted | None = None
         message = self._message(job)
-        if self._others is not None:
+        if self._others is not None and not job.inspected:
             self._others.follow(message)
         try:
             channel.send(**message)
@@ -253,7 +253,8 @@ class Evaluator:
         self.needed_simulations |= set(simulations)
         if job.payer:
             self._charged |= job.payer.charge(set(simulations) - self._prepaid, self._ledger)
-        if self._others is not None:
+        # Tables are files of the machine that runs a replication: where they are wanted, it is this one.
+        if self._others is not None and not job.inspected:
             for key, metrics in self._others.samples(keys):
                 self._keep(key, metrics)
         return self._ledger.known(keys)

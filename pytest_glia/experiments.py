@@ -177,12 +177,14 @@ def measure(
         BudgetExhausted: before anything is spent that there is not.
     """
     found = {
-        each.label: lab.look(each.sources, replications, scenario=scenario, inspected=inspected)
+        each.label: printing(
+            lab,
+            lab.look(each.sources, replications, scenario=scenario, inspected=inspected),
+            scenario,
+            inspected=inspected,
+        )
         for each in variants
     }
-    printed = {label: each.printed for label, each in found.items() if each.printed}
-    # What is known is not run again, and then prints nothing.
-    printed = json.loads(lab.recorded(f"printed in {name}", lambda: json.dumps(printed)))
     experiment = Experiment(
         name,
         purpose,
@@ -192,10 +194,20 @@ def measure(
         effects(found, metrics),
         {label: each.reasons[0] for label, each in found.items() if each.reasons},
         {label: each.tables for label, each in found.items()},
-        printed,
+        {label: each.printed for label, each in found.items() if each.printed},
     )
-    lab.recorded(f"experiment {name}", experiment.as_json)
+    # A run that goes on otherwise than before its end has another experiment of that name.
+    lab.remember(f"experiment {name}", experiment.as_json())
     return experiment
+
+
+def printing(
+    lab: Lab, found: Evaluation, scenario: Mapping[str, float] | None, *, inspected: bool
+) -> Evaluation:
+    """The same with what its replications have printed when they were run: what is known prints nothing."""
+    asked = json.dumps([found.seeds, sorted((scenario or {}).items()), inspected])
+    texts = (part for path, text in found.sources.items() for part in (path, text))
+    return replace(found, printed=lab.recorded(f"printed {digest(asked, *texts)}", lambda: found.printed))
 
 
 def effect(metric: str, before: Sequence[float], after: Sequence[float]) -> Effect | None:

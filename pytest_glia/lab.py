@@ -19,7 +19,7 @@ from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.ledger import Ledger, Run
 from pytest_glia.merit import Aim, Evaluation, Result, result_of
-from pytest_glia.models.conversations import Conversations
+from pytest_glia.models.threads import Threads
 from pytest_glia.payer import Payer
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import pocock
@@ -77,7 +77,7 @@ class Lab:
         sources: Mapping[str, bytes],
         statement: Callable[[Evaluation, Mapping[str, str]], str],
         write: Callable[[str], None],
-        models: Conversations | None = None,
+        models: Threads | None = None,
     ) -> None:
         self.candidates = candidates
         self.models = models
@@ -189,6 +189,10 @@ class Lab:
             known = make()
             self._ledger.remember(self._run.id, key, known)
         return known
+
+    def remember(self, key: str, value: str) -> None:
+        """Put something on record that comes out the same again, in the place of what stood there."""
+        self._ledger.remember(self._run.id, f"{self.name} {key}", value)
 
     @property
     def folder(self) -> Path:

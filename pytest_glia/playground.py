@@ -146,22 +146,28 @@ class Playground(Draft):
         made = self.analyses[found.source]
         return Finding(found.text, found.source, figures(made.figures), self._analysis_again(made))
 
-    def inspected(self, name: str) -> Experiment:
-        """An experiment whose tables code may look at; raises `Refused` if there is none of that name."""
+    def inspected(self, name: str, variant: str = "") -> tuple[Experiment, str]:
+        """An experiment and the variant whose tables code may look at, by default the first that has any.
+
+        Raises `Refused` if there is none of that name.
+        """
         if name not in self.experiments:
             there = ", ".join(self.experiments) or "none yet"
             raise Refused(f"there is no experiment {name!r}: there are {there}")
-        if not any(self.experiments[name].tables.values()):
+        labels = [label for label, keys in self.experiments[name].tables.items() if keys]
+        if not labels:
             raise Refused(
                 f"the experiment {name} kept no tables: have those inspected that you want to know of"
             )
+        if variant and variant not in labels:
+            raise Refused(f"{name} kept no tables of {variant!r}: it kept those of {', '.join(labels)}")
         settings = self.lab.settings
         if settings.sandbox != "off" and not settings.confined():
             raise Refused(
                 "there is no sandbox here, and code of a model is not run without one: go on without "
                 "analyses (who starts the search may allow them by glia_sandbox = off)"
             )
-        return self.experiments[name]
+        return self.experiments[name], variant or labels[0]
 
     def keep(self, analysed: Analysed) -> str:
         """Put an analysis on record; gives its id."""
@@ -169,15 +175,13 @@ class Playground(Draft):
         self.analyses[name] = analysed
         return name
 
-    def analyse(self, experiment: Experiment, code: str) -> Analysis:
-        """What some code makes of the tables of an experiment's first variant that has any; on record."""
-        [keys, *_] = [keys for keys in experiment.tables.values() if keys]
-        return analysed(self.lab, keys, "\n".join(experiment.printed.values()), code)
+    def analyse(self, experiment: Experiment, variant: str, code: str) -> Analysis:
+        """What some code makes of the tables of a variant, and of what that has printed; on record."""
+        return analysed(self.lab, experiment.tables[variant], experiment.printed.get(variant, ""), code)
 
     def _analysis_again(self, analysed: Analysed) -> AnalysisAgain:
         """The same code for what it looked at then, and for the start and the best candidate besides."""
-        experiment = self.experiments[analysed.experiment]
-        [label, *_] = [label for label, keys in experiment.tables.items() if keys]
+        experiment, label = self.experiments[analysed.experiment], analysed.variant
         [looked_at] = [dict(each.sources) for each in experiment.variants if each.label == label]
         known = {"the start": dict(self.lab.start.sources), "the design": dict(self.best.sources)}
         first = next((name for name, sources in known.items() if sources == looked_at), f"variant {label!r}")
@@ -232,9 +236,10 @@ class Playground(Draft):
 
 @dataclass(frozen=True)
 class Analysed:
-    """A question about the tables of an experiment, the code that answered it, and what that found."""
+    """A question about the tables of a variant, the code that answered it, and what that found."""
 
     experiment: str
+    variant: str
     question: str
     code: str
     answer: str

@@ -17,6 +17,7 @@ from pytest_glia.misuse import Misuse
 __tracebackhide__ = True
 
 _NAME, MAIL = "pytest-glia", "pytest-glia@localhost"
+_REMOTE_HEAD = "refs/remotes/origin/HEAD"
 
 
 _SHALLOW = (
@@ -155,18 +156,27 @@ class Repository:
     def clone(self, folder: Path, commit: str, without: str) -> None:
         """Make a repository in a new folder that borrows this one's objects, with `commit` checked out.
 
-        It has the same refs, but for those whose names contain the text `without`.
+        It has the same refs, but for those whose names contain the text `without`, and so the same default
+        branch; and it is on the same branch, if that is at `commit`.
         """
         self._git.clone("--quiet", "--shared", "--no-checkout", "--no-tags", str(self.top), str(folder))
         other = type(self._repo)(folder).git
+        # To git, the branch that is checked out here would be the default one there.
+        other.remote("remove", "origin")
         for name in other.for_each_ref("--format=%(refname)").splitlines():
-            if not name.endswith("/HEAD"):
-                other.update_ref("-d", name)
-        for line in self._git.for_each_ref("--format=%(refname) %(objectname)").splitlines():
-            name, at = line.split()
-            if without not in name and not name.endswith("/HEAD"):
-                other.update_ref(name, at)
+            other.update_ref("-d", name)
+        refs = dict(
+            line.split() for line in self._git.for_each_ref("--format=%(refname) %(objectname)").splitlines()
+        )
+        kept = {name: at for name, at in refs.items() if without not in name and not name.endswith("/HEAD")}
+        for name, at in kept.items():
+            other.update_ref(name, at)
+        if default := self._try("symbolic-ref", "--quiet", _REMOTE_HEAD):
+            other.symbolic_ref(_REMOTE_HEAD, default)
         other.checkout("--quiet", "--detach", commit)
+        branch = self._try("symbolic-ref", "--quiet", "HEAD")
+        if branch and kept.get(branch) == commit:
+            other.symbolic_ref("HEAD", branch)
 
     def tree(self, commit: str) -> str:
         """The hash of everything in a commit."""
@@ -244,7 +254,7 @@ class Repository:
         return (self.prefix / path).as_posix()
 
     def _default_branch(self) -> str | None:
-        remote = self._try("symbolic-ref", "--quiet", "refs/remotes/origin/HEAD")
+        remote = self._try("symbolic-ref", "--quiet", _REMOTE_HEAD)
         if remote is not None:
             return remote
         names = (

@@ -11,7 +11,7 @@ from typing import Any
 from pytest_glia.designers import Look, Retest, Retested
 from pytest_glia.designers.source import sources_of, texts_of
 from pytest_glia.evaluator import Evaluator
-from pytest_glia.experiments import Experiment, Shown, analysed, effects
+from pytest_glia.experiments import Experiment, Shown, analysed, effects, printing
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
 from pytest_glia.payer import Payer
@@ -43,9 +43,10 @@ class SealedLook:
         scenario: Mapping[str, float] | None = None,
         inspected: bool = False,
     ) -> Evaluation:
-        return self.evaluator.look(
+        found = self.evaluator.look(
             sources, self.seeds[on], self.payer, self.confidence, scenario=scenario, inspected=inspected
         )
+        return printing(self.lab, found, scenario, inspected=inspected)
 
     def analyse(self, code: str, seen: Evaluation) -> Analysis:
         """What some code makes of the tables that an evaluation has kept."""
@@ -57,7 +58,7 @@ class ExperimentAgain:
     """An experiment with the differences that it has shown.
 
     Attributes:
-        variants: The sources by label, the reference first.
+        variants: The sources of those that are compared by label, the reference first.
         shown: Label and metric of each comparison that counts, and what it has shown.
     """
 
@@ -70,7 +71,9 @@ class ExperimentAgain:
         """With what it has shown: its differences, or that there are none."""
         compared = [(each.label, each.metric, each.shown) for each in experiment.effects if each.shown]
         shown = [each for each in compared if each[2] != "no difference shown"] or compared
-        variants = {each.label: each.sources for each in experiment.variants}
+        reference = experiment.variants[0].label
+        compared_again = {reference, *(label for label, _, _ in shown)}
+        variants = {each.label: each.sources for each in experiment.variants if each.label in compared_again}
         return cls(variants, experiment.scenario, tuple(shown))
 
     def __call__(self, look: Look) -> Retested:

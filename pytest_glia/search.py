@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import pytest
@@ -30,10 +30,11 @@ from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
 from pytest_glia.ledger import Command, Ledger, Run
+from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
 from pytest_glia.models import ModelFailed
-from pytest_glia.models.conversation import write_conversation
-from pytest_glia.models.conversations import Conversations, asked_by
+from pytest_glia.models.threads import Threads, asked_by
+from pytest_glia.models.transcript import write_conversation
 from pytest_glia.payer import Payer
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_seeds
@@ -233,18 +234,24 @@ class Search:
             audited=audited,
             sealed=confirmation_seeds(settings.replications, settings.confidence, attempts + 1),
             sources=self.sources,
-            statement=partial(
-                problem_statement,
-                self.candidates,
-                self.items,
-                exposed=self._exposed(),
-                timeout=settings.timeout,
-                budget=settings.budget,
-                replications=settings.replications,
-                allow_imports=settings.allow_imports,
-            ),
+            statement=self._statement,
             write=self.write,
-            models=self._conversations(run),
+            models=self._threads(run),
+        )
+
+    @cached_property
+    def _statement(self) -> Callable[[Evaluation, Mapping[str, str]], str]:
+        """The problem in words, once it is known what the start measures and what can be changed."""
+        settings = self.settings
+        return partial(
+            problem_statement,
+            self.candidates,
+            self.items,
+            exposed=self._exposed(),
+            timeout=settings.timeout,
+            budget=settings.budget,
+            replications=settings.replications,
+            allow_imports=settings.allow_imports,
         )
 
     def _exposed(self) -> dict[str, str]:
@@ -253,13 +260,19 @@ class Search:
         found = {path: self.repository.read(self.base, path) for path in paths}
         return {path: text.decode("utf-8", "replace") for path, text in found.items() if text is not None}
 
-    def _conversations(self, run: Run) -> Conversations | None:
+    def _threads(self, run: Run) -> Threads | None:
         if self._model is None and not (self._replayed and getattr(self.designer, "uses_model", False)):
             return None
-        return Conversations(self.settings.model, self._model, self.ledger, self.account, run.id)
+        return Threads(self.settings.model, self._model, self.ledger, self.account, run.id)
 
     def _refuse_to_start(self, before: Sequence[pytest.TestReport]) -> None:
-        """A search needs specs that can be evaluated, and a budget that can confirm a winner."""
+        """A search needs specs that can be evaluated, and a budget that can confirm a winner.
+
+        And a model must have room for the problem, what is measured of it apart.
+        """
+        if self._model:
+            unseen = Evaluation(self.sources, (), {}, {})
+            self.settings.model.refuse_statement(self._statement(unseen, {}))
         for report in before:
             broken = getattr(report, "glia_broken", None)
             if report.failed and report.when == "setup":

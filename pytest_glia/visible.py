@@ -1,4 +1,4 @@
-"""Text of candidates and designers as it may be shown: without characters that steer a terminal."""
+"""Text of candidates and designers as it may be shown: without what steers a terminal, and in its bounds."""
 
 from __future__ import annotations
 
@@ -14,3 +14,13 @@ _IN_LINE = re.compile(f"[{_STEERS}\n]")
 def visible(text: str, *, line: bool = False) -> str:
     r"""The text with control characters but ``\n`` and ``\t`` as escapes; in a `line` also ``\n``."""
     return (_IN_LINE if line else _IN_TEXT).sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def abridged(text: str, most: int) -> str:
+    """The text in at most so many characters (80 at least): of a longer one beginning and end, and a word
+    on what is left out between them."""
+    if len(text) <= most:
+        return text
+    kept = max(0, most - 80)
+    head, tail = text[: kept - kept // 3], text[len(text) - kept // 3 :]
+    return f"{head}\n... ({len(text) - kept} of {len(text)} characters are left out here) ...\n{tail}"

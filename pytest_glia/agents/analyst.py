@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pytest_glia.agents.conversation import Conversation
 from pytest_glia.agents.skills import Said, skill
 from pytest_glia.experiments import Experiment
@@ -29,19 +27,20 @@ class Analyst:
         self._model = model
         self._limits = limits
 
-    def answer(self, question: str, experiment: str) -> str:
+    def answer(self, question: str, experiment: str, variant: str = "") -> str:
         """A finding with its figures, and the id under which the analysis is kept.
 
         Raises:
-            Refused: there is no such experiment, it kept no tables, or code cannot be confined here.
+            Refused: there is no such experiment, it kept no tables (of that variant), or code cannot be
+                confined here.
             BudgetExhausted, ModelFailed: the model was not asked, or gave no reply.
         """
-        looked_at = self._playground.inspected(experiment)
+        looked_at, variant = self._playground.inspected(experiment, variant)
         last = ("", Analysis("", {}))
 
         def python(code: str) -> Said:
             nonlocal last
-            analysis = self._playground.analyse(looked_at, code)
+            analysis = self._playground.analyse(looked_at, variant, code)
             if analysis.findings:
                 last = code, analysis
             return Said(analysis.describe())
@@ -49,7 +48,7 @@ class Analyst:
         conversation = Conversation(
             self._model,
             "analyst",
-            self._opening(question, looked_at),
+            self._opening(question, looked_at, variant),
             [
                 skill(
                     "python",
@@ -61,8 +60,7 @@ class Analyst:
                     code={"type": "string"},
                 )
             ],
-            context=self._limits.context,
-            max_tokens=self._limits.max_tokens,
+            limits=self._limits,
         )
         finding = ""
         for _ in range(_TURNS):
@@ -75,15 +73,14 @@ class Analyst:
         code, analysis = last
         if not analysis.findings:
             return f"{finding}\n\n(No analysis left a figure in `findings`: this is unverified.)".strip()
-        analysed = Analysed(experiment, question, code, finding, analysis.findings)
+        analysed = Analysed(experiment, variant, question, code, finding, analysis.findings)
         name = self._playground.keep(analysed)
         return f"{finding}\n\nAnalysis {name} of {experiment}: {figures(analysis.findings)}"
 
-    def _opening(self, question: str, experiment: Experiment) -> str:
-        look = self._playground.analyse(experiment, _LOOK)
-        labels: Mapping[str, int] = {label: len(keys) for label, keys in experiment.tables.items() if keys}
-        held = ", ".join(f"{label!r} ({count} runs)" for label, count in labels.items())
+    def _opening(self, question: str, experiment: Experiment, variant: str) -> str:
+        look = self._playground.analyse(experiment, variant, _LOOK)
+        held = f"Those of the variant {variant!r}, of {len(experiment.tables[variant])} runs."
         return (
             f"# The question\n\n{question}\n\n# The experiment\n\n{experiment.table()}\n\n# Its tables\n\n"
-            f"Of {held}; `runs` has those of the first.\n\n{look.describe()}"
+            f"{held}\n\n{look.describe()}"
         )

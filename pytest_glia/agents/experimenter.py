@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_glia.agents.bench import EDITS, refusals_told
 from pytest_glia.agents.conversation import Conversation
 from pytest_glia.agents.skills import Said, Skill, tool
+from pytest_glia.agents.toolbox import EDITS, refusals_told
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.draft import Edit
 from pytest_glia.experiments import Experiment, Variant
@@ -20,6 +20,8 @@ _TURNS = 6
 
 _PRINTED = 3_000
 """Characters of what a variant prints that it is shown; the Analyst gets all."""
+
+_ELSEWHERE = "It ran elsewhere, where what variants print is not seen: with `inspect` they run here."
 
 RUN = tool(
     "run",
@@ -69,15 +71,14 @@ class Experimenter:
         def measured(**given: Any) -> Said:
             experiment = run(self._playground, **given)
             tables.append(experiment.table())
-            return told(experiment)
+            return told(self._playground, experiment)
 
         conversation = Conversation(
             self._model,
             "experimenter",
             self._opening(question),
             [Skill(RUN, refusals_told(measured))],
-            context=self._limits.context,
-            max_tokens=self._limits.max_tokens,
+            limits=self._limits,
         )
         reading = ""
         try:
@@ -141,8 +142,9 @@ def run(
     )
 
 
-def told(experiment: Experiment) -> Said:
+def told(playground: Playground, experiment: Experiment) -> Said:
     """An experiment's table, and what its variants have printed."""
     printed = [f"{label} printed:\n{fenced(text[:_PRINTED])}" for label, text in experiment.printed.items()]
     kept = ["Its tables were kept for analysis."] if any(experiment.tables.values()) else []
-    return Said("\n\n".join([experiment.table(), *printed, *kept]))
+    elsewhere = [_ELSEWHERE] if playground.lab.settings.executor != "local" and not kept else []
+    return Said("\n\n".join([experiment.table(), *printed, *kept, *elsewhere]))

@@ -16,10 +16,15 @@ class ToolFailed(Exception):
 
 @dataclass(frozen=True)
 class Said:
-    """What a tool answers, and the one line that stays of it when the context is full."""
+    """What a tool answers, and the one line that stays of it when the context is full.
+
+    Attributes:
+        failed: Whether nothing was done, and this says why.
+    """
 
     text: str
     gist: str = ""
+    failed: bool = False
 
 
 Use = Callable[..., Said]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_glia.agents.conversation import Conversation
@@ -43,8 +45,7 @@ class Supervisor:
             model,
             "supervisor",
             f"{statement}\n\nThe Researcher's turns follow.",
-            context=limits.context,
-            max_tokens=limits.max_tokens,
+            limits=limits,
         )
 
     def remark(self, heard: str) -> Remark:
@@ -57,31 +58,68 @@ class Supervisor:
         for _ in range(1 + _AGAIN):
             text = self._conversation.ask().text.strip()
             if text and not holds_code(text):
-                first, _, rest = text.partition("\n")
-                if first.strip().rstrip(".").upper() == "END":
-                    return Remark(rest.strip(), ends=True)
-                return Remark(text)
+                return _remark(text)
             self._conversation.say(_REJECTED)
         return Remark(_QUESTION)
 
 
+def _remark(text: str) -> Remark:
+    """What a reply says; one with a line END, or that begins with END and a stop, ends the context."""
+    first, _, rest = text.partition("\n")
+    begins = re.fullmatch(r"[\W_]*END[\W_]*?(?:[:.\u2013\u2014]|-(?=\s))[\W_]*(.*)", first)
+    if re.fullmatch(r"[\W_]*END[\W_]*", first, re.IGNORECASE):
+        return Remark(rest.strip(), ends=True)
+    if begins:
+        return Remark(f"{begins[1]}\n{rest}".strip(), ends=True)
+    lines = text.splitlines()
+    others = [line for line in lines if not re.fullmatch(r"[\W_]*END[\W_]*", line)]
+    return Remark("\n".join(others).strip(), ends=len(others) < len(lines))
+
+
+# Where these stand there is code, within a sentence, too.
+_INLINE = re.compile(r"```|~~~|\bdef \w+\s*\(|[(=]\s*lambda\b[^:\n]*:")
+
+# Lines over which the brackets of one statement may go.
+_LINES = 12
+
+
 def holds_code(text: str) -> bool:
-    """Whether a text holds a block of code, or lines that are statements of Python rather than words."""
-    if re.search(
-        r"```|~~~|^\s*(def|class|import|from|return|while|elif|lambda)\b.*[:=(]", text, re.MULTILINE
-    ):
+    """Whether a text holds a block of code, a definition, or lines that are statements of Python.
+
+    A line that Python would accept may still be words: those that bare names and constants are ("return
+    home", "if so: explain") do not count.
+    """
+    if _INLINE.search(text):
         return True
-    return any(_is_statement(line.strip()) for line in text.splitlines())
+    lines = [line.strip().lstrip("> ").strip("`") for line in text.splitlines()]
+    return any(_is_statement(lines[at : at + _LINES]) for at in range(len(lines)))
 
 
-def _is_statement(line: str) -> bool:
-    """Whether a line is an assignment or a call with arguments, as no sentence is."""
-    if not re.search(r"[=(]", line):
-        return False
-    try:
-        [node] = ast.parse(line).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) or (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    )
+def _is_statement(lines: Sequence[str]) -> bool:
+    """Whether the first line, with as many more as its brackets are open for, is a statement."""
+    for end in range(1, len(lines) + 1):
+        source = " ".join(lines[:end])
+        if source.endswith(":"):
+            source += " pass"
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            return any(_does(node, source.encode()) for node in ast.parse(source).body)
+        if all(source.count(one) <= source.count(other) for one, other in ("()", "[]", "{}")):
+            break
+    return False
+
+
+def _does(node: ast.stmt, source: bytes) -> bool:
+    """Whether a statement does something: assigns, imports, defines, gives back what it has worked out, or
+    calls something with arguments."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        call = node.value
+        # In "Explain (again)" there is a space.
+        return bool(call.args or call.keywords) and source[call.func.end_col_offset :][:1] == b"("
+    if isinstance(node, ast.AnnAssign):
+        return node.value is not None
+    if isinstance(node, ast.Return):
+        return not isinstance(node.value, (ast.Name, ast.Constant, ast.Tuple, type(None)))
+    if isinstance(node, (ast.For, ast.While, ast.If, ast.With, ast.Try)):
+        return any(_does(each, source) for each in node.body)
+    defines = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return isinstance(node, (ast.Assign, ast.AugAssign, ast.Import, ast.ImportFrom, *defines))

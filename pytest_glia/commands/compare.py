@@ -22,7 +22,7 @@ from pytest_glia.comparing.pictures import (
     direct_picture,
     kinds,
 )
-from pytest_glia.comparing.runs import Bench, Measured, SearchRun
+from pytest_glia.comparing.runs import Comparison, Measured, SearchRun
 from pytest_glia.misuse import Misuse
 from pytest_glia.repository import Repository
 
@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
         options = tuple(shlex.split(args.options))
     except (pytest.UsageError, ValueError) as error:
         raise Misuse(str(error)) from None
-    bench = Bench(Path.cwd(), tuple(args.specs), args.budget, options)
-    kept = _Kept(args.output, bench)
-    repository = Repository(bench.root)
+    comparison = Comparison(Path.cwd(), tuple(args.specs), args.budget, options)
+    kept = _Kept(args.output, comparison)
+    repository = Repository(comparison.root)
     changed = [each for each in repository.changed() if not Path(each).is_relative_to(args.output)]
     if changed:
         print(f"not committed, and so no part of it: {', '.join(changed[:3])}{' ...' * (len(changed) > 3)}")
@@ -115,10 +115,12 @@ class _Kept:
         Misuse: the folder has runs of another commit, other specs, another budget or other options.
     """
 
-    def __init__(self, output: Path, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, output: Path, comparison: Comparison) -> None:
+        self._comparison = comparison
         self._folder = output / "runs"
-        made_with = json.dumps([Repository(bench.root).head(), bench.specs, bench.budget, bench.options])
+        made_with = json.dumps(
+            [Repository(comparison.root).head(), comparison.specs, comparison.budget, comparison.options]
+        )
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             note = self._folder / "made-with.json"
@@ -137,7 +139,7 @@ class _Kept:
         file = self._folder / f"{designer}-{number}.json"
         if not file.exists():
             print(f"{designer}, run {number} ...", flush=True)
-            made = self._bench.search(designer, number, file.with_suffix(".log"))
+            made = self._comparison.search(designer, number, file.with_suffix(".log"))
             self._write(file, made.as_json())
         return SearchRun.from_json(json.loads(file.read_text("utf-8")))
 
@@ -152,7 +154,8 @@ class _Kept:
         if not file.exists():
             print(f"baseline {name} ...", flush=True)
             self._write(
-                file, asdict(self._bench.baseline(source, candidate, like.goal, file.with_suffix(".log")))
+                file,
+                asdict(self._comparison.baseline(source, candidate, like.goal, file.with_suffix(".log"))),
             )
         return Measured(**json.loads(file.read_text("utf-8")))
 
@@ -172,7 +175,8 @@ def _draw(
         f"best-so-far-{KINDS[kind][0]}.svg": best_so_far_picture(runs, goal, baselines, kind)
         for kind in kinds(runs)
     }
-    pictures["confirmed.svg"] = confirmed_picture(runs, goal, baselines)
+    if any(run.final for of in runs.values() for run in of):
+        pictures["confirmed.svg"] = confirmed_picture(runs, goal, baselines)
     if "best-of-n" in runs:
         pictures["direct-programs.svg"] = direct_picture(runs["best-of-n"], baselines)
     for name, picture in pictures.items():

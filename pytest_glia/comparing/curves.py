@@ -41,7 +41,10 @@ class Band:
 
 
 def best_so_far(run: SearchRun, kind: str) -> Curve:
-    """The goal's quantity of the best candidate with all replications, against what was spent of a kind."""
+    """The goal's quantity of the best candidate with all replications, against what was spent of a kind.
+
+    Without any place if none was measured in all of them.
+    """
     places, values, least = [], [], math.inf
     for row in run.rows:
         loss = row["loss"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from pytest_glia.comparing.curves import reaching, spent, t95, tried
+from pytest_glia.comparing.curves import best_so_far, reaching, spent, t95, tried
 from pytest_glia.comparing.pictures import KINDS, Runs, kinds
 from pytest_glia.comparing.runs import Goal, Measured, SearchRun
 from pytest_glia.markdown import table
@@ -27,15 +27,17 @@ def page(
         "run in a fresh clone with a ledger of its own. "
         f"The goal is {goal.quantity} {goal.op} {goal.threshold:g}.",
         _results(runs, baselines),
-        "Median [least, most] over the runs. *Confirmed* is on seeds that no search has seen. *T95* is the "
-        "simulations until the loss had fallen by 95 % of what it fell by in the end, on development seeds.",
+        "Median [least, most] over the runs. *Confirmed* is what the designs have shown on seeds that no "
+        "search has seen; a run that found none better than the start has none. *T95* is the simulations "
+        "until the loss had fallen by 95 % of what it fell by in the end, on development seeds.",
         "## What it cost",
         _costs(runs),
         "Until the last candidate; audit, confirmation and ablations come on top.",
     ]
     if baselines:
         parts += ["## Baselines", _baselines(baselines)]
-    parts += ["## Each run", _each(runs), *(f"![{name}]({name})" for name in pictures)]
+    parts += ["## Each run", _each(runs), *_without_curve(runs)]
+    parts += [f"![{name}]({name})" for name in pictures]
     parts += ["## To reproduce", f"```sh\n{command}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -59,13 +61,20 @@ def _results(runs: Runs, baselines: Mapping[str, Measured]) -> str:
                 f"`{designer}`",
                 str(len(each)),
                 f"{met} of {len(each)}",
-                _spread([run.final.point for run in each if run.final], "{:.4g}"),
+                _confirmed(each),
                 _spread([found for run in each if (found := t95(run)) is not None], "{:.0f}"),
                 *(f"{reaching(each, value.point)} of {len(each)}" for value in baselines.values()),
                 f"{failed} of {worked + failed}",
             ]
         )
     return table(head, rows)
+
+
+def _confirmed(runs: Sequence[SearchRun]) -> str:
+    points = [run.final.point for run in runs if run.final]
+    if not points:
+        return "none"
+    return _spread(points, "{:.4g}") + (f", {len(points)} of {len(runs)}" if len(points) < len(runs) else "")
 
 
 def _counts(run: SearchRun) -> tuple[int, int]:
@@ -96,13 +105,26 @@ def _each(runs: Runs) -> str:
         [
             f"`{designer}` {run.number}",
             run.outcome,
-            _interval(run.final) if run.final else "-",
+            _interval(run.final) if run.final else "none",
             str(len(run.rows) - 1),
         ]
         for designer, each in runs.items()
         for run in each
     ]
     return table(["run", "end", "confirmed", "candidates"], rows)
+
+
+def _without_curve(runs: Runs) -> list[str]:
+    """A sentence on the runs that no picture of the best so far can show; none if there are none."""
+    names = [
+        f"`{designer}` {run.number}"
+        for designer, each in runs.items()
+        for run in each
+        if not best_so_far(run, "simulations").places
+    ]
+    return [f"No candidate was measured in all replications, so there is no curve: {', '.join(names)}."] * (
+        bool(names)
+    )
 
 
 def _interval(of: Measured) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_glia.comparing.curves import Curve, band, best_so_far, spent, tried
-from pytest_glia.comparing.drawing import COLOURS, Picture, Point
 from pytest_glia.comparing.runs import Goal, Measured, SearchRun
+from pytest_glia.drawing import COLOURS, Picture, Point, stepped
 
 Runs = Mapping[str, Sequence[SearchRun]]
 """By designer."""
@@ -26,7 +26,8 @@ def kinds(runs: Runs) -> list[str]:
 def best_so_far_picture(runs: Runs, goal: Goal, baselines: Mapping[str, Measured], kind: str) -> str:
     """A line of the median run a designer, in a band of all its runs; baselines and the goal as levels."""
     name, unit = KINDS[kind]
-    found = {designer: [best_so_far(run, kind) for run in each] for designer, each in runs.items()}
+    curves = {designer: [best_so_far(run, kind) for run in each] for designer, each in runs.items()}
+    found = {designer: [curve for curve in each if curve.places] for designer, each in curves.items()}
     most = max(spent(run, kind) for each in runs.values() for run in each)
     values = [value for each in found.values() for curve in each for value in curve.values]
     levels = _levels(goal, baselines)
@@ -34,11 +35,11 @@ def best_so_far_picture(runs: Runs, goal: Goal, baselines: Mapping[str, Measured
     picture = Picture(f"best so far: {goal.quantity[:80]}", name, (0, most / unit), ends)
     for level, value in levels.items():
         picture.level(value, level)
-    for (_, curves), colour in zip(found.items(), _colours(), strict=False):
-        _draw_band(picture, curves, most, unit, colour)
-    picture.legend(
-        list(zip([f"{each} ({len(runs[each])} runs)" for each in found], _colours(), strict=False))
-    )
+    for drawn, colour in zip(found.values(), _colours(), strict=False):
+        if drawn:
+            _draw_band(picture, drawn, most, unit, colour)
+    names = [f"{designer} ({len(drawn)} runs)" for designer, drawn in found.items()]
+    picture.legend(list(zip(names, _colours(), strict=False)))
     return picture.svg()
 
 
@@ -116,13 +117,8 @@ def _ends(values: Sequence[float]) -> Point:
 
 
 def _steps(places: Sequence[float], values: Sequence[float], most: float, unit: float) -> list[Point]:
-    """The corners of steps that go on to the end."""
-    corners: list[Point] = []
-    for place, value in zip(places, values, strict=True):
-        if corners:
-            corners.append((place / unit, corners[-1][1]))
-        corners.append((place / unit, value))
-    return [*corners, (most / unit, corners[-1][1])]
+    points = [(place / unit, value) for place, value in zip(places, values, strict=True)]
+    return stepped(points, most / unit)
 
 
 def _colours() -> Iterator[str]:

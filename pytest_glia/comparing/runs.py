@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from pytest_glia.ledger import Ledger
 from pytest_glia.misuse import Misuse
+from pytest_glia.repeating import copied
 from pytest_glia.repository import Repository
 
 Row = Mapping[str, Any]
@@ -53,8 +53,7 @@ class SearchRun:
         outcome: ``passed``, ``not met``, ``budget spent`` or ``failed``.
         candidate: The files that it designed, joined by ``+``.
         rows: The start and each candidate, in order.
-        final: Of the winner as confirmed, or of the start where nothing better was found; None if neither was
-            measured.
+        final: Of the winner as confirmed; None if there was none, or it was not confirmed to the end.
     """
 
     designer: str
@@ -77,7 +76,7 @@ class SearchRun:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Comparison:
     """Where runs are made, and with what.
 
     Attributes:
@@ -123,12 +122,8 @@ class Bench:
     def _clone(self) -> Iterator[tuple[Path, Path]]:
         """The folder that is `root` in a fresh clone, and a file for verdicts; both are deleted again."""
         repository = Repository(self.root)
-        with tempfile.TemporaryDirectory(prefix="glia-compare-") as scratch:
-            clone = Path(scratch) / "clone"
-            subprocess.run(
-                ["git", "clone", "-q", str(repository.top), str(clone)], check=True, capture_output=True
-            )
-            yield clone / repository.prefix, Path(scratch) / "report/glia.json"
+        with copied(repository, repository.head(), without="/glia/") as copy:
+            yield copy / repository.prefix, copy.parent / "report/glia.json"
 
     def _pytest(self, folder: Path, verdicts: Path, arguments: Sequence[str], log: Path) -> int:
         command = [sys.executable, "-m", "pytest", *self.specs, *arguments, *self.options]
@@ -151,11 +146,19 @@ def _search_run(ledger: Ledger, designer: str, number: int, verdicts: Mapping[st
         raise Misuse(f"the specs name several candidates ({named}): compare designers on one at a time")
     [(run, (candidate, outcome))] = runs.items()
     goals = ledger.records(run, " goal")
+    if not goals and outcome == "budget spent":
+        raise Misuse(
+            f"the budget of the run of {designer!r} was spent before the present candidate was seen, so "
+            "there is nothing to draw: give a larger --budget"
+        )
     if not goals or not json.loads(goals[0]):
         raise Misuse("the failing specs compare nothing with a number, so there is nothing to draw")
     goal = Goal(**json.loads(goals[0]))
     rows = tuple(json.loads(each) for each in ledger.records(run, " trial "))
-    return SearchRun(designer, number, outcome or "failed", candidate, goal, rows, _measured(verdicts, goal))
+    # Without a confirmation pytest's verdicts are those of the start.
+    confirmed = any(each["confirmation"] for each in verdicts["designs"])
+    final = _measured(verdicts, goal) if confirmed else None
+    return SearchRun(designer, number, outcome or "failed", candidate, goal, rows, final)
 
 
 def _measured(verdicts: Mapping[str, Any], goal: Goal) -> Measured | None:

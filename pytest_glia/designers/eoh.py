@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Proposal
 from pytest_glia.designers.programs import Program, ask, tried, wanted
 from pytest_glia.lab import Lab
@@ -115,7 +116,17 @@ class EoH:
             thought = thought_in(reply)
             return tried(lab, reply, f"{operator} in generation {generation}", thought)
 
-        population = survivors([child("i1", [], 0) for _ in range(POPULATION)], POPULATION)
+        left, look = lab.account.left("simulations"), max(1, lab.started)
+        if left < POPULATION * look:
+            lab.say(
+                f"{left:g} simulations are for about {left // look:g} full looks at programs, fewer than "
+                f"the first population of {POPULATION}: perhaps no generation follows it."
+            )
+        try:
+            population = survivors([child("i1", [], 0) for _ in range(POPULATION)], POPULATION)
+        except BudgetExhausted:
+            lab.say(f"The search ended within the first population of {POPULATION}: nothing has evolved.")
+            raise
         for generation in range(1, GENERATIONS + 1):
             elite = survivors(population, ELITE)
             children = [

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from pytest_glia.agents.bench import Part, signs, sizes
 from pytest_glia.agents.researcher import Researcher
 from pytest_glia.agents.supervisor import Supervisor
+from pytest_glia.agents.toolbox import Part, signs, sizes
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.lab import Lab
@@ -20,6 +20,9 @@ from pytest_glia.trials import Trial
 
 _REMARKS = 12
 """Turns of a Researcher after which its context ends."""
+
+_IDLE = 3
+"""Turns in a row in which nothing is said or done, after which it ends, too."""
 
 _FRUITLESS = 3
 """Contexts in a row that end without having tried a candidate, after which no further one is begun."""
@@ -80,10 +83,15 @@ def _context(lab: Lab, handed_over: str) -> Ended:
     playground = Playground(lab, lab.name)
     researcher = Researcher(playground, model, lab.models.settings, handed_over)
     supervisor = Supervisor(lab.statement, model, lab.models.settings)
-    reason = f"it took {_REMARKS} turns"
+    reason, idle = f"it took {_REMARKS} turns", 0
     try:
         for _ in range(_REMARKS):
-            researcher.turn()
+            idle = 0 if researcher.turn() else idle + 1
+            if idle == _IDLE:
+                reason = (
+                    f"in {idle} turns the Researcher said nothing, and asked for nothing that can be done"
+                )
+                break
             if researcher.concluded is not None:
                 reason = "the Researcher concluded"
                 break

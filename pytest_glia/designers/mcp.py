@@ -13,9 +13,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_glia.agents.bench import CONCLUDING, DESIGNING, Bench, refusals_told
 from pytest_glia.agents.experimenter import RUN, run, told
 from pytest_glia.agents.skills import Said, Skill, ToolFailed, arguments, tool
+from pytest_glia.agents.toolbox import CONCLUDING, DESIGNING, Toolbox, refusals_told
 from pytest_glia.budget import Account, BudgetExhausted
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.designers import Proposal
@@ -33,11 +33,13 @@ PROBLEM = tool("problem", "What is to be designed, and by which rules. Read it f
 NOTEBOOK = tool("notebook", "What was tried, measured and found so far, and what is left of the budget.")
 ANALYSE = tool(
     "analyse",
-    "Run code on the tables of an experiment that kept them, in a process of its own. `tables` has the "
-    "pandas data frames of its first run, `runs` a list of those of each; `printed` is what the candidate "
-    "has printed. Leave the numbers that answer the question in the dictionary `findings`.",
+    "Run code on the tables of an experiment that kept them, in a process of its own: those of the variant "
+    "named, by default the first. `tables` has the pandas data frames of its first run, `runs` a list of "
+    "those of each; `printed` is what that variant has printed. Leave the numbers that answer the question "
+    "in the dictionary `findings`.",
     ["experiment", "question", "code"],
     experiment={"type": "string"},
+    variant={"type": "string"},
     question={"type": "string"},
     code={"type": "string"},
 )
@@ -58,13 +60,13 @@ class McpDesigner:
 
     def design(self, lab: Lab) -> Proposal:
         """The best candidate that the client has found."""
-        bench, client = Bench(Playground(lab, lab.name)), _Client(lab.account)
+        tools, client = Toolbox(Playground(lab, lab.name)), _Client(lab.account)
         try:
-            reason = _served(bench, client)
+            reason = _served(tools, client)
         finally:
             client.close()
         lab.say(f"The search ended because {reason}.")
-        return proposal(lab, [Ended(bench.playground, tuple(bench.concluded or ()), reason)])
+        return proposal(lab, [Ended(tools.playground, tuple(tools.concluded or ()), reason)])
 
 
 class _Client:
@@ -107,16 +109,16 @@ class _Client:
             self._channel.close()
 
 
-def _served(bench: Bench, client: _Client) -> str:
+def _served(tools: Toolbox, client: _Client) -> str:
     """Do what the client asks for, or has asked for if a run goes on; why there is no more to do."""
-    skills = {each.tool.name: each for each in _skills(bench)}
+    skills = {each.tool.name: each for each in _skills(tools)}
     for number in itertools.count(1):
-        asked = json.loads(bench.playground.lab.recorded(f"call {number}", lambda: json.dumps(client.next())))
+        asked = json.loads(tools.playground.lab.recorded(f"call {number}", lambda: json.dumps(client.next())))
         if "end" in asked:
             return str(asked["end"])
         text, failed = _answer(skills, str(asked["name"]), asked["arguments"])
-        client.tell(text, failed=failed, over=bench.concluded is not None)
-        if bench.concluded is not None:
+        client.tell(text, failed=failed, over=tools.concluded is not None)
+        if tools.concluded is not None:
             break
     return "the client concluded"
 
@@ -134,8 +136,8 @@ def _answer(skills: Mapping[str, Skill], name: str, given: Any) -> tuple[str, bo
         return f"not done, as {exhausted}: conclude with the best so far, or do what costs less", True
 
 
-def _skills(bench: Bench) -> list[Skill]:
-    playground = bench.playground
+def _skills(tools: Toolbox) -> list[Skill]:
+    playground = tools.playground
 
     def problem() -> Said:
         return Said(playground.lab.statement)
@@ -145,21 +147,22 @@ def _skills(bench: Bench) -> list[Skill]:
         return Said(f"{playground.notebook()}\n\nSpent: {account}, {account.seconds:.0f} s.")
 
     def measured(**given: Any) -> Said:
-        return told(run(playground, **given))
+        return told(playground, run(playground, **given))
 
-    def analyse(experiment: str, question: str, code: str) -> Said:
-        analysis = playground.analyse(playground.inspected(experiment), code)
+    def analyse(experiment: str, question: str, code: str, variant: str = "") -> Said:
+        looked_at, variant = playground.inspected(experiment, variant)
+        analysis = playground.analyse(looked_at, variant, code)
         if not analysis.findings:
             return Said(f"{analysis.describe()}\n\n(It left no figure in `findings`, so it is not kept.)")
         answer = figures(analysis.findings)
-        name = playground.keep(Analysed(experiment, question, code, answer, analysis.findings))
+        name = playground.keep(Analysed(experiment, variant, question, code, answer, analysis.findings))
         return Said(f"Analysis {name} of {experiment}: {answer}\n\n{analysis.describe()}")
 
     return [
         Skill(PROBLEM, problem),
         Skill(NOTEBOOK, notebook),
-        *bench.skills(DESIGNING),
+        *tools.skills(DESIGNING),
         Skill(RUN, refusals_told(measured)),
         Skill(ANALYSE, refusals_told(analyse)),
-        *bench.skills(CONCLUDING),
+        *tools.skills(CONCLUDING),
     ]

@@ -8,6 +8,7 @@ drops those that the rest does not need.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from pytest_glia.designers.tuning import around, tune
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
+from pytest_glia.misuse import Misuse
+from pytest_glia.settings import Settings
 from pytest_glia.statistics import Interval
 from pytest_glia.trials import Hypothesis, Trial
 
@@ -99,6 +102,14 @@ class _State:
 
 class OfflineDesigner:
     """Glia's way of working without a model; see the module."""
+
+    def check(self, settings: Settings) -> None:
+        """Raise `Misuse` where the library that tunes numbers is missing."""
+        if importlib.util.find_spec("optuna") is None:
+            raise Misuse(
+                "the offline designer tunes numbers with Optuna, which is not installed: pip install "
+                '"pytest-glia[sim]"'
+            )
 
     def design(self, lab: Lab) -> Proposal:
         """Search until no idea is called for, or the budget is spent."""

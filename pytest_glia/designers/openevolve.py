@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +28,7 @@ from pytest_glia.designers.programs import scored
 from pytest_glia.lab import Lab
 from pytest_glia.misuse import Misuse
 from pytest_glia.models import Message, Model, Request
+from pytest_glia.settings import Settings
 from pytest_glia.trials import Hypothesis
 
 ITERATIONS = 120
@@ -133,9 +133,22 @@ class OpenEvolveDesigner:
 
     uses_model = True
 
+    def check(self, settings: Settings) -> None:
+        """Raise `Misuse` where the library is missing."""
+        if importlib.util.find_spec("openevolve") is None:
+            raise Misuse(
+                "the designer 'openevolve' is the library of that name, which is not installed: pip install "
+                '"pytest-glia[openevolve]"'
+            )
+
     def design(self, lab: Lab) -> Proposal:
         """Evolve for 120 iterations, or until the budget is spent; raises `Misuse` if that cannot be done."""
-        refuse(list(lab.start.sources))
+        paths = list(lab.start.sources)
+        if len(paths) > 1:
+            raise Misuse(
+                f"OpenEvolve evolves one file, and the specs name {', '.join(paths)}: take another "
+                "--glia-designer"
+            )
         assert lab.models is not None
         with (
             tempfile.TemporaryDirectory(prefix="glia-openevolve-") as folder,
@@ -156,20 +169,6 @@ class OpenEvolveDesigner:
                     "another version of it, or another --glia-designer"
                 )
         return Proposal(lab.best(), remark=f"The search ended after {ITERATIONS} iterations of OpenEvolve.")
-
-
-def refuse(paths: Sequence[str]) -> None:
-    """Raises `Misuse` if the library is missing, or cannot evolve so many files."""
-    if importlib.util.find_spec("openevolve") is None:
-        raise Misuse(
-            "the designer 'openevolve' is the library of that name, which is not installed: pip install "
-            '"pytest-glia[openevolve]"'
-        )
-    if len(paths) > 1:
-        raise Misuse(
-            f"OpenEvolve evolves one file, and the specs name {', '.join(paths)}: take another "
-            "--glia-designer"
-        )
 
 
 def _start(lab: Lab, endpoint: Endpoint, folder: Path) -> subprocess.Popen[bytes]:

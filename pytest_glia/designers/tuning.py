@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 
 from pytest_glia.designers.source import Number, rounded
-from pytest_glia.misuse import Misuse
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -26,15 +25,10 @@ def tune(
         judge: The loss of a setting, smaller is better; infinite if it does not work.
         trials: How many settings to judge.
 
-    The same losses give the same proposals. Raises `Misuse` if Optuna is not installed.
+    The same losses give the same proposals.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise Misuse(
-            "the offline designer tunes numbers with Optuna, which is not installed: "
-            'pip install "pytest-glia[sim]"'
-        ) from None
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=max(4, trials // 2))
     study = optuna.create_study(sampler=sampler)

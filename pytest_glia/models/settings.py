@@ -16,6 +16,9 @@ from pytest_glia.ini import number
 from pytest_glia.misuse import Misuse
 from pytest_glia.sandbox import is_secret
 
+CHARACTERS = 3
+"""That make a token, about; fewer than are usual, so that limits hold."""
+
 OPENAI = "https://api.openai.com/v1"
 
 
@@ -56,6 +59,22 @@ class ModelSettings:
     timeout: float = 300.0
     context: int = 128_000
     max_tokens: int = 8192
+
+    @property
+    def room(self) -> int:
+        """Characters that a request may have, about, so that its reply fits beside it."""
+        return (self.context - self.max_tokens) * CHARACTERS
+
+    def refuse_statement(self, statement: str) -> None:
+        """A problem must leave half of the room for the work on it; else raises `Misuse`."""
+        most = self.room // 2
+        if len(statement) > most:
+            raise Misuse(
+                f"the problem statement takes about {len(statement) // CHARACTERS} tokens, and the model "
+                f"{self.name!r} has room for {most // CHARACTERS}: half of what glia_model_context = "
+                f"{self.context} leaves beside glia_max_output_tokens = {self.max_tokens}; take a model with "
+                "more, or have the specs expose less"
+            )
 
     @property
     def host(self) -> str:

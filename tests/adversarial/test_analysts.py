@@ -147,4 +147,4 @@ def test_without_a_sandbox_no_code_of_a_model_is_run() -> None:
             with pytest.raises(Refused, match="no sandbox here"):
                 playground.inspected("1.E1")
         else:
-            assert playground.inspected("1.E1").tables
+            assert playground.inspected("1.E1")[0].tables

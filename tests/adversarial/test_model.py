@@ -68,6 +68,8 @@ class Hostile(Team):
             call("write_file", path=PUMP, text="x = '\ud800'"),
             call("write_file", path="test_pump.py", text="def test_it(): pass"),
             call("edit_files", edits=[{"path": "../x.py", "old": "a", "new": "b"}]),
+            # Something that can be done: a model that only goes astray is not heard to the end.
+            call("list_files"),
             *(call("read_file", path=path) for path in HIDDEN),
             call("search_files", text="BEST_PRESSURE"),
             call("ask_experimenter", question="twins"),

@@ -165,6 +165,7 @@ def test_what_is_no_help_ends_in_time_and_in_words(tmp_path: Path, kind: str) ->
     ran = played(project, [REPLIES[kind]])
     assert ran.code == 1, ran.out
     assert "Context 1 ended" in ran.out
+    assert record(project, "SELECT count(*) FROM exchanges WHERE role = 'researcher'")[0][0] <= 15
     assert "no better candidate than the present one was found" in ran.text
     assert project.branches("/best") == []
     assert "Traceback" not in ran.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -11,9 +12,14 @@ from hypothesis import strategies as st
 from pytest_glia.agents.conversation import Conversation, prompt
 from pytest_glia.agents.skills import Said, ToolFailed, skill
 from pytest_glia.models import Call, Message, Reply, Request
+from pytest_glia.models.settings import ModelSettings
+from pytest_glia.models.wire import request_json
 from tests.pytest_glia.actor import Actor, call
 
 checked = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+
+JSON = 120
+"""Characters around a message and its call in a request's JSON."""
 
 OPENING, NOTEBOOK = "What is asked.", "Notebook of this run."
 TURNS = st.lists(st.tuples(st.integers(0, 800), st.lists(st.integers(0, 3000), max_size=4)), max_size=25)
@@ -32,8 +38,13 @@ def conversation(model: Actor, context: int = 100_000) -> Conversation:
         skill("fail", "", fail),
     ]
     return Conversation(
-        model, "researcher", OPENING, skills, context=context, max_tokens=1000, notebook=lambda: NOTEBOOK
+        model, "researcher", OPENING, skills, limits=limits(context), notebook=lambda: NOTEBOOK
     )
+
+
+def limits(context: int) -> ModelSettings:
+    """Of a model that takes so many tokens."""
+    return ModelSettings(name="actor", context=context, max_tokens=1000)
 
 
 def played(turns: Sequence[tuple[int, list[int]]], context: int) -> list[Request]:
@@ -60,7 +71,7 @@ def played(turns: Sequence[tuple[int, list[int]]], context: int) -> list[Request
 
 
 @checked
-@given(turns=TURNS, context=st.sampled_from([2_000, 4_000, 100_000]))
+@given(turns=TURNS, context=st.sampled_from([4_000, 8_000, 100_000]))
 def test_it_hangs_together(turns: list[tuple[int, list[int]]], context: int) -> None:
     """The opening stays; each result follows the turn that asked for it, and each call has its result."""
     for request in played(turns, context):
@@ -77,20 +88,53 @@ def test_it_hangs_together(turns: list[tuple[int, list[int]]], context: int) -> 
 
 
 @checked
-@given(turns=TURNS, context=st.sampled_from([2_000, 4_000]))
+@given(turns=TURNS, context=st.sampled_from([4_000, 8_000]))
 def test_it_fits_and_the_notebook_is_in_it(turns: list[tuple[int, list[int]]], context: int) -> None:
-    """Only the last turn may be too long; where turns are left out the notebook stands for them, once."""
+    """With tools and all, three characters a token; the notebook stands once for turns that are left out."""
     for request in played(turns, context):
-        size = sum(
-            len(each.text) + sum(len(one.arguments) for one in each.calls) for each in request.messages
-        )
+        assert len(request_json(request)) <= 3 * (context - 1000) + JSON * len(request.messages)
         spoken = sum(each.role == "assistant" for each in request.messages)
-        assert size <= 3 * context or spoken == 1
         left_out = [each for each in request.messages if each.text.startswith("Earlier turns are left out")]
         assert len(left_out) <= 1
         assert all(each is request.messages[2] and NOTEBOOK in each.text for each in left_out)
         asked = len(request.messages) - len(left_out)
         assert left_out or asked == 2 + sum(max(1, len(results)) + 1 for _, results in turns[:spoken])
+
+
+def test_a_huge_result_is_cut_in_its_middle() -> None:
+    """As soon as it comes; the model is told how much of it is left out."""
+    *_, request = played([(10, [1_000_000])], context=8_000)
+    [result] = [each.text for each in request.messages if each.role == "tool"]
+    assert re.fullmatch(r"x+\n\.\.\. \(9\d{5} of 1000000 characters are left out here\) \.\.\.\nx+", result)
+    assert len(result) < 3 * 7_000 / 4
+
+
+def test_a_huge_notebook_fits() -> None:
+    """What must never be forgotten is cut, too, rather than what the model was asked."""
+    replies = [Reply("", (Call(str(at), "say", '{"length": 3000}'),)) for at in range(20)]
+    model = Actor(*replies, "the end")
+    talk = Conversation(
+        model,
+        "researcher",
+        OPENING,
+        [skill("say", "", lambda length: Said("x" * length), length={"type": "integer"})],
+        limits=limits(8_000),
+        notebook=lambda: "n" * 1_000_000,
+    )
+    for _ in replies:
+        for each in talk.ask().calls:
+            talk.use(each)
+    talk.ask()
+    assert "characters are left out here" in model.heard[2]
+    assert len(request_json(model.requests[-1])) <= 3 * 7_000 + JSON * len(model.heard)
+
+
+def test_a_huge_opening_leaves_room() -> None:
+    """Its middle is left out, and its end, where the question stands, is there."""
+    model = Actor("Yes.")
+    Conversation(model, "analyst", "x" * 1_000_000 + "Why?", limits=limits(8_000)).ask()
+    assert model.heard[1].endswith("xWhy?")
+    assert len(request_json(model.requests[0])) < 0.9 * 3 * 7_000
 
 
 def test_old_results_are_cut_to_their_gist() -> None:

@@ -13,11 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pytest_glia.comparing.curves import Curve, band, best_so_far, reaching, t95
-from pytest_glia.comparing.drawing import round_steps
-from pytest_glia.comparing.page import page
-from pytest_glia.comparing.pictures import best_so_far_picture, direct_picture
-from pytest_glia.comparing.runs import Goal, Measured, Row, SearchRun
+from pytest_glia.comparing.curves import reaching
+from pytest_glia.comparing.runs import SearchRun
 from tests.project import PACKING, Project
 from tests.rivals import FILES, costing
 from tests.scripted_model import Says, ScriptedModel
@@ -25,7 +22,6 @@ from tests.scripted_model import Says, ScriptedModel
 # Whole searches; the command's words are in the ordinary suite.
 pytestmark = pytest.mark.slow
 
-GOAL = Goal("share", "<", 1.1)
 FIRST_FIT = """\
 def pack(items):
     bins = []
@@ -38,6 +34,19 @@ def pack(items):
             bins.append(item)
     return len(bins)
 """
+
+
+BASE_SPEC = '''\
+import pytest
+
+pytestmark = pytest.mark.glia(candidate="candidate.py", entry="answer")
+
+
+def test_no_worse(glia):
+    """It costs no more than before."""
+    estimate = glia.compare(lambda answer, seed: answer() + seed % 7 / 100, against="base")
+    assert estimate.increase < 0
+'''
 
 
 @dataclass(frozen=True)
@@ -175,73 +184,21 @@ def test_runs_that_ask_a_model(tmp_path: Path) -> None:
     assert "1 of 3 that failed" in (project.folder / "out/direct-programs.svg").read_text()
 
 
-def row(simulations: float, loss: float | None, seeds: int = 4) -> Row:
-    measured = None if loss is None else loss + 1.1
-    spent = {"simulations": simulations, "seconds": simulations * 60, "tokens": simulations * 100}
-    return {"seeds": seeds, "loss": loss, "measured": measured, "spent": spent}
-
-
-def search_run(*rows: Row, final: float = 1.0, designer: str = "best-of-n") -> SearchRun:
-    return SearchRun(designer, 1, "not met", "a.py", GOAL, rows, Measured(final, None, None, 4))
-
-
-def test_best_so_far_is_of_full_looks() -> None:
-    """A candidate that was stopped early, or is no better, or does not work changes nothing."""
-    run = search_run(
-        row(4, 0.5), row(6, 0.1, seeds=2), row(10, 0.3), row(14, 0.4), row(16, None), row(20, 0.2)
-    )
-    curve = best_so_far(run, "simulations")
-    assert curve.places == (4, 10, 20)
-    assert curve.values == pytest.approx((1.6, 1.4, 1.3))
-
-
-def test_band_is_of_the_runs_themselves() -> None:
-    """At each place from the least to the most of what runs had then; one that has ended keeps its last."""
-    found = band([Curve((0, 4), (9, 5)), Curve((0, 8), (9, 1)), Curve((0,), (9,))])
-    assert found.places == (0, 4, 8)
-    assert (found.low, found.middle, found.high) == ((9, 5, 1), (9, 9, 5), (9, 9, 9))
-
-
-def test_band_of_many_runs_leaves_out_a_tenth() -> None:
-    """Of forty runs the two least and the two most."""
-    found = band([Curve((0,), (float(n),)) for n in range(40)])
-    assert (found.low, found.high) == ((2,), (37,))
-
-
-def test_t95_is_when_nearly_all_was_gained() -> None:
-    """The first full look with 95 % of the fall in loss; none for a run that gained nothing."""
-    assert t95(search_run(row(4, 1.0), row(8, 0.06), row(12, 0.05), row(16, 0.0))) == 12
-    assert t95(search_run(row(4, 1.0), row(8, 1.5))) is None
-
-
-def test_reaching_a_baseline_goes_by_the_goal() -> None:
-    """Smaller is better where the goal is an upper limit, larger where it is a lower one."""
-    runs = [search_run(row(4, 1.0), final=final) for final in (1.0, 1.2, 1.4)]
-    assert reaching(runs, 1.2) == 2
-    assert Goal("gain", ">", 0.3).better(0.5, 0.4)
-
-
-def test_histogram_counts_failures() -> None:
-    """The programs of all runs of best-of-n, those that failed in a bar of their own."""
-    run = search_run(row(4, 1.0), row(8, 0.5), row(9, None), row(12, 0.5), row(13, None), row(14, None))
-    svg = direct_picture([run], {})
-    assert "3 of 5 that failed" in svg
-    heights = [float(each) for each in re.findall(r'height="([\d.]+)" fill="#(?:1f5fa8|b3261e)"', svg)]
-    assert sorted(heights)[-2:] == pytest.approx([max(heights) * 2 / 3, max(heights)], rel=0.01)
-
-
-def test_costs_of_a_model_are_shown() -> None:
-    """Tokens have a column and a picture where a run has spent any; names are escaped."""
-    runs = {"<b>": [search_run(row(4, 1.0), row(8, 0.5), designer="<b>")]}
-    text = page(runs, GOAL, {}, "8 sims", "command", [])
-    assert "| designer | simulations | minutes | tokens |" in text
-    svg = best_so_far_picture(runs, GOAL, {}, "tokens")
-    assert "&lt;b&gt;" in svg
-    ElementTree.fromstring(svg)
-
-
-def test_axes_have_round_steps() -> None:
-    """Steps are 1, 2 or 5 times a power of ten."""
-    assert round_steps(0, 97) == [0, 20, 40, 60, 80]
-    assert round_steps(-0.03, 0.61) == [0, 0.2, 0.4, 0.6]
-    assert round_steps(1234, 1236) == [1234, 1234.5, 1235, 1235.5, 1236]
+def test_without_a_winner_nothing_is_confirmed(tmp_path: Path) -> None:
+    """On a branch of its own base, a run that finds nothing better has no result, and the page says none."""
+    project = Project(tmp_path / "project").write(FILES)
+    project.write({"test_base.py": BASE_SPEC}).commit()
+    project.git("switch", "-q", "-c", "feature")
+    for answer in (8.0, 8.5):
+        project.write({"candidate.py": f"def answer():\n    return {answer}\n"}).commit()
+    with ScriptedModel([Says("Sorry.")]) as model:
+        options = f"--glia-model=scripted -o glia_base_url={model.url} -o glia_price='0 0'"
+        arguments = ["--runs=1", "--budget=60 sims, 10000 tokens", f"--options={options}", "--output=out"]
+        ran = compare(project, "test_spec.py", "test_base.py", "--designers=best-of-n", *arguments)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "| `best-of-n` | 1 | 0 of 1 | none | - |" in ran.stdout
+    # Dearer than the commit before, and cheaper than main.
+    assert "1 failed, 1 passed" in (project.folder / "out/runs/best-of-n-1.log").read_text()
+    data = json.loads((project.folder / "out/compare.json").read_text())
+    assert [run["final"] for run in data["runs"]] == [None]
+    assert not (project.folder / "out/confirmed.svg").exists()

@@ -133,10 +133,12 @@ def held(played: Played) -> None:
 
 
 def test_first_prompts_of_a_search(tmp_path: Path) -> None:
-    """A search begins with programs from the problem alone, and keeps the thought with the candidate."""
+    """A search begins with programs from the problem alone, keeps each thought, and says that it is short."""
     played = play(tmp_path / "project", "eoh", replies, budget="40 sims, 120 s, 10M tokens")
     assert len(played.trials()) > 7, played.ran.out
     held(played)
+    assert "fewer than the first population of 40: perhaps no generation follows it." in played.ran.text
+    assert "The search ended within the first population of 40: nothing has evolved." in played.ran.text
     [branch] = [each for each in played.project.branches() if each.endswith("/1")]
     assert "It costs 5.0." in played.project.git("log", "--format=%B", branch)
 

@@ -9,18 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from pytest_glia.agents.experimenter import told
+from pytest_glia.draft import Refused
 from pytest_glia.experiments import Effect, Experiment, Shown, Variant, effects
+from pytest_glia.playground import Playground
 from pytest_glia.retesting import AnalysisAgain, ExperimentAgain, retest_from
 from pytest_glia.statistics import Interval
-from tests.pytest_glia.bench import PATH, PUMP, Bench, Fresh, measured, playground, pressed
+from tests.pytest_glia.stand_in import PATH, PUMP, Fresh, StandIn, measured, playground, pressed
 
 START, LESS = Variant("start", {PATH: PUMP}), Variant("less", pressed(3))
 
 
-def experiment(folder: Path, *variants: Variant, **asked: object) -> tuple[Experiment, Bench]:
+def experiment(folder: Path, *variants: Variant, **asked: object) -> tuple[Experiment, StandIn]:
     """One on four seeds, and the lab that it was made in."""
-    play, bench = playground(folder)
-    return play.experiment("why?", variants, **{"replications": 4, **asked}), bench  # type: ignore[arg-type]
+    play, lab = playground(folder)
+    return play.experiment("why?", variants, **{"replications": 4, **asked}), lab  # type: ignore[arg-type]
 
 
 def test_positive_metrics_change_by_ratios(tmp_path: Path) -> None:
@@ -90,8 +93,8 @@ def test_its_table_says_what_was_done(tmp_path: Path) -> None:
 
 def test_it_is_on_record(tmp_path: Path) -> None:
     """With its variants' sources and all effects, as JSON."""
-    _, bench = experiment(tmp_path, START, LESS, scenario={"load": 2.0})
-    kept = json.loads(bench.records["experiment 1.E1"])
+    _, lab = experiment(tmp_path, START, LESS, scenario={"load": 2.0})
+    kept = json.loads(lab.records["experiment 1.E1"])
     assert kept["variants"]["less"] == {PATH: pressed(3)[PATH].decode()}
     assert kept["scenario"] == {"load": 2.0}
     assert ["less", "waste", 8.05] in [row[:3] for row in kept["effects"]]
@@ -102,6 +105,54 @@ def test_tables_are_kept_where_asked(tmp_path: Path) -> None:
     assert not any(experiment(tmp_path, START)[0].tables.values())
     inspected, _ = experiment(tmp_path, START, replications=2, inspected=True)
     assert inspected.tables == {"start": ("table 1", "table 2")}
+
+
+def test_what_was_printed_is_of_what_was_run(tmp_path: Path) -> None:
+    """What is known prints nothing: the record tells it by its sources, whatever order they are run in."""
+    loud, louder = (
+        Variant(word, {PATH: PUMP.replace(b"    return", f"    print({word!r})\n    return".encode())})
+        for word in ("loud", "louder")
+    )
+    first, lab = playground(tmp_path)
+    for variants in ((START, loud), (START, louder)):
+        first.experiment("what does it say?", variants, replications=2)
+    again = Playground(first.lab, "1")
+    swapped = again.experiment("and now?", (START, louder), replications=2)
+    assert swapped.printed == {"louder": "louder\nlouder\n"}
+    assert json.loads(lab.records["experiment 1.E1"])["variants"].keys() == {"start", "louder"}
+    both = again.experiment("both?", (loud, louder), replications=2)
+    assert both.printed == {"loud": "loud\nloud\n", "louder": "louder\nlouder\n"}
+
+
+def test_an_analysis_is_of_one_variant(tmp_path: Path) -> None:
+    """It gets the tables of the variant named, and what that has printed; by default of the first."""
+    loud = Variant("loud", {PATH: PUMP.replace(b"    return", b"    print('loud')\n    return")})
+    play, _ = playground(tmp_path)
+    play.experiment("?", (START, loud), replications=1, inspected=True)
+    assert play.inspected("1.E1")[1] == "start"
+    made, label = play.inspected("1.E1", "loud")
+    said = [play.analyse(made, each, "print(repr(printed))").printed for each in ("start", label)]
+    assert said == ["''\n", "'loud\\n'\n"]
+    with pytest.raises(Refused, match=r"1.E1 kept no tables of 'quiet': it kept those of start, loud"):
+        play.inspected("1.E1", "quiet")
+
+
+def test_what_is_not_seen_is_told(tmp_path: Path) -> None:
+    """Of a run on other machines what was printed, unless it was inspected: that is run here."""
+    play, lab = playground(tmp_path)
+    made = [play.experiment("?", (START,), replications=1, inspected=each) for each in (False, True)]
+    said = "where what variants print is not seen: with `inspect` they run here"
+    assert [said in told(play, each).text for each in made] == [False, False]
+    lab.settings.executor = "ray"
+    assert [said in told(play, each).text for each in made] == [True, False]
+
+
+def test_only_what_is_compared_is_run_again(tmp_path: Path) -> None:
+    """Of a sweep the reference, and the variant that the finding names or those that differ."""
+    more = Variant("more", pressed(9))
+    made, _ = experiment(tmp_path, START, LESS, Variant("same", pressed(5)), more)
+    assert list(ExperimentAgain.of(made).variants) == ["start", "less", "more"]
+    assert list(ExperimentAgain.of(made.about("more", "waste")).variants) == ["start", "more"]
 
 
 def test_what_it_has_shown_is_shown_again(tmp_path: Path) -> None:

@@ -161,3 +161,19 @@ def test_time_is_hard_too(make_project: MakeProject) -> None:
     assert project.processes() == []
     seconds = float(ran.out.rpartition(" in ")[2].partition("s")[0])
     assert seconds < 20
+
+
+@pytest.mark.parametrize(
+    ("designer", "library", "extra"),
+    [("offline", "optuna", "sim"), ("openevolve", "openevolve", "openevolve")],
+)
+def test_a_designer_without_its_library(
+    make_project: MakeProject, designer: str, library: str, extra: str
+) -> None:
+    """It is told what to install before anything is run."""
+    conftest = f"import sys\n\nsys.modules[{library!r}] = None\n\n{PACKING['conftest.py']}"
+    project = make_project({**PACKING, "conftest.py": conftest})
+    said = refused(project, f"--glia-designer={designer}", "--glia-model=some")
+    assert f'is not installed: pip install "pytest-glia[{extra}]"' in said
+    assert "on guard seeds" not in said
+    assert project.branches("glia") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.project import MakeProject, Project, Result, spec
+from tests.pytest_glia.pumps import record
 from tests.scripted_model import Says, ScriptedModel
 
 KEY = "sk-secret-0123456789abcdef"
@@ -167,3 +169,20 @@ def test_search_that_cannot_ask_more_ends_with_its_best(
     assert ran.code == 0, ran.out
     assert ends in ran.text
     assert project.branches("/best")
+
+
+def test_a_problem_that_does_not_fit_the_model_is_refused(make_project: MakeProject) -> None:
+    """In one sentence, before a run is begun."""
+    project = make_project(FILES)
+    with ScriptedModel([Says("2.0")]) as server:
+        limits = ("-o", "glia_model_context=3000", "-o", "glia_max_output_tokens=2000")
+        ran = search(project, server.url, "--glia-budget=100 sims, 1 usd", *limits)
+    assert ran.code == 4
+    assert re.search(
+        r"the problem statement takes about \d+ tokens, and the model 'some' has room for 500: half of what "
+        r"glia_model_context = 3000 leaves beside glia_max_output_tokens = 2000",
+        ran.text,
+    )
+    assert server.requests == []
+    assert project.branches("glia/") == []
+    assert record(project, "SELECT count(*) FROM runs") == [(0,)]

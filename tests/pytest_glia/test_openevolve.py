@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from pytest_glia.designers.openevolve import refuse
+from pytest_glia.designers.openevolve import OpenEvolveDesigner
 from pytest_glia.misuse import Misuse
 from tests.rivals import Played, costing, play
 from tests.scripted_model import Says
@@ -81,15 +83,8 @@ def test_model_that_only_repeats_ends_with_the_start(tmp_path: Path) -> None:
     assert "no better candidate than the present one was found" in played.ran.text
 
 
-def test_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sentence says what to install."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Misuse, match=re.escape('pip install "pytest-glia[openevolve]"')):
-        refuse(["a.py"])
-
-
-def test_several_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_files_are_refused() -> None:
     """The library evolves one file."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    lab = SimpleNamespace(start=SimpleNamespace(sources={"a.py": b"", "b.py": b""}))
     with pytest.raises(Misuse, match=r"the specs name a\.py, b\.py"):
-        refuse(["a.py", "b.py"])
+        OpenEvolveDesigner().design(cast(Any, lab))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_glia.agents.bench import CONCLUDING, DESIGNING
 from pytest_glia.agents.skills import arguments
+from pytest_glia.agents.toolbox import CONCLUDING, DESIGNING
 from pytest_glia.ledger import Exchange
-from pytest_glia.models.conversation import conversation
+from pytest_glia.models.transcript import conversation
 from pytest_glia.models.wire import reply_of, request_of
 
 FOLDER = Path(__file__).parents[1] / "data/played"

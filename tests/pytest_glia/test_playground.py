@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,19 +11,19 @@ from pytest_glia.draft import Edit, Refused
 from pytest_glia.experiments import Variant
 from pytest_glia.playground import Analysed, Playground
 from pytest_glia.trials import Hypothesis
-from tests.pytest_glia.bench import PATH, PUMP, Bench, playground, pressed
+from tests.pytest_glia.stand_in import PATH, PUMP, StandIn, playground, pressed
 
 IDEA = Hypothesis("less pressure", "It leaks less.", "waste is high", {"waste": -1})
 TEXT = PUMP.decode()
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> tuple[Playground, Bench]:
+def room(tmp_path: Path) -> tuple[Playground, StandIn]:
     """A context at its beginning, and its lab."""
     return playground(tmp_path)
 
 
-def test_what_may_be_read(room: tuple[Playground, Bench]) -> None:
+def test_what_may_be_read(room: tuple[Playground, StandIn]) -> None:
     """The candidate as it is being written, what the specs expose if it is there, and what was tried."""
     play, _ = room
     assert play.files() == {PATH: "the candidate as you are writing it", "plant.py": "exposed by the specs"}
@@ -37,14 +38,14 @@ def test_what_may_be_read(room: tuple[Playground, Bench]) -> None:
 
 
 @pytest.mark.parametrize("path", ["secret.py", "gone.py", "../plant.py", "/etc/passwd", "tried/1/x.py", ""])
-def test_what_may_not_be_read(room: tuple[Playground, Bench], path: str) -> None:
+def test_what_may_not_be_read(room: tuple[Playground, StandIn], path: str) -> None:
     """Anything else, wherever it is, is not there."""
     with pytest.raises(Refused) as refused:
         room[0].read(path)
     assert str(refused.value) == f"there is no file {path!r} to read: there are {PATH}, plant.py"
 
 
-def test_lines_have_their_numbers(room: tuple[Playground, Bench]) -> None:
+def test_lines_have_their_numbers(room: tuple[Playground, StandIn]) -> None:
     """A part of a file, and how much is left."""
     play, _ = room
     assert play.shown(PATH, 1, 1) == "    1 PRESSURE = 5\n(4 more lines)"
@@ -52,7 +53,18 @@ def test_lines_have_their_numbers(room: tuple[Playground, Bench]) -> None:
     assert play.shown(PATH, 99) == ""
 
 
-def test_a_search_names_file_and_line(room: tuple[Playground, Bench]) -> None:
+def test_a_long_line_is_cut(room: tuple[Playground, StandIn]) -> None:
+    """In its middle, and it says how much is left out."""
+    play, _ = room
+    play.write(PATH, TEXT + "# " + "x" * 90_000 + " the end\n")
+    last = play.shown(PATH, 6)
+    assert len(last) < 2_100
+    assert last.startswith("    6 # xxx")
+    assert re.search(r"\(8\d{4} of 90010 characters are left out here\)", last)
+    assert last.endswith("x the end")
+
+
+def test_a_search_names_file_and_line(room: tuple[Playground, StandIn]) -> None:
     """Over all readable files; of many lines it shows sixty."""
     play, _ = room
     assert play.search("ressure") == "plant.py:1: # Pressures go from 1 to 9."
@@ -63,7 +75,7 @@ def test_a_search_names_file_and_line(room: tuple[Playground, Bench]) -> None:
         play.search("")
 
 
-def test_edits_are_exact_and_all_or_none(room: tuple[Playground, Bench]) -> None:
+def test_edits_are_exact_and_all_or_none(room: tuple[Playground, StandIn]) -> None:
     """Each text occurs once, white space included; one that does not leaves the candidate as it was."""
     play, _ = room
     play.edit([Edit(PATH, "= 5", "= 4"), Edit(PATH, "= 4", "= 3")])
@@ -78,7 +90,7 @@ def test_edits_are_exact_and_all_or_none(room: tuple[Playground, Bench]) -> None
     assert play.read(PATH).startswith("PRESSURE = 3")
 
 
-def test_only_candidates_are_written(room: tuple[Playground, Bench]) -> None:
+def test_only_candidates_are_written(room: tuple[Playground, StandIn]) -> None:
     """No other file, by writing or by an edit."""
     play, _ = room
     says = f"'plant.py' is no candidate file: you may write {PATH}"
@@ -90,7 +102,7 @@ def test_only_candidates_are_written(room: tuple[Playground, Bench]) -> None:
 
 
 @pytest.mark.parametrize("text", ["def pump(:\n", "import socket\n\n\ndef pump(seed): ...\n", "x = 1\n"])
-def test_what_breaks_a_rule_is_not_written(room: tuple[Playground, Bench], text: str) -> None:
+def test_what_breaks_a_rule_is_not_written(room: tuple[Playground, StandIn], text: str) -> None:
     """The static rules are those of the search; the candidate stays as it was."""
     play, _ = room
     with pytest.raises(Refused, match=f"^not written: .*{PATH}"):
@@ -98,7 +110,7 @@ def test_what_breaks_a_rule_is_not_written(room: tuple[Playground, Bench], text:
     assert play.read(PATH) == TEXT
 
 
-def test_a_better_candidate_is_the_best(room: tuple[Playground, Bench]) -> None:
+def test_a_better_candidate_is_the_best(room: tuple[Playground, StandIn]) -> None:
     """A worse one is on record, and does not take its place."""
     play, _ = room
     for pressure in (3, 4):
@@ -114,7 +126,7 @@ def test_a_better_candidate_is_the_best(room: tuple[Playground, Bench]) -> None:
     assert "- 2 less pressure: worse" in play.notebook()
 
 
-def test_it_has_met_its_specs(room: tuple[Playground, Bench]) -> None:
+def test_it_has_met_its_specs(room: tuple[Playground, StandIn]) -> None:
     """Once every check of the best candidate is shown."""
     play, _ = room
     assert not play.best.met()
@@ -123,9 +135,9 @@ def test_it_has_met_its_specs(room: tuple[Playground, Bench]) -> None:
     assert play.best.met()
 
 
-def test_nothing_is_tried_twice(room: tuple[Playground, Bench]) -> None:
+def test_nothing_is_tried_twice(room: tuple[Playground, StandIn]) -> None:
     """Neither the best so far nor anything tried before, whose result is told."""
-    play, bench = room
+    play, lab = room
     with pytest.raises(Refused, match="the candidate is the same as the best so far: change it first"):
         play.evaluate(IDEA)
     for pressure in (4, 3):
@@ -134,7 +146,7 @@ def test_nothing_is_tried_twice(room: tuple[Playground, Bench]) -> None:
     play.write(PATH, TEXT.replace("= 5", "= 4"))
     with pytest.raises(Refused, match="that candidate was tried as number 1: better"):
         play.evaluate(IDEA)
-    assert len(bench.trials) == 2
+    assert len(lab.trials) == 2
 
 
 AS_IS, OTHER = Variant("as it is", {PATH: PUMP}), Variant("less", pressed(3))
@@ -158,35 +170,35 @@ AS_IS, OTHER = Variant("as it is", {PATH: PUMP}), Variant("less", pressed(3))
     ],
 )
 def test_an_experiment_that_cannot_be_run(
-    room: tuple[Playground, Bench], variants: list[Variant], asked: dict[str, object], says: str
+    room: tuple[Playground, StandIn], variants: list[Variant], asked: dict[str, object], says: str
 ) -> None:
     """It is refused before anything is spent, and there is no trace of it."""
-    play, bench = room
+    play, lab = room
     with pytest.raises(Refused) as refused:
         play.experiment("?", variants, **{"replications": 2, **asked})  # type: ignore[arg-type]
     assert str(refused.value).startswith(says)
-    assert (bench.looks, play.experiments) == (0, {})
+    assert (lab.looks, play.experiments) == (0, {})
 
 
-def test_a_domain_without_knobs(room: tuple[Playground, Bench]) -> None:
+def test_a_domain_without_knobs(room: tuple[Playground, StandIn]) -> None:
     """There a scenario can change nothing, and says so."""
-    play, bench = room
-    bench.knobs = {}
+    play, lab = room
+    lab.knobs = {}
     with pytest.raises(Refused, match="a scenario cannot change 'load' here: it can change nothing"):
         play.experiment("?", [AS_IS], replications=1, scenario={"load": 2.0})
 
 
-def test_experiments_have_ids_of_their_context(room: tuple[Playground, Bench]) -> None:
+def test_experiments_have_ids_of_their_context(room: tuple[Playground, StandIn]) -> None:
     """In order, on record and in the notebook."""
-    play, bench = room
+    play, lab = room
     for purpose in ("first", "second"):
         play.experiment(purpose, [AS_IS, OTHER], replications=4)
     assert list(play.experiments) == ["1.E1", "1.E2"]
-    assert {"experiment 1.E1", "experiment 1.E2"} <= bench.records.keys()
+    assert {"experiment 1.E1", "experiment 1.E2"} <= lab.records.keys()
     assert "- 1.E2: second" in play.notebook()
 
 
-def test_a_finding_names_what_shows_it(room: tuple[Playground, Bench]) -> None:
+def test_a_finding_names_what_shows_it(room: tuple[Playground, StandIn]) -> None:
     """Without an experiment or analysis there is none."""
     play, _ = room
     with pytest.raises(Refused, match=r"no experiment or analysis '1.E1' that shows it: there are none yet"):
@@ -201,11 +213,13 @@ def test_a_finding_names_what_shows_it(room: tuple[Playground, Bench]) -> None:
         play.find("More.", "1.A1")
 
 
-def test_a_finding_is_tested_for_the_best_by_then(room: tuple[Playground, Bench]) -> None:
+def test_a_finding_is_tested_for_the_best_by_then(room: tuple[Playground, StandIn]) -> None:
     """An analysis is made again of what it looked at, of the start, and of the design as it is in the end."""
     play, _ = room
     play.experiment("tables", [OTHER], replications=1, inspected=True)
-    play.analyses["1.A1"] = Analysed("1.E1", "How much?", "findings['w'] = waste", "That much.", {"w": 4.01})
+    play.analyses["1.A1"] = Analysed(
+        "1.E1", "less", "How much?", "findings['w'] = waste", "That much.", {"w": 4.01}
+    )
     play.find("It wastes that much.", "1.A1")
     play.write(PATH, TEXT.replace("= 5", "= 2"))
     play.evaluate(IDEA)

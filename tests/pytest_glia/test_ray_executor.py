@@ -113,6 +113,40 @@ def test_replications_run_on_the_workers(both: tuple[Searched, Searched]) -> Non
     assert ray.project.processes() == []
 
 
+LOOKING = '''\
+import pluggy
+from pytest_glia.designers import Proposal
+
+
+class Looking:
+    """Wants to see the tables of the start."""
+
+    def design(self, lab):
+        keys = lab.look(lab.start.sources, 2, inspected=True).tables
+        lab.say(f"{sum(lab.tables(key).exists() for key in keys)} tables")
+        return Proposal(lab.start)
+
+
+@pluggy.HookimplMarker("glia")
+def glia_designers():
+    return {"looking": Looking()}
+'''
+
+
+@needs_ray
+def test_tables_are_where_they_are_looked_at(make_project: MakeProject) -> None:
+    """Replications that keep their tables run here, others on the workers."""
+    project = make_project({**PACKING, "conftest.py": LOOKING})
+    runs = project.folder.parent / "runs"
+    arguments = ("--glia-optimize", "--glia-designer=looking", "--glia-budget=90 sims, 500 s")
+    result = project.pytest(*arguments, RUNS=str(runs), **ON_RAY)
+    assert result.code == 1, result.out
+    assert "      2 tables" in result.out
+    of_candidates = [line for line in runs.read_text().splitlines() if line.startswith("glia_candidate")]
+    on_workers = ["worker" in line for line in of_candidates]
+    assert on_workers == [True] * (len(on_workers) - 2) + [False] * 2
+
+
 @dataclass(frozen=True)
 class WithoutWorker:
     """A search that lost a worker in the middle, and the same one undisturbed on one machine."""

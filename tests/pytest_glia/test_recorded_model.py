@@ -11,9 +11,9 @@ import pytest
 from pytest_glia.budget import Account, Budget, BudgetExhausted
 from pytest_glia.ledger import Ledger
 from pytest_glia.models import Call, Message, Model, ModelFailed, Reply, Request, Tool
-from pytest_glia.models.conversation import write_conversation
 from pytest_glia.models.recorded import RecordedModel, RecordEnded
 from pytest_glia.models.settings import Price
+from pytest_glia.models.transcript import write_conversation
 from pytest_glia.models.wire import reply_json, reply_of, request_json, request_of
 
 PRICE = Price(1000, 2000)  # a tenth of a cent a prompt token, two tenths a completion token
@@ -221,6 +221,21 @@ def test_conversation_tells_each_thing_once(begin: Begin, ledger: Ledger) -> Non
     assert places == sorted(places)
     assert text.count("You are a researcher.") == text.count("Let me look.") == 1
     assert "row 12" not in text
+
+
+def test_conversation_tells_the_problem_once(begin: Begin, ledger: Ledger) -> None:
+    """A message that begins like another, in whatever thread, refers to it, and shows what is its own."""
+    problem = "\n\n".join(f"Paragraph {n} of the problem, which is long." for n in range(20))
+    for thread, question in (("1", "How many?"), ("2", "Why?"), ("3", "Where?")):
+        recorded, _ = begin(Scripted(Reply("I see.")), thread)
+        recorded.complete(said(f"{problem}\n\n{question}"))
+    file = write_conversation(ledger, "run")
+    assert file is not None
+    text = file.read_text("utf-8")
+    assert text.count("Paragraph 7 of the problem") == 1
+    same = f"the same {len(problem) + 2} characters as a message in request 1 of thread 1, and goes on:*"
+    assert text.count(same) == 2
+    assert [text.count(f"> {each}") for each in ("How many?", "Why?", "Where?")] == [1, 1, 1]
 
 
 def test_conversation_cannot_break_out_of_its_page(begin: Begin, ledger: Ledger) -> None:

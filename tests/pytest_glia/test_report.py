@@ -125,7 +125,7 @@ def test_pictures_are_those_the_page_names(reported: Reported) -> None:
     number = 1 + [each["name"] for each in reported.data["designs"]].index("packer")
     shapes = [each.tag.rpartition("}")[2] for each in ET.parse(folder / f"best-so-far-{number}.svg").iter()]
     assert shapes.count("circle") == len(reported.design("packer")["trials"])
-    assert shapes.count("path") == 2
+    assert shapes.count("polyline") == 1
 
 
 def test_designers_text_does_not_change_the_page(reported: Reported) -> None:

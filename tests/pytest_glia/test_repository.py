@@ -246,3 +246,26 @@ def test_shallow_clone_of_a_branch_is_no_wrong_base(project: Project, tmp_path: 
     )
     with pytest.raises(Misuse, match="fetch-depth: 0"):
         repository(Project(tmp_path / "c")).merge_base("HEAD")
+
+
+def test_a_clone_has_the_same_base(project: Project, tmp_path: Path) -> None:
+    """On a branch, and on one without a commit of its own, it is that of where it comes from."""
+    project.git("clone", "-q", str(project.folder), str(tmp_path / "user"))
+    user = Project(tmp_path / "user")
+    user.git("switch", "-q", "-c", "feature")
+    user.git("branch", "glia/a/run/best")
+    for where in (project, user):
+        if where is project:
+            where.git("switch", "-q", "-c", "feature")
+        for text in ("", "three\n", "four\n"):
+            if text:
+                where.write({"a.py": text}).commit()
+            at = repository(where)
+            folder = tmp_path / f"{where.folder.name} {text!r}".strip()
+            at.clone(folder, at.head(), without="/glia/")
+            copy = Repository(folder)
+            text_now = (where.folder / "a.py").read_bytes()
+            assert copy.earlier("a.py", text_now) == at.earlier("a.py", text_now)
+            assert copy.merge_base("HEAD") == at.merge_base("HEAD") == project.git("rev-parse", "main")
+            assert Project(folder).branches("glia/") == []
+            assert copy.changed() == []

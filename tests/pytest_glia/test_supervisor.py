@@ -45,15 +45,37 @@ def test_a_fair_question_takes_its_place(said: str) -> None:
     assert not remark.ends
 
 
-@pytest.mark.parametrize("said", ["END\nThe same constant again.", "end.\n\nThe same constant again.\n"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "END\nThe same constant again.",
+        "end.\n\nThe same constant again.\n",
+        "**END**\nThe same constant again.",
+        "END: The same constant again.",
+        "**END:** The same constant again.",
+        "END. The same constant again.",
+        "END - The same constant again.",
+        "END — The same constant again.",
+        "The same constant again.\n\nEND",
+    ],
+)
 def test_it_may_end_the_context(said: str) -> None:
-    """By the word on the first line; the sentence below says why."""
+    """By the word on a line, or at the beginning before a stop; the rest says why."""
     assert supervisor(Actor(said)).remark("0.31, then 0.32") == Remark("The same constant again.", ends=True)
 
 
-def test_the_word_in_a_sentence_ends_nothing() -> None:
-    """Only a line of its own does."""
-    assert not supervisor(Actor("END of the queue: who waits there?")).remark("...").ends
+@pytest.mark.parametrize(
+    "said",
+    [
+        "END of the queue: who waits there?",
+        "END-to-end times rose: why?",
+        "In the end: why?",
+        "What is at the end?\nend\nof the queue?",
+    ],
+)
+def test_the_word_in_a_sentence_ends_nothing(said: str) -> None:
+    """Only a line of its own does, or a stop after it."""
+    assert supervisor(Actor(said)).remark("...") == Remark(said)
 
 
 def test_of_a_long_turn_it_sees_the_end() -> None:
@@ -79,6 +101,15 @@ def test_of_a_long_turn_it_sees_the_end() -> None:
         "limit = 0.3",
         "limit += 1",
         "Use\nsorted(items, reverse=True)",
+        "> limit = 0.3",
+        "`limit = 0.3`",
+        "limit: float = 0.3",
+        "import heapq",
+        "Then\n    return loads[0] + 1",
+        "if load > 3: limit = 1",
+        "Use\nmin(\n    replicas,\n    key=by_load,\n)",
+        "Would `min(queue, key=lambda each: each.tokens)` help?",
+        "Write def route(queue) so that it waits.",
     ],
 )
 def test_code_is_known(text: str) -> None:
@@ -94,6 +125,20 @@ def test_code_is_known(text: str) -> None:
         "Why is waste 1.2 = 20 % above the volume?",
         "From what you measured, while load was low, return to the question: why?",
         "Explain it (again).",
+        "Explain (again).",
+        "from what you measured: why?",
+        "Which do you believe,\nfrom what you measured (in 1.E2): the first?",
+        "while load is low: why does it wait?",
+        "if so: explain",
+        "if so:\n- which experiment shows it?",
+        "for each: what would refute it?",
+        "Why do they\nreturn home",
+        "return to the question: why (again)?",
+        "class of request: which one?",
+        "import this idea from 1.E2 (the sweep)?",
+        "Surprise: waste",
+        "Recall what was found:\n- waste = 1.2 with pressure 50\n- why (in 1.E2)?",
+        "The arrival rate lambda grows: why?",
         "",
     ],
 )

@@ -16,7 +16,7 @@ from pytest_glia.models.settings import ModelSettings
 from pytest_glia.settings import Settings
 
 
-class Conversations:
+class Threads:
     """Gives a designer the model of each of its conversations (threads).
 
     Args:
@@ -36,9 +36,9 @@ class Conversations:
         self._account = account
         self._run = run
 
-    def paid_from(self, account: Account) -> Conversations:
+    def paid_from(self, account: Account) -> Threads:
         """The same for a context with an account of its own."""
-        return Conversations(self.settings, self._model, self._ledger, account, self._run)
+        return Threads(self.settings, self._model, self._ledger, account, self._run)
 
     def thread(self, name: str) -> Model:
         """The model for a conversation of that name, from its first request on.

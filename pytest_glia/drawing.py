@@ -73,8 +73,12 @@ class Picture:
     def interval(self, x: float, low: float, point: float, high: float, colour: str) -> None:
         """A point, and from where to where it may be."""
         self.line([(x, low), (x, high)], colour)
+        self.dot(x, point, colour)
+
+    def dot(self, x: float, y: float, colour: str) -> None:
+        """At a place."""
         self._parts.append(
-            f'<circle cx="{self._over(x):.1f}" cy="{self._down(point):.1f}" r="4" fill="{colour}"/>'
+            f'<circle cx="{self._over(x):.1f}" cy="{self._down(y):.1f}" r="4" fill="{colour}"/>'
         )
 
     def label(self, x: float, text: str) -> None:
@@ -105,6 +109,16 @@ class Picture:
     def _down(self, value: float) -> float:
         low, high = self._y
         return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - low) / (high - low)
+
+
+def stepped(points: Sequence[Point], end: float) -> list[Point]:
+    """The corners of steps from point to point, the last of which goes on to the end."""
+    corners: list[Point] = []
+    for x, y in points:
+        if corners:
+            corners.append((x, corners[-1][1]))
+        corners.append((x, y))
+    return [*corners, (end, corners[-1][1])]
 
 
 def round_steps(low: float, high: float) -> list[float]:

@@ -127,7 +127,7 @@ class Part:
 
 
 @dataclass
-class Bench:
+class Toolbox:
     """A playground with its tools in place.
 
     Attributes:

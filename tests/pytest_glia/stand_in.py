@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,9 +33,11 @@ CANDIDATE = Candidate(PATH, "pump", exposes=("plant.py", "gone.py"))
 def measured(sources: Mapping[str, bytes], seeds: Sequence[int], scenario: Mapping[str, float]) -> Evaluation:
     """What the function gives on these seeds; an exception is an error of the evaluation."""
     scope: dict[str, Any] = {}
+    printed = io.StringIO()
     try:
-        exec(sources[PATH], scope)
-        found = [scope["pump"](seed) for seed in seeds]
+        with contextlib.redirect_stdout(printed):
+            exec(sources[PATH], scope)
+            found = [scope["pump"](seed) for seed in seeds]
     except Exception as error:
         return Evaluation(sources, tuple(seeds), {}, {"spec": f"{type(error).__name__}: {error}"})
     load = scenario.get("load", 1.0)
@@ -41,28 +45,34 @@ def measured(sources: Mapping[str, bytes], seeds: Sequence[int], scenario: Mappi
     samples = metrics["waste"]
     estimate = Estimate("waste", mean_interval(samples, 0.95), samples, "mean", metrics)
     keys = tuple(f"table {seed}" for seed in seeds)
-    return Evaluation(sources, tuple(seeds), {("spec", 0): (estimate < 3.0).check}, {}, keys)
+    checks = {("spec", 0): (estimate < 3.0).check}
+    return Evaluation(sources, tuple(seeds), checks, {}, keys, printed.getvalue())
 
 
 @dataclass
-class Bench:
+class StandIn:
     """As much of a lab as a playground asks for; the static rules are the real ones.
 
     Attributes:
         records: What was put on record.
         looks: How often something was looked at.
+        known: What was, which prints nothing when it is looked at again.
     """
 
     folder: Path
     name: str = "1"
+    statement: str = "# The problem"
     candidates: tuple[Candidate, ...] = (CANDIDATE,)
     knobs: Mapping[str, str] = field(default_factory=lambda: {"load": "arrivals per second"})
     trials: list[Trial] = field(default_factory=list)
     records: dict[str, str] = field(default_factory=dict)
     looks: int = 0
+    known: set[str] = field(default_factory=set)
     held: int = 0
     settings: Any = field(
-        default_factory=lambda: SimpleNamespace(replications=4, confined=lambda: False, sandbox="off")
+        default_factory=lambda: SimpleNamespace(
+            replications=4, confined=lambda: False, sandbox="off", executor="local"
+        )
     )
     start: Evaluation = field(default_factory=lambda: measured({PATH: PUMP}, range(1, 5), {}))
 
@@ -82,7 +92,10 @@ class Bench:
     ) -> Evaluation:
         self.looks += 1
         found = measured(sources, range(1, replications + 1), scenario or {})
-        return found if inspected else Evaluation(sources, found.seeds, found.checks, found.errors)
+        if (key := str((sources, replications, scenario))) in self.known:
+            found = replace(found, printed="")
+        self.known.add(key)
+        return found if inspected else replace(found, tables=())
 
     def full(
         self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation, *, race: bool = True
@@ -97,11 +110,19 @@ class Bench:
         self.trials.append(Trial(number, hypothesis, evaluation, change, result, "abcdef0123", 4))  # type: ignore[arg-type]
         return self.trials[-1]
 
+    def say(self, text: str) -> None:
+        pass
+
     def hold(self, ablations: int) -> None:
         self.held = ablations
 
     def recorded(self, key: str, make: Callable[[], str]) -> str:
-        return self.records.setdefault(key, make())
+        if key not in self.records:
+            self.records[key] = make()
+        return self.records[key]
+
+    def remember(self, key: str, value: str) -> None:
+        self.records[key] = value
 
     def tables(self, key: str) -> Path:
         return self.folder / f"{key}.npz"
@@ -130,10 +151,10 @@ class Fresh:
         return Analysis("", cast("dict[str, float]", scope["findings"]))
 
 
-def playground(folder: Path) -> tuple[Playground, Bench]:
+def playground(folder: Path) -> tuple[Playground, StandIn]:
     """A context at its beginning, and its lab."""
-    bench = Bench(folder)
-    return Playground(cast("Lab", bench), "1"), bench
+    lab = StandIn(folder)
+    return Playground(cast("Lab", lab), "1"), lab
 
 
 def pressed(pressure: int) -> dict[str, bytes]:

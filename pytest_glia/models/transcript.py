@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,9 @@ from pytest_glia.visible import visible
 # Lines and characters that are shown of a tool's arguments or result: the rest is in the ledger.
 _LINES = 12
 _CHARACTERS = 1000
+
+# Characters with which a message may begin like an earlier one before that is referred to.
+_BEGINNING = 500
 
 
 def write_conversation(ledger: Ledger, run: str) -> Path | None:
@@ -34,23 +38,33 @@ def write_conversation(ledger: Ledger, run: str) -> Path | None:
 
 
 def conversation(run: str, exchanges: Sequence[Exchange]) -> str:
-    """As Markdown: by thread in order, of each request only what its role had not been told before."""
+    """As Markdown: by thread in order, of each request only what its role had not been told before.
+
+    A long beginning that several messages share, such as the problem statement, is shown once.
+    """
     tokens = sum(each.prompt_tokens + each.completion_tokens for each in exchanges)
     dollars = sum(each.dollars for each in exchanges)
     cost = f", {dollars:.4g} usd" if dollars else ""
     models = ", ".join(f"`{_line(name)}`" for name in dict.fromkeys(each.model for each in exchanges))
     parts = [f"# Conversation of run {run}", f"{len(exchanges)} requests to {models}: {tokens} tokens{cost}."]
+    beginnings: dict[str, list[str]] = {}
     by_thread = sorted(exchanges, key=lambda each: (each.thread, each.ordinal))
     for thread, turns in groupby(by_thread, key=lambda each: each.thread):
         parts.append(f"## Thread {_line(thread)}")
         known: dict[str, frozenset[Message]] = {}
         for turn in turns:
-            parts += _turn(turn, known)
+            parts += _turn(turn, known, beginnings)
     return "\n\n".join(parts) + "\n"
 
 
-def _turn(turn: Exchange, known: dict[str, frozenset[Message]]) -> Iterator[str]:
-    """One request and its reply; `known` has what each role was told last, and what it answered."""
+def _turn(
+    turn: Exchange, known: dict[str, frozenset[Message]], beginnings: dict[str, list[str]]
+) -> Iterator[str]:
+    """One request and its reply.
+
+    `known` has what each role was told last, and what it answered; `beginnings` the paragraphs of messages
+    that begin as none before them, by where they stand.
+    """
     messages, reply = request_of(turn.request).messages, reply_of(turn.reply)
     before = known.get(turn.role, frozenset())
     gone = len(before - set(messages))
@@ -64,19 +78,38 @@ def _turn(turn: Exchange, known: dict[str, frozenset[Message]]) -> Iterator[str]
         yield f"*{gone} earlier message{'s' if gone > 1 else ''} left out of its context from here on.*"
     for message in messages:
         if message not in before:
-            yield from _message(message)
+            where = f"request {turn.ordinal + 1} of thread {_line(turn.thread)}"
+            yield from _message(message, where, beginnings)
     yield from _reply(reply, _line(turn.role) or "reply")
 
 
-def _message(message: Message) -> Iterator[str]:
+def _message(message: Message, where: str, beginnings: dict[str, list[str]]) -> Iterator[str]:
     if message.role == "tool":
         yield f"**Result of {_line(message.call_id)}:**"
         yield fenced(_short(message.text), "text")
     else:
         yield f"**To the model, as {message.role}:**"
         if message.text:
-            yield _quoted(message.text)
+            yield from _new(message.text, where, beginnings)
         yield from map(_call, message.calls)
+
+
+def _new(text: str, where: str, beginnings: dict[str, list[str]]) -> Iterator[str]:
+    """What a message does not share with the beginning of one before it."""
+    paragraphs = text.split("\n\n")
+    for place, known in beginnings.items():
+        pairs = zip(paragraphs, known, strict=False)
+        shared = list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        length = sum(len(each) + 2 for each, _ in shared)
+        if length >= _BEGINNING:
+            yield f"*It begins with the same {length} characters as a message in {place}, and goes on:*"
+            paragraphs = paragraphs[len(shared) :]
+            break
+    else:
+        if len(text) >= _BEGINNING:
+            beginnings.setdefault(where, paragraphs)
+    if paragraphs:
+        yield _quoted("\n\n".join(paragraphs))
 
 
 def _reply(reply: Reply, who: str) -> Iterator[str]:
