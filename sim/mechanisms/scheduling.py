@@ -135,12 +135,12 @@ def _some_wait_for_ever(evidence: Evidence) -> str | None:
 
 
 def _admitted(scheduler: SchedulerSource) -> ast.expr | None:
-    """What the plan admits, before it is cut into chunks: the value of `admit`, or what `chunked` is given."""
+    """What the plan admits before it is cut into chunks: `admit`, or what `chunked` is given."""
     made = scheduler.made()
     if made is None:
         return None
     for node in ast.walk(scheduler.rule):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "chunked":
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".chunked"):
             return node.args[1]
     return next(keyword.value for keyword in made.keywords if keyword.arg == "admit")
 
