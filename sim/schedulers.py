@@ -6,7 +6,13 @@ from sim.scheduling import EngineRequest, EngineView, Plan
 from sim.settings import check
 from sim.workloads import ClosedWorkload, Workload
 
-__all__ = ["FirstComeFirstServed", "OracleShortestRemaining", "Sarathi", "ShortestPromptFirst"]
+__all__ = [
+    "FirstComeFirstServed",
+    "OracleShortestRemaining",
+    "Sarathi",
+    "ShortestPromptFirst",
+    "StallFree",
+]
 
 
 class FirstComeFirstServed:
@@ -21,6 +27,31 @@ class ShortestPromptFirst:
 
     def plan(self, engine: EngineView, now: float) -> Plan:
         return Plan(admit=sorted(engine.waiting, key=lambda request: request.prompt_tokens))
+
+
+class StallFree:
+    """Stall-free batching (Agrawal et al., OSDI 2024) as one tunes it for chat: prefills get few tokens a
+    step in all, in order of arrival, so that each step, and with it each output token, is short."""
+
+    def __init__(self, chunk_tokens: int = 512) -> None:
+        check("chunk_tokens", chunk_tokens, 1, 10**6, "tokens of prefill a step", whole=True)
+        self._chunk_tokens = chunk_tokens
+
+    def plan(self, engine: EngineView, now: float) -> Plan:
+        left = min(self._chunk_tokens, max(engine.token_budget - len(engine.running), 0))
+        tokens: dict[EngineRequest, int] = {}
+        for request in engine.running:
+            if request.prefilling:
+                tokens[request] = min(request.tokens_to_compute, left)
+                left -= tokens[request]
+        admit = []
+        for request in engine.waiting:
+            if left == 0:
+                break
+            admit.append(request)
+            tokens[request] = min(request.tokens_to_compute, left)
+            left -= tokens[request]
+        return Plan(admit=admit, tokens=tokens)
 
 
 class OracleShortestRemaining:
