@@ -159,6 +159,12 @@ class Account:
         """Wall-clock seconds since the run began."""
         return time.monotonic() - self.started
 
+    def has_limit(self, kind: Kind, limit: float) -> bool:
+        """Whether that is what limits a kind here, or in the account of which this is a part."""
+        if self.whole is not None and self.whole.has_limit(kind, limit):
+            return True
+        return self.budget.limit(kind) == limit
+
     def left(self, kind: Kind) -> float:
         """That the search may still reserve; of seconds, it may be negative."""
         if kind == "seconds" and self.whole is not None:

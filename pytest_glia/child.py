@@ -82,7 +82,7 @@ class ComposedTree:
 
 
 class RemoteStore:
-    """The samples that the parent keeps, and what has failed in this job: another one may have more time."""
+    """The samples that the parent keeps, and what has failed in this job: another run may have more time."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -97,11 +97,15 @@ class RemoteStore:
         answer = self._channel.receive()
         if "exhausted" in answer:
             raise BudgetExhausted(*answer["exhausted"])
+        if "failures" in answer:
+            self._failed |= {key: Failure(*words) for key, words in answer["failures"].items()}
+            return Found({key: self._failed[key] for key in answer["failures"]}, ())
         return Found(answer["known"], tuple(answer["share"]))
 
     def add(self, key: str, outcome: Metrics | Failure) -> None:
         if isinstance(outcome, Failure):
             self._failed[key] = outcome
+            self._channel.send(failed=key, failure=[outcome.message, outcome.details])
         else:
             self._channel.send(add=key, metrics=outcome)
 

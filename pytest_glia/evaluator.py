@@ -35,6 +35,7 @@ from pytest_glia.childprocess import (
 from pytest_glia.commandline import deciding, forwarded
 from pytest_glia.content import digest
 from pytest_glia.context import BaseSource
+from pytest_glia.ends import on_record
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
@@ -160,17 +161,11 @@ class Evaluator:
         return self._child.knobs if self._child else {}
 
     def _run(self, job: _Job) -> list[pytest.TestReport]:
-        """The reports of a job. That it came to the end of the budget is on record, for a replay."""
-        record = f"exhausted {job.digest()}"
-        run = job.payer.run if job.payer else ""
-        with self._turn:
-            if not self._account.timed and (known := self._ledger.recall(run, record)):
-                raise BudgetExhausted(*json.loads(known))
-            try:
-                return self._run_now(job)
-            except BudgetExhausted as error:
-                self._ledger.remember(run, record, json.dumps(error.args))
-                raise
+        """The reports of a job, or what has ended it in this run before."""
+        payer = job.payer or Payer("", self._account)
+        place = f"{payer.context} evaluates {job.digest()}"
+        with self._turn, on_record(self._ledger, payer.run, place, payer.account):
+            return self._run_now(job)
 
     def _run_now(self, job: _Job) -> list[pytest.TestReport]:
         self.needed, self.needed_simulations, self._charged = set(), set(), set()
@@ -209,15 +204,16 @@ class Evaluator:
                 if "find" in message:
                     self._since = time.monotonic()
                     try:
-                        known = self._known(message["find"], message["simulations"], job)
+                        channel.send(**self._found(message["find"], message["simulations"], job))
                     except BudgetExhausted as error:
                         refused = error
                         channel.send(exhausted=error.args)
-                    else:
-                        share = [key for key in message["find"] if key not in known]
-                        channel.send(known=known, share=share)
                 elif "add" in message:
                     self._keep(message["add"], message["metrics"])
+                elif "failed" in message:
+                    self._count()
+                    if job.payer:
+                        self._ledger.fail(job.payer.run, message["failed"], message["failure"])
                 elif "ran" in message:
                     self._count()
                 elif "report" in message:
@@ -247,16 +243,25 @@ class Evaluator:
             raise refused
         return reports
 
-    def _known(self, keys: Sequence[str], simulations: Sequence[str], job: _Job) -> dict[str, Metrics]:
-        """What is known of samples, once others have run what they could; simulations are reserved first."""
+    def _found(self, keys: Sequence[str], simulations: Sequence[str], job: _Job) -> dict[str, Any]:
+        """What is known of samples, once others have run what they could; simulations are reserved first.
+
+        If one has failed in this run, that: it is what the search acts upon, however often it goes on.
+        """
         self.needed |= {*keys, *simulations}
         self.needed_simulations |= set(simulations)
         if job.payer:
-            self._charged |= job.payer.charge(set(simulations) - self._prepaid, self._ledger)
+            failed = self._ledger.failed(job.payer.run, keys)
+            # Nothing of what has failed is run once more.
+            unpaid = set(simulations) - self._prepaid - (job.payer.charged if failed else set())
+            self._charged |= job.payer.charge(unpaid, self._ledger)
+            if failed:
+                return {"failures": failed}
         if self._others is not None:
             for key, metrics in self._others.samples(keys):
                 self._keep(key, metrics)
-        return self._ledger.known(keys)
+        known = self._ledger.known(keys)
+        return {"known": known, "share": [key for key in keys if key not in known]}
 
     def _keep(self, key: str, metrics: Metrics) -> None:
         self._count()

@@ -7,6 +7,7 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pytest_glia import seeds
@@ -14,6 +15,7 @@ from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate, fault
 from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.decisions import probes_of
+from pytest_glia.ends import on_record
 from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
@@ -171,7 +173,7 @@ class Lab:
         other.trials = []
         if account is not self.account:
             other._before = -self.started
-        other._payer = self._payer.beside(account)
+        other._payer = self._payer.beside(account, str(number))
         other.models = self.models and self.models.paid_from(account)
         other._tip = self._base
         other._branch = f"{self._prefix}/{number}"
@@ -189,6 +191,10 @@ class Lab:
             known = make()
             self._ledger.remember(self._run.id, key, known)
         return known
+
+    def ending(self, place: str) -> AbstractContextManager[None]:
+        """Around what may come to the end of the budget: as it came out before (`pytest_glia.ends`)."""
+        return on_record(self._ledger, self._run.id, f"{self.name} {place}", self.account)
 
     @property
     def folder(self) -> Path:

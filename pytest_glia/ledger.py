@@ -148,6 +148,15 @@ class Ledger:
         """Write a sample; it survives this process."""
         self._do("INSERT OR REPLACE INTO samples VALUES (?, ?)", key, json.dumps(metrics))
 
+    def fail(self, run: str, key: str, words: Sequence[str]) -> None:
+        """Write down that a sample has failed, and how: in this run, for in another one it may not."""
+        self.remember(run, f"failed {key}", json.dumps(words))
+
+    def failed(self, run: str, keys: Sequence[str]) -> dict[str, list[str]]:
+        """Those of the samples that have failed in a run, in order, and how."""
+        found = ((key, self.recall(run, f"failed {key}")) for key in keys)
+        return {key: json.loads(words) for key, words in found if words is not None}
+
     def pay(self, run: str, keys: Collection[str]) -> None:
         """Write down that a run pays for these simulations."""
         with self._one_at_a_time:

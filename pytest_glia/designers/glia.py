@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 from pytest_glia.agents.bench import Part, signs, sizes
 from pytest_glia.agents.researcher import Researcher
@@ -14,7 +13,6 @@ from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.lab import Lab
 from pytest_glia.models import ModelFailed
-from pytest_glia.models.recorded import RecordEnded
 from pytest_glia.playground import Playground
 from pytest_glia.trials import Trial
 
@@ -98,16 +96,9 @@ def _context(lab: Lab, handed_over: str) -> Ended:
         if isinstance(error, ModelFailed) and not lab.trials and not playground.experiments:
             # Nothing was begun: what only the user can mend, such as a wrong key, is told.
             raise
-        reason = lab.recorded("ended", str(error).strip)
-    except RecordEnded as error:
-        reason = lab.recorded("ended", partial(_raised, error))
+        reason = str(error).strip()
     lab.say(f"Context {lab.name} ended: {reason}.")
     return Ended(playground, tuple(researcher.concluded or ()), reason)
-
-
-def _raised(error: RecordEnded) -> str:
-    """Nothing is on record of how the context ended, so that it is no replay of it."""
-    raise error
 
 
 def proposal(lab: Lab, ended: list[Ended]) -> Proposal:
