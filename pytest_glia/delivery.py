@@ -214,7 +214,7 @@ class Delivery:
             model=self._lab.models.settings.name if self._lab.models else "",
             budget=search.settings.budget,
             spent=search.account,
-            seconds=search.ledger.once(self._run.id, "seconds", round(search.account.seconds)),
+            seconds=search.ledger.once(self._run.id, "seconds", round(search.account.own["seconds"])),
             base=search.base,
             secret=self._run.secret,
             audit=self.audited,

@@ -186,6 +186,7 @@ class Evaluator:
     def _attempt(self, job: _Job) -> list[pytest.TestReport]:
         """The reports of a job; what an attempt before has been charged for is not charged again."""
         self._prepaid = frozenset(self._charged)
+        self._account.refuse_if_closed()
         if self._account.seconds_left() <= 0:
             raise self._account.exhausted("seconds")
         if self._child is None:

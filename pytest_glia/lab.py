@@ -86,6 +86,7 @@ class Lab:
         self.mechanisms = mechanisms
         self.account = payer.account
         self.trials: list[Trial] = []
+        self._run_lab: Lab | None = None
         self._nodeids = nodeids
         self._evaluator = evaluator
         self._ledger = ledger
@@ -107,9 +108,8 @@ class Lab:
         first = max(2, math.ceil(settings.replications * _FIRST_LOOK))
         self._looks = tuple(sorted({first, settings.replications}))
         self._confidence = pocock(settings.confidence, self._looks)
-        self._before = self.account.simulations
         self.start = self._evaluate(sources, self._seeds)
-        self.started = self.account.simulations - self._before
+        self.started = self._simulations
         self.knobs = evaluator.knobs if audited else {}
         self.statement = statement(self.start, self.knobs)
         self._evaluation_runs = len(evaluator.needed)
@@ -167,12 +167,14 @@ class Lab:
         }
 
     def context(self, number: int, account: Account) -> Lab:
-        """A place to work of its own: another branch, other trials, another account; the same start."""
+        """A place to work of its own: another branch, other trials, another account; the same start.
+
+        What is tried there joins the trials here as it comes.
+        """
         other = copy.copy(self)
         other.account = account
         other.trials = []
-        if account is not self.account:
-            other._before = -self.started
+        other._run_lab = self
         other._payer = self._payer.beside(account, str(number))
         other.models = self.models and self.models.paid_from(account)
         other._tip = self._base
@@ -273,9 +275,10 @@ class Lab:
         change = self._change(evaluation, against)
         result = result_of(change, self.settings.margin)
         commit = self._commit(number, evaluation, hypothesis, change, result)
-        spent = self.account.simulations - self._before
-        trial = Trial(number, hypothesis, evaluation, change, result, commit, spent)
+        trial = Trial(number, hypothesis, evaluation, change, result, commit, self._simulations)
         self.trials.append(trial)
+        if self._run_lab is not None:
+            self._run_lab.trials.append(trial)
         self._note(number, hypothesis.name, evaluation, result)
         decided = look == len(self._seeds) or result == "broken"
         self._line(str(number), hypothesis.name, evaluation, result if decided else "")
@@ -292,9 +295,14 @@ class Lab:
             "loss": loss if math.isfinite(loss) else None,
             "measured": check.point if check and math.isfinite(loss) else None,
             "result": result,
-            "spent": {**self._whole.spent, "seconds": self._whole.seconds},
+            "spent": self._whole.own,
         }
         self.recorded(f"trial {len(self.trials)}", lambda: json.dumps(row))
+
+    @property
+    def _simulations(self) -> int:
+        """That the run has paid for, in all of its contexts."""
+        return int(self._whole.own.get("simulations", 0))
 
     def _change(self, of: Evaluation, against: Evaluation) -> Interval:
         return self.aim.change(of, against, self._confidence)
@@ -342,7 +350,7 @@ class Lab:
         self._write(f"{'#':>3} {'seeds':>5} {'sims':>5} {'time':>5} {'what was tried':<{_NAME}}{letters}")
 
     def _line(self, number: str, name: str, evaluation: Evaluation, result: str) -> None:
-        spent = f"{len(evaluation.seeds):5} {self.account.simulations:5} {self.account.seconds:3.0f} s"
+        spent = f"{len(evaluation.seeds):5} {self._simulations:5} {self._whole.own['seconds']:3.0f} s"
         shown = "".join(f" {check.estimate():>7}" for check in self._columns(evaluation))
         self._write(f"{number:>3} {spent} {_fitted(name, _NAME)}{shown} {result}".rstrip())
         for reason in evaluation.reasons:

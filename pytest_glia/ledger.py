@@ -332,7 +332,8 @@ class Ledger:
         for descriptor in self._locks:
             os.close(descriptor)
         self._locks.clear()
-        self._db.close()
+        with self._one_at_a_time:
+            self._db.close()
 
     def _do(self, statement: str, *values: Any) -> list[Any]:
         """The rows of a statement, for which other threads wait."""

@@ -33,7 +33,7 @@ class Payer:
         if unknown:
             self.account.spend({"simulations": len(unknown)})
             ledger.pay(self.run, unknown)
-            ledger.note(self.run, "elapsed", self.account.seconds)
+            ledger.note(self.run, "elapsed", self.account.own["seconds"])
         self.account.settle({}, {"simulations": len(again)})
         self.charged.update(unknown, again)
         return unknown | again

@@ -55,7 +55,7 @@ class Search:
     Args:
         candidates: What the specs name, each file and entry once.
         items: The specs.
-        account: Of the budget, shared with other searches of the same command.
+        account: Of the budget, with what earlier searches of the same command have spent.
 
     What it has come to at any time is in its attributes, for a report: ``outcome``, the reports ``before``
     it began, its ``lab`` and its ``delivery``.
@@ -107,9 +107,6 @@ class Search:
                 "branch -m glia another-name)"
             )
         self.account = account
-        # What an earlier search of the same command has held back for its end is free again.
-        account.held = {}
-        account.purpose, account.spent_on = "search", {}
         self.evaluator = Evaluator(
             config,
             settings,
@@ -123,7 +120,8 @@ class Search:
         )
 
     def close(self) -> None:
-        """End the child; write down how the run ended."""
+        """End the child, and contexts that are still at work; write down how the run ended."""
+        self.account.closed = True
         self.evaluator.close()
         if self.opened:
             self.ledger.end(self.opened.id, self.outcome)
@@ -154,11 +152,18 @@ class Search:
 
     def _search(self, failing: Sequence[str], before: list[pytest.TestReport]) -> list[pytest.TestReport]:
         opened = self.opened = self._begin()
+        self.account.follows(
+            {
+                kind: self.ledger.once(opened.id, f"before: {kind}", self.account.spent.get(kind, 0.0))
+                for kind in ("simulations", "tokens", "dollars", "gpu_minutes")
+            }
+        )
         payer = Payer(opened.id, self.account)
         prefix = f"glia/{self.name}/{opened.id}"
         asks = f", model {self._model.name}" if self._model else ""
         self.write(f"Designer {self.settings.designer}{asks}; at most {self.settings.budget}")
-        self.write(f"Each candidate is a commit on {prefix}/1")
+        contexts = ", and so on, one a context" if self.settings.contexts != "1" else ""
+        self.write(f"Each candidate is a commit on {prefix}/1{contexts}")
         self.write("")
         try:
             lab = self.lab = self._lab(failing, prefix, opened, payer, _recordable(before))
@@ -180,8 +185,10 @@ class Search:
             raise Misuse(f"{error}; no candidate was tried") from None
         except KeyboardInterrupt:
             self.outcome = "interrupted"
+            self.account.closed = True
             tried = len(self.lab.trials) if self.lab else 0
-            where = f"the candidates so far are on {prefix}/1; " if tried else ""
+            branches = ", ".join(sorted(self.repository.branches(f"{prefix}/")))
+            where = f"the candidates so far are on {branches}; " if tried else ""
             self.write(f"Interrupted after {tried} candidates: {where}a new run reuses what they cost.")
             raise
         return reports

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Thread
 
 from pytest_glia.agents.bench import Part, signs, sizes
 from pytest_glia.agents.researcher import Researcher
@@ -45,17 +46,31 @@ class GliaDesigner:
     def design(self, lab: Lab) -> Proposal:
         """Work until the specs are met on the development seeds, or the budget is spent."""
         contexts = lab.settings.contexts
-        if contexts == "seq":
-            ended = _one_after_another(lab)
-        else:
-            number = int(contexts)
-            parts = [lab.account.part(number) for _ in range(number)] if number > 1 else [lab.account]
-            with ThreadPoolExecutor(number) as pool:
-                labs = [lab.context(place, account) for place, account in enumerate(parts, start=1)]
-                ended = list(pool.map(_context, labs, [""] * number))
-        for each in ended:
-            lab.trials += each.playground.lab.trials
+        ended = _one_after_another(lab) if contexts == "seq" else _side_by_side(lab, int(contexts))
+        # Not as they came, which is another order each time.
+        lab.trials[:] = [trial for each in ended for trial in each.playground.lab.trials]
         return proposal(lab, ended)
+
+
+def _side_by_side(lab: Lab, number: int) -> list[Ended]:
+    """So many contexts at once, in threads that end with this process: Ctrl-C waits for no model."""
+    if number == 1:
+        return [_context(lab.context(1, lab.account), "")]
+    accounts = [lab.account.part(number) for _ in range(number)]
+    futures = []
+    for place, account in enumerate(accounts, start=1):
+        future = Future[Ended]()
+        futures.append(future)
+        Thread(target=_settle, args=(future, lab.context(place, account)), daemon=True).start()
+    return [future.result() for future in futures]
+
+
+def _settle(future: Future[Ended], lab: Lab) -> None:
+    """Have a future come to what becomes of a context."""
+    try:
+        future.set_result(_context(lab, ""))
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _one_after_another(lab: Lab) -> list[Ended]:

@@ -58,7 +58,7 @@ def design(search: Search) -> dict[str, Any]:
         "base": search.base,
         "designer": search.settings.designer,
         "budget": str(search.settings.budget),
-        "spent": {**account.spent, "simulations": dict(account.spent_on), "seconds": account.seconds},
+        "spent": {**account.own, "simulations": dict(account.spent_on)},
         "before": verdicts(search.before),
         "goal": lab and _goal(lab),
         "trials": _trials(lab) if lab else [],
@@ -126,11 +126,14 @@ def _goal(lab: Lab) -> dict[str, Any]:
 
 
 def _trials(lab: Lab) -> list[dict[str, Any]]:
-    """The start and each candidate in order, with the best so far: of those with all replications."""
+    """The start and each candidate in order, with the best so far: of those with all replications.
+
+    In the order in which the run paid for them, whichever its context.
+    """
     rows = [_row(lab, 0, "the candidate as it is", lab.start, "", lab.started)]
     rows += [
         _row(lab, each.number, each.hypothesis.name, each.evaluation, each.result, each.simulations)
-        for each in lab.trials
+        for each in sorted(lab.trials, key=lambda each: each.simulations)
     ]
     best, found = rows[0], []
     for row in rows:
