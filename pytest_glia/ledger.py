@@ -71,14 +71,16 @@ class Command:
     Attributes:
         arguments: Of pytest.
         folder: In which, relative to the top of the repository.
+        addopts: The variable ``PYTEST_ADDOPTS``: what was to go before the arguments.
     """
 
     arguments: tuple[str, ...]
     folder: str
+    addopts: str = ""
 
     def as_json(self) -> str:
         """For the ledger."""
-        return json.dumps([self.arguments, self.folder])
+        return json.dumps([self.arguments, self.folder, self.addopts])
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,10 @@ class Ledger:
         self._do("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", *values)
         return run
 
+    def goes_on(self, run: str, command: Command) -> None:
+        """Write down by which command a run goes on: its budget may be another one."""
+        self._do("UPDATE runs SET command = ? WHERE run = ?", command.as_json(), run)
+
     def remember(self, run: str, key: str, value: str) -> None:
         """Keep what a run has found out, under a key of its own."""
         self._do("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", run, key, value)
@@ -212,8 +218,8 @@ class Ledger:
             there = f"the last are {', '.join(known)}" if known else "there is none yet"
             raise Misuse(f"there is no run {run!r} in {self.folder}: {there}")
         [[*found, command]] = rows
-        arguments, folder = json.loads(command)
-        return Run(*found), Command(tuple(arguments), folder)
+        arguments, *where = json.loads(command)
+        return Run(*found), Command(tuple(arguments), *where)
 
     def reopen(self, run: str) -> None:
         """Take a run for one that never ended, and all others for ended: for a replay, in a copy."""

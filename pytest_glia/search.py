@@ -195,17 +195,19 @@ class Search:
 
     def _begin(self) -> Run:
         """Open a run, or go on with one that was killed."""
+        invocation = self.config.invocation_params
+        folder = Path(invocation.dir).resolve().relative_to(self.repository.top).as_posix()
+        addopts = os.environ.get("PYTEST_ADDOPTS", "")
+        command = Command(tuple(map(str, invocation.args)), folder, addopts)
         for killed in () if hasattr(self.designer, "tries_nothing") else self.ledger.killed(self.paths):
             if (killed.base, killed.designer) == (self.base, self.settings.designer):
                 self.write(f"Run {killed.id} was killed. It goes on: what it paid for is not paid again.")
                 self.account.earlier = self.ledger.once(killed.id, "elapsed", 0.0)
                 self._goes_on = True
+                self.ledger.goes_on(killed.id, command)
                 return killed
             self.write(f"Run {killed.id} was killed; its candidates stay on glia/{self.name}/{killed.id}/1")
             self.ledger.end(killed.id, "killed")
-        invocation = self.config.invocation_params
-        folder = Path(invocation.dir).resolve().relative_to(self.repository.top).as_posix()
-        command = Command(tuple(map(str, invocation.args)), folder)
         return self.ledger.begin(self.paths, self.base, self.settings.designer, command)
 
     def _design(self, lab: Lab) -> Proposal:
