@@ -138,18 +138,7 @@ def _claims(context: Ended, start: Mapping[str, bytes]) -> list[Claim]:
     if not context.parts:
         kept = [each for each in playground.lab.trials if each.result == "better"]
         [*_, trial] = [each for each in playground.lab.trials if each.evaluation is playground.best]
-        return [
-            Claim(
-                "the design as a whole",
-                " ".join(each.hypothesis.text for each in kept),
-                trial.hypothesis.reason,
-                trial.hypothesis.predicts,
-                {},
-                dict(start),
-                experiment=trial.id,
-                shown=f"{trial.result}, loss {trial.change}",
-            )
-        ]
+        return [Claim.whole(trial, " ".join(each.hypothesis.text for each in kept), start)]
     return [
         Claim(
             part.name,

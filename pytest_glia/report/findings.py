@@ -48,6 +48,7 @@ def design(search: Search) -> dict[str, Any]:
     lab, delivery, account = search.lab, search.delivery, search.account
     run_id = search.opened.id if search.opened else ""
     attempts = search.ledger.confirmations(search.paths, search.base)
+    runs, last = [run for run, _ in attempts], search.outcome
     return {
         "name": search.name,
         "candidates": [{"path": each.path, "entry": each.entry} for each in search.candidates],
@@ -64,7 +65,9 @@ def design(search: Search) -> dict[str, Any]:
         "trials": _trials(lab) if lab else [],
         "audit": delivery and (delivery.refused or delivery.audited),
         "attempts": [
-            {"run": run, "outcome": search.outcome if run == run_id else outcome} for run, outcome in attempts
+            # What a run has tried another design after was not confirmed.
+            {"run": run, "outcome": "not met" if following == run else last if run == run_id else outcome}
+            for (run, outcome), following in zip(attempts, [*runs[1:], None], strict=True)
         ],
         "confirmation": _confirmation(search),
         "best": _best(search),
