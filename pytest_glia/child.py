@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.metadata import distributions
@@ -28,7 +28,7 @@ from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.context import CONTEXT, BaseSource, Context, Found
 from pytest_glia.decisions import World
-from pytest_glia.domains import audits, manager
+from pytest_glia.domains import Words, audits, manager
 from pytest_glia.hookspecs import Audit
 from pytest_glia.processes import die_with, end_session_with
 from pytest_glia.replication import Confine, Failure, Metrics
@@ -133,8 +133,8 @@ class Evaluations:
             hooks.hook.glia_testbed(name=session.config.getoption("glia_testbed"))
         importlib.import_module("pytest_glia.glia")  # likewise
         gc.freeze()
-        knobs = {name: word for audit in self._audits for name, word in audit.knobs.items()}
-        self._channel.send(ready=sorted(items), software=software(), knobs=knobs)
+        domains = {audit.name: asdict(Words.of(audit)) for audit in self._audits}
+        self._channel.send(ready=sorted(items), software=software(), domains=domains)
         try:
             while True:
                 self._fork_job(session.config, items, self._channel.receive())

@@ -12,7 +12,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from pytest_glia.childprocess import (
 from pytest_glia.commandline import deciding, forwarded
 from pytest_glia.content import digest
 from pytest_glia.context import BaseSource
+from pytest_glia.domains import Words
 from pytest_glia.ends import on_record
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
@@ -121,7 +122,7 @@ class Evaluator:
 
         Intervals are of the `confidence` given, or else of that of the settings. With the key of another
         `world` it is an audit: there, and with the future of some replications changed. A `scenario` changes
-        the domain's runs by factors (`knobs`). If `inspected`, the tables behind the metrics are kept.
+        the domain's runs by factors (`Audit.knobs`). If `inspected`, the tables behind the metrics are kept.
 
         Raises:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
@@ -155,10 +156,10 @@ class Evaluator:
             for path, text in found.items()
         }
 
-    @property
-    def knobs(self) -> Mapping[str, str]:
-        """What a scenario may change, each with a word on it; nothing before the first job."""
-        return self._child.knobs if self._child else {}
+    def words(self, domains: Collection[str]) -> list[Words]:
+        """What these domains say of their runs; nothing before the first job."""
+        known = self._child.domains if self._child else {}
+        return [words for name, words in known.items() if name in domains]
 
     def _run(self, job: _Job) -> list[pytest.TestReport]:
         """The reports of a job, or what has ended it in this run before."""

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -42,7 +42,8 @@ _FIRST_LOOK = 0.3
 class Lab:
     """Evaluates candidates on development seeds within the budget of a run.
 
-    ``sealed`` is how many seeds its end is expected to have: more than the development seeds, perhaps.
+    ``domains`` are those that record the candidates' decisions; ``sealed`` is how many seeds its end is
+    expected to have: more than the development seeds, perhaps.
 
     Attributes:
         candidates: Under design.
@@ -74,10 +75,10 @@ class Lab:
         prefix: str,
         run: Run,
         failing: Sequence[str],
-        audited: bool,
+        domains: Collection[str],
         sealed: int,
         sources: Mapping[str, bytes],
-        statement: Callable[[Evaluation, Mapping[str, str]], str],
+        statement: Callable[[Evaluation, Mapping[str, str], Sequence[str]], str],
         write: Callable[[str], None],
         models: Conversations | None = None,
     ) -> None:
@@ -102,7 +103,7 @@ class Lab:
         self._payer = payer
         self._whole = payer.account
         self._write = write
-        self.audited = audited
+        self.audited = bool(domains)
         self._sealed = sealed
         self._seeds = seeds.known("development", settings.replications)
         first = max(2, math.ceil(settings.replications * _FIRST_LOOK))
@@ -110,8 +111,9 @@ class Lab:
         self._confidence = pocock(settings.confidence, self._looks)
         self.start = self._evaluate(sources, self._seeds)
         self.started = self._simulations
-        self.knobs = evaluator.knobs if audited else {}
-        self.statement = statement(self.start, self.knobs)
+        words = evaluator.words(domains)
+        self.knobs = {name: word for each in words for name, word in each.knobs.items()}
+        self.statement = statement(self.start, self.knobs, [each.metrics for each in words if each.metrics])
         self._evaluation_runs = len(evaluator.needed)
         # A start that fails early asks for less than its successors will.
         self._evaluation_simulations = max(len(self._seeds), len(evaluator.needed_simulations))

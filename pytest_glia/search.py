@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -167,7 +167,7 @@ class Search:
         self.write(f"Each candidate is a commit on {prefix}/1{contexts}")
         self.write("")
         try:
-            lab = self.lab = self._lab(failing, prefix, opened, payer, _recordable(before))
+            lab = self.lab = self._lab(failing, prefix, opened, payer, _recorded_by(before))
             pace = self.evaluator.pace
             if pace is not None or self._goes_on:
                 longest = max(_PATIENCE, _SLOWER * (pace or 0.0) * self.settings.workers)
@@ -225,7 +225,9 @@ class Search:
             self.write(f"      The search ended because {error}.")
             return Proposal(lab.best(), remark=f"The search ended because {error}.")
 
-    def _lab(self, failing: Sequence[str], prefix: str, run: Run, payer: Payer, audited: bool) -> Lab:
+    def _lab(
+        self, failing: Sequence[str], prefix: str, run: Run, payer: Payer, domains: Collection[str]
+    ) -> Lab:
         ideas: dict[str, list[Mechanism]] = {path: [] for path in self.sources}
         for each in self.candidates:
             source = self.sources[each.path].decode("utf-8", "replace")
@@ -245,7 +247,7 @@ class Search:
             prefix=prefix,
             run=run,
             failing=failing,
-            audited=audited,
+            domains=domains,
             sealed=confirmation_seeds(settings.replications, settings.confidence, attempts + 1),
             sources=self.sources,
             statement=partial(
@@ -287,7 +289,7 @@ class Search:
                 )
         look = len(self.evaluator.needed_simulations)
         least = 2 * look
-        if _recordable(before):
+        if _recorded_by(before):
             least += look + probes_of(look, self.settings.replications)
         if self.settings.budget.simulations < least:
             raise Misuse(
@@ -381,9 +383,9 @@ class Search:
             terminal.write_sep("=", text)
 
 
-def _recordable(reports: Sequence[pytest.TestReport]) -> bool:
-    """Whether a domain records what the specs ask of the candidate, so that an audit has something to see."""
-    return any(getattr(report, "glia_recordable", False) for report in reports)
+def _recorded_by(reports: Sequence[pytest.TestReport]) -> set[str]:
+    """The domains that record what the specs ask of the candidate, so that an audit has something to see."""
+    return {domain for report in reports for domain in getattr(report, "glia_recordable", ())}
 
 
 def _too_small(error: BudgetExhausted, event: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pluggy
 
+from sim import metrics
 from sim.mechanisms import Mechanism, routing_mechanisms
 from sim.mechanisms.source import RouterSource
 from sim.recording import record, recording
@@ -31,6 +32,7 @@ class _Audit:
     varied = staticmethod(varied)
     future_changed = staticmethod(future_changed)
     knobs = KNOBS
+    metrics = metrics.__doc__ or ""
     scenario = staticmethod(scenario)
 
 
