@@ -165,7 +165,15 @@ class Evaluator:
         """The reports of a job, or what has ended it in this run before."""
         payer = job.payer or Payer("", self._account)
         place = f"{payer.context} evaluates {job.digest()}"
-        with self._turn, on_record(self._ledger, payer.run, place, payer.account):
+        ending = on_record(
+            self._ledger,
+            payer.run,
+            place,
+            payer.account,
+            taken=lambda: sorted(self._charged),
+            again=payer.charge_again,
+        )
+        with self._turn, ending:
             return self._run_now(job)
 
     def _run_now(self, job: _Job) -> list[pytest.TestReport]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pytest_glia.budget import Account
@@ -37,6 +38,12 @@ class Payer:
         self.account.settle({}, {"simulations": len(again)})
         self.charged.update(unknown, again)
         return unknown | again
+
+    def charge_again(self, simulations: Iterable[str]) -> None:
+        """Pay for what the run has paid for before it ended some work, which is not begun again."""
+        again = set(simulations) - self.charged
+        self.account.settle({}, {"simulations": len(again)})
+        self.charged.update(again)
 
     def beside(self, account: Account, context: str) -> Payer:
         """Another context of the run, with its own account; what this one has paid for is paid."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
-from pytest_glia.budget import Account
+from pytest_glia.budget import Account, Amounts
 from pytest_glia.designers import Designer
 from pytest_glia.ends import on_record
 from pytest_glia.ledger import Ledger
@@ -76,7 +77,14 @@ class _EndingModel:
         # Also one that ends so: whoever asks next may ask for less.
         self._asked += 1
         place = f"request {self._asked} of thread {self._thread}"
-        with on_record(self._ledger, self._run, place, self._account):
+        before = dict(self._account.spent)
+
+        def taken() -> Amounts:
+            """What tries that failed have taken."""
+            return {kind: amount - before.get(kind, 0.0) for kind, amount in self._account.spent.items()}
+
+        again = partial(self._account.settle, {})
+        with on_record(self._ledger, self._run, place, self._account, taken=taken, again=again):
             return self._model.complete(request)
 
 

@@ -34,7 +34,7 @@ class Fickle:
         self.asked += 1
         if self.replies:
             return Reply(self.replies.pop(0), (), 10, 5)
-        raise ModelFailed("HTTP 401: expired; set the key")
+        raise ModelFailed("HTTP 401: expired; set the key", prompt_tokens=7)
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger.close()
 
 
-def thread(ledger: Ledger, model: Model | None, tokens: float = 10_000) -> Model:
-    """The one conversation of a run, as a new process has it."""
+def thread(ledger: Ledger, model: Model | None, tokens: float = 10_000) -> tuple[Model, Account]:
+    """The one conversation of a run, as a new process has it, and its account."""
     account = Account(Budget(tokens=tokens))
-    return Conversations(FREE, model, ledger, account, "run").thread("1")
+    return Conversations(FREE, model, ledger, account, "run").thread("1"), account
 
 
 def said(text: str, most: int = 20) -> Request:
@@ -58,23 +58,24 @@ def said(text: str, most: int = 20) -> Request:
 
 def test_model_that_has_failed_is_not_asked_again(ledger: Ledger) -> None:
     """A run that goes on, or is replayed, ends where and why its model ended, though it would answer now."""
-    first = thread(ledger, Fickle("a"))
+    first, before = thread(ledger, Fickle("a"))
     first.complete(said("a"))
     with pytest.raises(ModelFailed, match="expired"):
         first.complete(said("b"))
     healthy = Fickle("b")
     for model in (healthy, None):
-        again = thread(ledger, model)
+        again, account = thread(ledger, model)
         assert again.complete(said("a")).text == "a"
         with pytest.raises(ModelFailed, match="HTTP 401: expired; set the key"):
             again.complete(said("b"))
+        assert account.spent["tokens"] == before.spent["tokens"] == 22
     assert healthy.asked == 0
 
 
 def test_refused_request_is_refused_again_and_a_smaller_one_is_not(ledger: Ledger) -> None:
     """Of the same budget; what is asked in its place is answered from the record."""
     for model in (Fickle("small"), None):
-        asked = thread(ledger, model, tokens=500)
+        asked, _ = thread(ledger, model, tokens=500)
         with pytest.raises(BudgetExhausted):
             asked.complete(said("large", most=1000))
         assert asked.complete(said("small")).text == "small"
@@ -83,8 +84,8 @@ def test_refused_request_is_refused_again_and_a_smaller_one_is_not(ledger: Ledge
 def test_larger_budget_goes_on(ledger: Ledger) -> None:
     """Where a budget had ended a conversation, a larger one does not."""
     with pytest.raises(BudgetExhausted):
-        thread(ledger, Fickle("a"), tokens=100).complete(said("a", most=1000))
-    assert thread(ledger, Fickle("a")).complete(said("a", most=1000)).text == "a"
+        thread(ledger, Fickle("a"), tokens=100)[0].complete(said("a", most=1000))
+    assert thread(ledger, Fickle("a"))[0].complete(said("a", most=1000)).text == "a"
 
 
 def test_rival_that_its_model_has_left_is_replayed(tmp_path: Path) -> None:
@@ -153,3 +154,50 @@ def test_replication_that_was_too_late_is_too_late_for_its_run(
     assert project.command("replay", tried.split("/")[2]).code == 0
     other = project.pytest(*search, **seen)
     assert other.code == 0, other.out
+
+
+TWO = """\
+def cost(answer, seed):
+    return answer() + seed % 7 / 100
+
+
+def other(answer, seed):
+    return answer() + seed % 5 / 100
+
+
+def test_cost(glia):
+    assert glia.measure(cost) < 3
+
+
+def test_other(glia):
+    assert glia.measure(other) < 3
+"""
+BOTH = """\
+import pluggy
+from pytest_glia.designers import Proposal
+from pytest_glia.trials import Hypothesis
+
+
+class Both:
+    def design(self, lab):
+        for cost in (2.0, 1.0):
+            source = f"def answer():\\n    return {cost}\\n".encode()
+            lab.full({"candidate.py": source}, Hypothesis(f"costs {cost}"), lab.start, race=False)
+
+
+@pluggy.HookimplMarker("glia")
+def glia_designers():
+    return {"both": Both()}
+"""
+
+
+def test_evaluation_that_the_budget_ended_half_way_is_paid_for_again(make_project: MakeProject) -> None:
+    """A replay comes to the same note: what the first of two specs had cost counts, though neither is run."""
+    files = spec("def answer():\n    return 9.0\n", TWO)
+    project = make_project({**files, "conftest.py": BOTH})
+    ran = project.pytest("--glia-optimize", "--glia-designer=both", "--glia-budget=47 sims, 100 s")
+    assert "The search ended because the budget of 47 simulations is spent, but for" in ran.text, ran.out
+    note = project.show(project.best(), "candidate.md")
+    assert "spent 44 simulations" in note
+    again = project.command("replay", project.best().split("/")[2])
+    assert again.code == 0, again.out
