@@ -6,14 +6,13 @@ The child works in a tree composed of the base commit; a candidate reaches it as
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,10 @@ from pytest_glia.childprocess import (
     without_secrets,
 )
 from pytest_glia.commandline import deciding, forwarded
-from pytest_glia.content import digest
 from pytest_glia.context import BaseSource
 from pytest_glia.domains import Words
 from pytest_glia.ends import on_record
+from pytest_glia.job import Job
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
@@ -99,13 +98,13 @@ class Evaluator:
         Raises as `look` does.
         """
         base = {path: self._repository.earlier(path, text) for path, text in sources.items()}
-        return self._run(_Job(sources, seeds, base, None, payer=None, judging=True))
+        return self._run(Job(sources, seeds, base, None, payer=None, judging=True))
 
     def judge(
         self, sources: Mapping[str, bytes], seeds: Sequence[int], payer: Payer, confidence: float
     ) -> list[pytest.TestReport]:
         """The reports of all tests for a candidate that follows the base commit; raises as `look` does."""
-        return self._run(_Job(sources, seeds, self._bases, confidence, payer=payer, judging=True))
+        return self._run(Job(sources, seeds, self._bases, confidence, payer=payer, judging=True))
 
     def look(
         self,
@@ -128,7 +127,7 @@ class Evaluator:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
             EvaluatorFailed: the child ended.
         """
-        job = _Job(
+        job = Job(
             sources,
             seeds,
             self._bases,
@@ -161,7 +160,7 @@ class Evaluator:
         known = self._child.domains if self._child else {}
         return [words for name, words in known.items() if name in domains]
 
-    def _run(self, job: _Job) -> list[pytest.TestReport]:
+    def _run(self, job: Job) -> list[pytest.TestReport]:
         """The reports of a job, or what has ended it in this run before."""
         payer = job.payer or Payer("", self._account)
         place = f"{payer.context} evaluates {job.digest()}"
@@ -176,7 +175,7 @@ class Evaluator:
         with self._turn, ending:
             return self._run_now(job)
 
-    def _run_now(self, job: _Job) -> list[pytest.TestReport]:
+    def _run_now(self, job: Job) -> list[pytest.TestReport]:
         self.needed, self.needed_simulations, self._charged = set(), set(), set()
         try:
             return self._attempt(job)
@@ -192,7 +191,7 @@ class Evaluator:
                     f"glia_workers{again.words}"
                 ) from None
 
-    def _attempt(self, job: _Job) -> list[pytest.TestReport]:
+    def _attempt(self, job: Job) -> list[pytest.TestReport]:
         """The reports of a job; what an attempt before has been charged for is not charged again."""
         self._prepaid = frozenset(self._charged)
         self._account.refuse_if_closed()
@@ -253,7 +252,7 @@ class Evaluator:
             raise refused
         return reports
 
-    def _found(self, keys: Sequence[str], simulations: Sequence[str], job: _Job) -> dict[str, Any]:
+    def _found(self, keys: Sequence[str], simulations: Sequence[str], job: Job) -> dict[str, Any]:
         """What is known of samples, once others have run what they could; simulations are reserved first.
 
         If one has failed in this run, that: it is what the search acts upon, however often it goes on.
@@ -354,7 +353,7 @@ class Evaluator:
         arguments = [str(each) for each in self._config.invocation_params.args]
         return forwarded(arguments, self._config.option.file_or_dir)
 
-    def _message(self, job: _Job) -> dict[str, Any]:
+    def _message(self, job: Job) -> dict[str, Any]:
         return {
             "sources": {path: source.decode("latin-1") for path, source in job.sources.items()},
             "base": {path: asdict(source) for path, source in job.base.items()},
@@ -379,33 +378,6 @@ class Evaluator:
         report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
         assert isinstance(report, pytest.TestReport)
         return report
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One evaluation of a candidate on some seeds.
-
-    ``base`` is what ``against="base"`` means, by path. ``confidence``, if any, is in place of that of the
-    settings. ``payer`` pays for the candidate's replications. ``judging`` runs the tests as they are;
-    otherwise comparisons are assumed to hold. ``world`` is the key of another world than the seeds' own, for
-    an audit; ``scenario`` and ``inspected`` (the folder of tables) are an experiment's.
-    """
-
-    sources: Mapping[str, bytes]
-    seeds: Sequence[int]
-    base: Mapping[str, BaseSource]
-    confidence: float | None
-    payer: Payer | None
-    judging: bool
-    world: bytes | None = None
-    scenario: Mapping[str, float] = field(default_factory=dict)
-    inspected: Path | None = None
-
-    def digest(self) -> str:
-        """Stands for all that is asked."""
-        how = sorted(self.scenario.items()), bool(self.inspected)
-        asked = [self.seeds, self.confidence, self.judging, how]
-        return digest(json.dumps(asked), self.world or b"", *self.sources.values())
 
 
 def _harness(tree: str, testbed: str, arguments: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from pytest_glia.designers.offline import OfflineDesigner
 from pytest_glia.designers.openevolve import OpenEvolveDesigner
 from pytest_glia.designers.problem import problem_statement
 from pytest_glia.domains import manager, mechanisms
-from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
@@ -39,6 +38,7 @@ from pytest_glia.payer import Payer
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_seeds
 from pytest_glia.settings import Settings
+from pytest_glia.summary import show
 from pytest_glia.visible import visible
 
 REPLAYED = "PYTEST_GLIA_REPLAYED"
@@ -141,7 +141,7 @@ class Search:
             before = self.evaluator.first_look(self.sources, seeds.known("guard", self.settings.replications))
         except BudgetExhausted as error:
             raise Misuse(_too_small(error, "the present candidate was seen")) from None
-        _show(self.write, before)
+        show(self.write, before)
         self.before = before
         failing = [report.nodeid for report in before if report.failed]
         if not failing:
@@ -390,23 +390,3 @@ def _recorded_by(reports: Sequence[pytest.TestReport]) -> set[str]:
 
 def _too_small(error: BudgetExhausted, event: str) -> str:
     return f"{error} before {event}: give a larger --glia-budget"
-
-
-def _show(write: Callable[[str], None], reports: Sequence[pytest.TestReport]) -> None:
-    """A line a comparison, and one for a test that ended otherwise."""
-    for report in reports:
-        name = report.nodeid.rpartition("::")[2]
-        checks = [Check.from_json(data) for data in getattr(report, "glia", ())]
-        # Such as one that asserts the opposite of what is shown.
-        otherwise = report.failed and all(check.outcome == "shown" for check in checks)
-        for check in checks:
-            passed = check.outcome == "shown" and not (otherwise and check is checks[-1])
-            write(f"  {'pass' if passed else 'FAIL'}  {name[:70]}")
-            write(f"        {check.what()}")
-            write(f"        {check.describe()}")
-        if otherwise:
-            if not checks:
-                write(f"  FAIL  {name}")
-            write(f"        {report.longreprtext.strip().splitlines()[-1][:200]}")
-        elif report.skipped:
-            write(f"  skip  {name}")
