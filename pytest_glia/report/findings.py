@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -67,7 +68,7 @@ def design(search: Search) -> dict[str, Any]:
         "attempts": [
             # What a run has tried another design after was not confirmed.
             {"run": run, "outcome": "not met" if following == run else last if run == run_id else outcome}
-            for (run, outcome), following in zip(attempts, [*runs[1:], None], strict=True)
+            for (run, outcome), following in zip_longest(attempts, runs[1:])
         ],
         "confirmation": _confirmation(search),
         "best": _best(search),

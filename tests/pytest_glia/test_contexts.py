@@ -54,6 +54,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
             process.kill()
             process.wait()
         seconds = time.monotonic() - began
+    assert process.returncode == 2, out
     [design] = json.loads(Path(folder / "report/glia.json").read_text("utf-8"))["designs"]
     return Interrupted(Result(process.returncode, out), project.branches("glia/"), design, seconds)
 
