@@ -125,9 +125,11 @@ class Account:
         spent: By kind, what is settled; of seconds see `seconds`.
         held: By kind, what is set aside for the confirmation that ends a run: a search may not touch it.
         whole: The account of which this is a part: what is spent here is spent there.
+        before: By kind, what was spent when this search began: by others of the same command.
         earlier: Seconds that this run took in a process that was killed; they count from the first new spend.
         purpose: What the next simulations are for; `spent_on` has them by that.
         timed: Whether time is limited: not where a record is replayed.
+        closed: Whether the search has ended: a context that is still at work ends where it would spend.
     """
 
     budget: Budget
@@ -139,6 +141,8 @@ class Account:
     whole: Account | None = None
     earlier: float = 0.0
     timed: bool = True
+    before: Amounts = field(default_factory=dict)
+    closed: bool = False
     _in_flight: list[Amounts] = field(default_factory=list, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -147,7 +151,24 @@ class Account:
         shares = {kind: max(0.0, self.left(kind)) / of for kind in _SHARED}
         if math.isfinite(shares["simulations"]):
             shares["simulations"] = float(math.floor(shares["simulations"]))
-        return Account(Budget(**shares), started=self.started, whole=self)
+        return Account(Budget(**shares), whole=self)
+
+    def following(self) -> Account:
+        """The account of the next search of the same command: what was spent is spent, by another one."""
+        before: Amounts = {**self.spent, "seconds": self.seconds}
+        return Account(self.budget, dict(self.spent), started=self.started, before=before)
+
+    def follows(self, before: Amounts) -> None:
+        """Have this search begin with so much spent, of all but time: as it did in another process."""
+        self.spent = dict(before)
+        self.before = {**before, "seconds": self.before.get("seconds", 0.0)}
+
+    @property
+    def own(self) -> dict[Kind, float]:
+        """What this search, or this part of it, has spent itself, by kind; the seconds are the search's."""
+        seconds = self.seconds if self.whole is None else self.whole.own["seconds"]
+        spent: dict[Kind, float] = {**self.spent, "seconds": seconds}
+        return {kind: amount - self.before.get(kind, 0.0) for kind, amount in spent.items()}
 
     @property
     def simulations(self) -> int:
@@ -156,8 +177,14 @@ class Account:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds since the run began."""
-        return time.monotonic() - self.started
+        """Wall-clock seconds since the command began."""
+        return self.whole.seconds if self.whole is not None else time.monotonic() - self.started
+
+    def has_limit(self, kind: Kind, limit: float) -> bool:
+        """Whether that is what limits a kind here, or in the account of which this is a part."""
+        if self.whole is not None and self.whole.has_limit(kind, limit):
+            return True
+        return self.budget.limit(kind) == limit
 
     def left(self, kind: Kind) -> float:
         """That the search may still reserve; of seconds, it may be negative."""
@@ -185,9 +212,10 @@ class Account:
         """Take the most that something may cost out of the budget before it is begun.
 
         What was reserved is to be settled. Raises `BudgetExhausted`, and takes nothing, if one of the kinds
-        or the time does not suffice.
+        or the time does not suffice, and `KeyboardInterrupt` if the account is closed.
         """
         with self._lock:
+            self.refuse_if_closed()
             self.started -= self.earlier
             self.earlier = 0.0
             for kind, amount in amounts.items():
@@ -199,6 +227,11 @@ class Account:
                 self.whole.reserve(amounts)
             if amounts:
                 self._in_flight.append(amounts)
+
+    def refuse_if_closed(self) -> None:
+        """Raise `KeyboardInterrupt`, as the interruption did where it was heard, if the search has ended."""
+        if self.closed or (self.whole is not None and self.whole.closed):
+            raise KeyboardInterrupt
 
     def settle(self, reserved: Amounts, spent: Amounts) -> None:
         """Book what was spent in place of what was reserved: nothing, if an earlier process has spent it."""
@@ -218,5 +251,7 @@ class Account:
         self.settle(amounts, amounts)
 
     def __str__(self) -> str:
-        """What was spent, but for the time."""
-        return listed({"simulations": 0, **{kind: amount for kind, amount in self.spent.items() if amount}})
+        """What this search has spent, but for the time."""
+        spent: dict[Kind, float] = {"simulations": 0}
+        spent |= {kind: amount for kind, amount in self.own.items() if amount and kind != "seconds"}
+        return listed(spent)

@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.metadata import distributions
@@ -28,7 +28,7 @@ from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.context import CONTEXT, BaseSource, Context, Found
 from pytest_glia.decisions import World
-from pytest_glia.domains import audits, manager
+from pytest_glia.domains import Words, audits, manager
 from pytest_glia.hookspecs import Audit
 from pytest_glia.processes import die_with, end_session_with
 from pytest_glia.replication import Confine, Failure, Metrics
@@ -82,7 +82,7 @@ class ComposedTree:
 
 
 class RemoteStore:
-    """The samples that the parent keeps, and what has failed in this job: another one may have more time."""
+    """The samples that the parent keeps, and what has failed in this job: another run may have more time."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -97,11 +97,15 @@ class RemoteStore:
         answer = self._channel.receive()
         if "exhausted" in answer:
             raise BudgetExhausted(*answer["exhausted"])
+        if "failures" in answer:
+            self._failed |= {key: Failure(*words) for key, words in answer["failures"].items()}
+            return Found({key: self._failed[key] for key in answer["failures"]}, ())
         return Found(answer["known"], tuple(answer["share"]))
 
     def add(self, key: str, outcome: Metrics | Failure) -> None:
         if isinstance(outcome, Failure):
             self._failed[key] = outcome
+            self._channel.send(failed=key, failure=[outcome.message, outcome.details])
         else:
             self._channel.send(add=key, metrics=outcome)
 
@@ -129,8 +133,8 @@ class Evaluations:
             hooks.hook.glia_testbed(name=session.config.getoption("glia_testbed"))
         importlib.import_module("pytest_glia.glia")  # likewise
         gc.freeze()
-        knobs = {name: word for audit in self._audits for name, word in audit.knobs.items()}
-        self._channel.send(ready=sorted(items), software=software(), knobs=knobs)
+        domains = {audit.name: asdict(Words.of(audit)) for audit in self._audits}
+        self._channel.send(ready=sorted(items), software=software(), domains=domains)
         try:
             while True:
                 self._fork_job(session.config, items, self._channel.receive())

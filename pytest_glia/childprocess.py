@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.child import ENVIRONMENT
+from pytest_glia.domains import Words
 from pytest_glia.processes import end_session
 from pytest_glia.sandbox import is_secret
 
@@ -86,7 +87,7 @@ class ChildProcess:
         channel: To the child.
         collected: The tests that it has found.
         software: What is installed where it runs: see `pytest_glia.child.software`.
-        knobs: What an experiment may change of its runs, by a factor, each with a word on it.
+        domains: What they say of their runs, by name.
 
     Raises:
         EvaluatorFailed: the specs cannot be collected, or not within 5 minutes.
@@ -123,7 +124,7 @@ class ChildProcess:
             raise
         self.collected: list[str] = ready["ready"]
         self.software: list[str] = ready["software"]
-        self.knobs: dict[str, str] = ready["knobs"]
+        self.domains = {name: Words(**words) for name, words in ready["domains"].items()}
 
     def stop(self) -> None:
         """End the child and all that it started."""

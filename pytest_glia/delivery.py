@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -59,6 +59,7 @@ class Delivery:
         passed: Whether it meets its specs, confirmed.
         improved: Whether it is another candidate than the present one.
         refused: Why the audit does not believe it; None if it does.
+        refuted: Whether it has not held in other worlds, or on other seeds, than the search knew.
         audited: What the audit has shown, in words.
         branch: Where the winner is delivered.
     """
@@ -79,17 +80,18 @@ class Delivery:
         self._attempt: int | None = None
         self._confirmed: Evaluation | None = None
         self.refused: str | None = None
+        self.refuted = False
         self.audited = "Not audited: the budget was spent." if lab.audited else _UNSEEN
         self.passed = False
 
-    def confirm(self, before: list[pytest.TestReport]) -> list[pytest.TestReport]:
+    def confirm(self, before: Sequence[pytest.TestReport]) -> list[pytest.TestReport]:
         """The specs' reports for the winner, on seeds that nobody could know before it was fixed.
 
         If nothing better than the present candidate was found, its reports from `before` stand.
         """
         search = self._search
         if not self.improved:
-            return before
+            return list(before)
         account = search.account
         account.held = {}
         search.write("")
@@ -98,7 +100,8 @@ class Delivery:
             self.refused = self._audit()
             if self.refused:
                 search.write(f"The audit refuses it: {self.refused}")
-                return before
+                self.refuted = True
+                return list(before)
             self._attempt = search.ledger.attempt(search.paths, search.base, self._run.id, self._blob)
             settings = search.settings
             n = confirmation_seeds(settings.replications, settings.confidence, self._attempt)
@@ -119,7 +122,7 @@ class Delivery:
         except BudgetExhausted as error:
             search.write(f"  not confirmed: {error}")
             return [_unconfirmed(item, str(error)) for item in search.items]
-        self.passed = not failed
+        self.passed, self.refuted = not failed, bool(failed)
         unshown = [claim.name for claim in self._proposal.claims if not claim.experiment]
         if self.passed and unshown:
             self.passed = False
@@ -214,7 +217,7 @@ class Delivery:
             model=self._lab.models.settings.name if self._lab.models else "",
             budget=search.settings.budget,
             spent=search.account,
-            seconds=search.ledger.once(self._run.id, "seconds", round(search.account.seconds)),
+            seconds=search.ledger.once(self._run.id, "seconds", round(search.account.own["seconds"])),
             base=search.base,
             secret=self._run.secret,
             audit=self.audited,

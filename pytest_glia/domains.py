@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -52,6 +54,19 @@ def _of_entry_points() -> tuple[pluggy.PluginManager, list[str]]:
         else:
             hooks.register(plugin, name=f"entry point {entry.name}")
     return hooks, problems
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a domain says of its runs: of its `knobs` (`Audit`), and what its metrics mean."""
+
+    knobs: Mapping[str, str]
+    metrics: str
+
+    @classmethod
+    def of(cls, audit: Audit) -> Words:
+        """A domain's, by its audit, which may say nothing of metrics."""
+        return cls(dict(audit.knobs), str(getattr(audit, "metrics", "")))
 
 
 _AUDIT = ("name", "knobs", "record", "recording", "varied", "future_changed", "scenario")

@@ -6,14 +6,13 @@ The child works in a tree composed of the base commit; a candidate reaches it as
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,10 @@ from pytest_glia.childprocess import (
     without_secrets,
 )
 from pytest_glia.commandline import deciding, forwarded
-from pytest_glia.content import digest
 from pytest_glia.context import BaseSource
+from pytest_glia.domains import Words
+from pytest_glia.ends import on_record
+from pytest_glia.job import Job
 from pytest_glia.ledger import Ledger
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
@@ -97,13 +98,13 @@ class Evaluator:
         Raises as `look` does.
         """
         base = {path: self._repository.earlier(path, text) for path, text in sources.items()}
-        return self._run(_Job(sources, seeds, base, None, payer=None, judging=True))
+        return self._run(Job(sources, seeds, base, None, payer=None, judging=True))
 
     def judge(
         self, sources: Mapping[str, bytes], seeds: Sequence[int], payer: Payer, confidence: float
     ) -> list[pytest.TestReport]:
         """The reports of all tests for a candidate that follows the base commit; raises as `look` does."""
-        return self._run(_Job(sources, seeds, self._bases, confidence, payer=payer, judging=True))
+        return self._run(Job(sources, seeds, self._bases, confidence, payer=payer, judging=True))
 
     def look(
         self,
@@ -120,13 +121,13 @@ class Evaluator:
 
         Intervals are of the `confidence` given, or else of that of the settings. With the key of another
         `world` it is an audit: there, and with the future of some replications changed. A `scenario` changes
-        the domain's runs by factors (`knobs`). If `inspected`, the tables behind the metrics are kept.
+        the domain's runs by factors (`Audit.knobs`). If `inspected`, the tables behind the metrics are kept.
 
         Raises:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
             EvaluatorFailed: the child ended.
         """
-        job = _Job(
+        job = Job(
             sources,
             seeds,
             self._bases,
@@ -154,25 +155,27 @@ class Evaluator:
             for path, text in found.items()
         }
 
-    @property
-    def knobs(self) -> Mapping[str, str]:
-        """What a scenario may change, each with a word on it; nothing before the first job."""
-        return self._child.knobs if self._child else {}
+    def words(self, domains: Collection[str]) -> list[Words]:
+        """What these domains say of their runs; nothing before the first job."""
+        known = self._child.domains if self._child else {}
+        return [words for name, words in known.items() if name in domains]
 
-    def _run(self, job: _Job) -> list[pytest.TestReport]:
-        """The reports of a job. That it came to the end of the budget is on record, for a replay."""
-        record = f"exhausted {job.digest()}"
-        run = job.payer.run if job.payer else ""
-        with self._turn:
-            if not self._account.timed and (known := self._ledger.recall(run, record)):
-                raise BudgetExhausted(*json.loads(known))
-            try:
-                return self._run_now(job)
-            except BudgetExhausted as error:
-                self._ledger.remember(run, record, json.dumps(error.args))
-                raise
+    def _run(self, job: Job) -> list[pytest.TestReport]:
+        """The reports of a job, or what has ended it in this run before."""
+        payer = job.payer or Payer("", self._account)
+        place = f"{payer.context} evaluates {job.digest()}"
+        ending = on_record(
+            self._ledger,
+            payer.run,
+            place,
+            payer.account,
+            taken=lambda: sorted(self._charged),
+            again=payer.charge_again,
+        )
+        with self._turn, ending:
+            return self._run_now(job)
 
-    def _run_now(self, job: _Job) -> list[pytest.TestReport]:
+    def _run_now(self, job: Job) -> list[pytest.TestReport]:
         self.needed, self.needed_simulations, self._charged = set(), set(), set()
         try:
             return self._attempt(job)
@@ -188,9 +191,10 @@ class Evaluator:
                     f"glia_workers{again.words}"
                 ) from None
 
-    def _attempt(self, job: _Job) -> list[pytest.TestReport]:
+    def _attempt(self, job: Job) -> list[pytest.TestReport]:
         """The reports of a job; what an attempt before has been charged for is not charged again."""
         self._prepaid = frozenset(self._charged)
+        self._account.refuse_if_closed()
         if self._account.seconds_left() <= 0:
             raise self._account.exhausted("seconds")
         if self._child is None:
@@ -209,15 +213,16 @@ class Evaluator:
                 if "find" in message:
                     self._since = time.monotonic()
                     try:
-                        known = self._known(message["find"], message["simulations"], job)
+                        channel.send(**self._found(message["find"], message["simulations"], job))
                     except BudgetExhausted as error:
                         refused = error
                         channel.send(exhausted=error.args)
-                    else:
-                        share = [key for key in message["find"] if key not in known]
-                        channel.send(known=known, share=share)
                 elif "add" in message:
                     self._keep(message["add"], message["metrics"])
+                elif "failed" in message:
+                    self._count()
+                    if job.payer:
+                        self._ledger.fail(job.payer.run, message["failed"], message["failure"])
                 elif "ran" in message:
                     self._count()
                 elif "report" in message:
@@ -247,17 +252,26 @@ class Evaluator:
             raise refused
         return reports
 
-    def _known(self, keys: Sequence[str], simulations: Sequence[str], job: _Job) -> dict[str, Metrics]:
-        """What is known of samples, once others have run what they could; simulations are reserved first."""
+    def _found(self, keys: Sequence[str], simulations: Sequence[str], job: Job) -> dict[str, Any]:
+        """What is known of samples, once others have run what they could; simulations are reserved first.
+
+        If one has failed in this run, that: it is what the search acts upon, however often it goes on.
+        """
         self.needed |= {*keys, *simulations}
         self.needed_simulations |= set(simulations)
         if job.payer:
-            self._charged |= job.payer.charge(set(simulations) - self._prepaid, self._ledger)
+            failed = self._ledger.failed(job.payer.run, keys)
+            # Nothing of what has failed is run once more.
+            unpaid = set(simulations) - self._prepaid - (job.payer.charged if failed else set())
+            self._charged |= job.payer.charge(unpaid, self._ledger)
+            if failed:
+                return {"failures": failed}
         # Tables are files of the machine that runs a replication: where they are wanted, it is this one.
         if self._others is not None and not job.inspected:
             for key, metrics in self._others.samples(keys):
                 self._keep(key, metrics)
-        return self._ledger.known(keys)
+        known = self._ledger.known(keys)
+        return {"known": known, "share": [key for key in keys if key not in known]}
 
     def _keep(self, key: str, metrics: Metrics) -> None:
         self._count()
@@ -340,7 +354,7 @@ class Evaluator:
         arguments = [str(each) for each in self._config.invocation_params.args]
         return forwarded(arguments, self._config.option.file_or_dir)
 
-    def _message(self, job: _Job) -> dict[str, Any]:
+    def _message(self, job: Job) -> dict[str, Any]:
         return {
             "sources": {path: source.decode("latin-1") for path, source in job.sources.items()},
             "base": {path: asdict(source) for path, source in job.base.items()},
@@ -365,33 +379,6 @@ class Evaluator:
         report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
         assert isinstance(report, pytest.TestReport)
         return report
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One evaluation of a candidate on some seeds.
-
-    ``base`` is what ``against="base"`` means, by path. ``confidence``, if any, is in place of that of the
-    settings. ``payer`` pays for the candidate's replications. ``judging`` runs the tests as they are;
-    otherwise comparisons are assumed to hold. ``world`` is the key of another world than the seeds' own, for
-    an audit; ``scenario`` and ``inspected`` (the folder of tables) are an experiment's.
-    """
-
-    sources: Mapping[str, bytes]
-    seeds: Sequence[int]
-    base: Mapping[str, BaseSource]
-    confidence: float | None
-    payer: Payer | None
-    judging: bool
-    world: bytes | None = None
-    scenario: Mapping[str, float] = field(default_factory=dict)
-    inspected: Path | None = None
-
-    def digest(self) -> str:
-        """Stands for all that is asked."""
-        how = sorted(self.scenario.items()), bool(self.inspected)
-        asked = [self.seeds, self.confidence, self.judging, how]
-        return digest(json.dumps(asked), self.world or b"", *self.sources.values())
 
 
 def _harness(tree: str, testbed: str, arguments: list[str]) -> str:

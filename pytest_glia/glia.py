@@ -39,7 +39,7 @@ __tracebackhide__ = True
 
 @dataclass
 class Measured:
-    """What a test has compared, why it could not be evaluated, and whether a domain records its decisions.
+    """What a test has compared, why it could not be evaluated, and which domains record its decisions.
 
     ``tables`` are the keys of the candidate's replications of which the tables were kept.
     """
@@ -47,7 +47,7 @@ class Measured:
     checks: list[Check] = field(default_factory=list)
     broken: str | None = None
     calls: int = 0
-    recordable: bool = False
+    recordable: set[str] = field(default_factory=set)
     judging: bool = True
     tables: list[str] = field(default_factory=list)
 
@@ -287,9 +287,9 @@ class Glia:
             lambda _: "it cannot be told what the replication asks of a candidate",
             {},
         )
-        recordable = any(asked[key].values())
+        recordable = {domain for domain, decisions in asked[key].items() if decisions}
         self._measured.recordable |= recordable
-        return recordable
+        return bool(recordable)
 
     def _replication(
         self, replicate: Replicate, arm: Arm, seed: int, world: World | None, recordable: bool

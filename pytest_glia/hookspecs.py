@@ -100,6 +100,8 @@ class Audit(Protocol):
     Attributes:
         name: Of the domain.
         knobs: What of its runs an experiment may change by a factor, each with a word on it; perhaps none.
+
+    An audit may have ``metrics``, too: what the metrics of its runs mean, in words for whoever designs.
     """
 
     @property

@@ -6,7 +6,8 @@ import copy
 import json
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pytest_glia import seeds
@@ -14,6 +15,7 @@ from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate, fault
 from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.decisions import probes_of
+from pytest_glia.ends import on_record
 from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
@@ -40,7 +42,8 @@ _FIRST_LOOK = 0.3
 class Lab:
     """Evaluates candidates on development seeds within the budget of a run.
 
-    ``sealed`` is how many seeds its end is expected to have: more than the development seeds, perhaps.
+    ``domains`` are those that record the candidates' decisions; ``sealed`` is how many seeds its end is
+    expected to have: more than the development seeds, perhaps.
 
     Attributes:
         candidates: Under design.
@@ -72,10 +75,10 @@ class Lab:
         prefix: str,
         run: Run,
         failing: Sequence[str],
-        audited: bool,
+        domains: Collection[str],
         sealed: int,
         sources: Mapping[str, bytes],
-        statement: Callable[[Evaluation, Mapping[str, str]], str],
+        statement: Callable[[Evaluation, Mapping[str, str], Sequence[str]], str],
         write: Callable[[str], None],
         models: Threads | None = None,
     ) -> None:
@@ -84,6 +87,7 @@ class Lab:
         self.mechanisms = mechanisms
         self.account = payer.account
         self.trials: list[Trial] = []
+        self._run_lab: Lab | None = None
         self._nodeids = nodeids
         self._evaluator = evaluator
         self._ledger = ledger
@@ -99,17 +103,17 @@ class Lab:
         self._payer = payer
         self._whole = payer.account
         self._write = write
-        self.audited = audited
+        self.audited = bool(domains)
         self._sealed = sealed
         self._seeds = seeds.known("development", settings.replications)
         first = max(2, math.ceil(settings.replications * _FIRST_LOOK))
         self._looks = tuple(sorted({first, settings.replications}))
         self._confidence = pocock(settings.confidence, self._looks)
-        self._before = self.account.simulations
         self.start = self._evaluate(sources, self._seeds)
-        self.started = self.account.simulations - self._before
-        self.knobs = evaluator.knobs if audited else {}
-        self.statement = statement(self.start, self.knobs)
+        self.started = self._simulations
+        words = evaluator.words(domains)
+        self.knobs = {name: word for each in words for name, word in each.knobs.items()}
+        self.statement = statement(self.start, self.knobs, [each.metrics for each in words if each.metrics])
         self._evaluation_runs = len(evaluator.needed)
         # A start that fails early asks for less than its successors will.
         self._evaluation_simulations = max(len(self._seeds), len(evaluator.needed_simulations))
@@ -165,13 +169,15 @@ class Lab:
         }
 
     def context(self, number: int, account: Account) -> Lab:
-        """A place to work of its own: another branch, other trials, another account; the same start."""
+        """A place to work of its own: another branch, other trials, another account; the same start.
+
+        What is tried there joins the trials here as it comes.
+        """
         other = copy.copy(self)
         other.account = account
         other.trials = []
-        if account is not self.account:
-            other._before = -self.started
-        other._payer = self._payer.beside(account)
+        other._run_lab = self
+        other._payer = self._payer.beside(account, str(number))
         other.models = self.models and self.models.paid_from(account)
         other._tip = self._base
         other._branch = f"{self._prefix}/{number}"
@@ -193,6 +199,10 @@ class Lab:
     def remember(self, key: str, value: str) -> None:
         """Put something on record that comes out the same again, in the place of what stood there."""
         self._ledger.remember(self._run.id, f"{self.name} {key}", value)
+
+    def ending(self, place: str) -> AbstractContextManager[None]:
+        """Around what may come to the end of the budget: as it came out before (`pytest_glia.ends`)."""
+        return on_record(self._ledger, self._run.id, f"{self.name} {place}", self.account)
 
     @property
     def folder(self) -> Path:
@@ -271,9 +281,10 @@ class Lab:
         change = self._change(evaluation, against)
         result = result_of(change, self.settings.margin)
         commit = self._commit(number, evaluation, hypothesis, change, result)
-        spent = self.account.simulations - self._before
-        trial = Trial(number, hypothesis, evaluation, change, result, commit, spent)
+        trial = Trial(number, hypothesis, evaluation, change, result, commit, self._simulations)
         self.trials.append(trial)
+        if self._run_lab is not None:
+            self._run_lab.trials.append(trial)
         self._note(number, hypothesis.name, evaluation, result)
         decided = look == len(self._seeds) or result == "broken"
         self._line(str(number), hypothesis.name, evaluation, result if decided else "")
@@ -290,9 +301,14 @@ class Lab:
             "loss": loss if math.isfinite(loss) else None,
             "measured": check.point if check and math.isfinite(loss) else None,
             "result": result,
-            "spent": {**self._whole.spent, "seconds": self._whole.seconds},
+            "spent": self._whole.own,
         }
         self.recorded(f"trial {len(self.trials)}", lambda: json.dumps(row))
+
+    @property
+    def _simulations(self) -> int:
+        """That the run has paid for, in all of its contexts."""
+        return int(self._whole.own.get("simulations", 0))
 
     def _change(self, of: Evaluation, against: Evaluation) -> Interval:
         return self.aim.change(of, against, self._confidence)
@@ -340,7 +356,7 @@ class Lab:
         self._write(f"{'#':>3} {'seeds':>5} {'sims':>5} {'time':>5} {'what was tried':<{_NAME}}{letters}")
 
     def _line(self, number: str, name: str, evaluation: Evaluation, result: str) -> None:
-        spent = f"{len(evaluation.seeds):5} {self.account.simulations:5} {self.account.seconds:3.0f} s"
+        spent = f"{len(evaluation.seeds):5} {self._simulations:5} {self._whole.own['seconds']:3.0f} s"
         shown = "".join(f" {check.estimate():>7}" for check in self._columns(evaluation))
         self._write(f"{number:>3} {spent} {_fitted(name, _NAME)}{shown} {result}".rstrip())
         for reason in evaluation.reasons:

@@ -71,14 +71,16 @@ class Command:
     Attributes:
         arguments: Of pytest.
         folder: In which, relative to the top of the repository.
+        addopts: The variable ``PYTEST_ADDOPTS``: what was to go before the arguments.
     """
 
     arguments: tuple[str, ...]
     folder: str
+    addopts: str = ""
 
     def as_json(self) -> str:
         """For the ledger."""
-        return json.dumps([self.arguments, self.folder])
+        return json.dumps([self.arguments, self.folder, self.addopts])
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,15 @@ class Ledger:
         """Write a sample; it survives this process."""
         self._do("INSERT OR REPLACE INTO samples VALUES (?, ?)", key, json.dumps(metrics))
 
+    def fail(self, run: str, key: str, words: Sequence[str]) -> None:
+        """Write down that a sample has failed, and how: in this run, for in another one it may not."""
+        self.remember(run, f"failed {key}", json.dumps(words))
+
+    def failed(self, run: str, keys: Sequence[str]) -> dict[str, list[str]]:
+        """Those of the samples that have failed in a run, in order, and how."""
+        found = ((key, self.recall(run, f"failed {key}")) for key in keys)
+        return {key: json.loads(words) for key, words in found if words is not None}
+
     def pay(self, run: str, keys: Collection[str]) -> None:
         """Write down that a run pays for these simulations."""
         with self._one_at_a_time:
@@ -171,6 +182,10 @@ class Ledger:
         values = (run.id, candidate, base, designer, command.as_json(), run.secret, run.started)
         self._do("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", *values)
         return run
+
+    def goes_on(self, run: str, command: Command) -> None:
+        """Write down by which command a run goes on: its budget may be another one."""
+        self._do("UPDATE runs SET command = ? WHERE run = ?", command.as_json(), run)
 
     def remember(self, run: str, key: str, value: str) -> None:
         """Keep what a run has found out, under a key of its own."""
@@ -203,8 +218,8 @@ class Ledger:
             there = f"the last are {', '.join(known)}" if known else "there is none yet"
             raise Misuse(f"there is no run {run!r} in {self.folder}: {there}")
         [[*found, command]] = rows
-        arguments, folder = json.loads(command)
-        return Run(*found), Command(tuple(arguments), folder)
+        arguments, *where = json.loads(command)
+        return Run(*found), Command(tuple(arguments), *where)
 
     def reopen(self, run: str) -> None:
         """Take a run for one that never ended, and all others for ended: for a replay, in a copy."""
@@ -323,7 +338,8 @@ class Ledger:
         for descriptor in self._locks:
             os.close(descriptor)
         self._locks.clear()
-        self._db.close()
+        with self._one_at_a_time:
+            self._db.close()
 
     def _do(self, statement: str, *values: Any) -> list[Any]:
         """The rows of a statement, for which other threads wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import pytest
@@ -11,7 +12,7 @@ from pytest_glia.candidate import Candidate
 from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.ledger import Ledger
 from pytest_glia.misuse import Misuse
-from pytest_glia.search import Search
+from pytest_glia.search import REPLAYED, Search
 from pytest_glia.settings import Settings
 
 # Options with which pytest runs no test.
@@ -49,6 +50,7 @@ class Optimizer:
             account = Account(self._settings.budget)
             for candidates, items in groups:
                 replay(items, self._run_group(candidates, items, account), session)
+                account = account.following()
         except (Misuse, EvaluatorFailed) as error:
             raise pytest.UsageError(f"--glia-optimize: {error}") from None
         for position, item in enumerate(others, start=1):
@@ -71,7 +73,12 @@ class Optimizer:
         ledger = Ledger(self._config.rootpath)
         search = None
         try:
-            for path in dict.fromkeys(each.path for each in candidates):
+            paths = list(dict.fromkeys(each.path for each in candidates))
+            replayed = os.environ.get(REPLAYED)
+            if replayed and ledger.outcomes().get(replayed, ("",))[0] != "+".join(paths):
+                # What else the command has designed is another run.
+                return []
+            for path in paths:
                 ledger.lock(path)
             search = Search(self._config, self._settings, ledger, candidates, items, account)
             reports = search.run()

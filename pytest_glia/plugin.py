@@ -177,7 +177,7 @@ def pytest_runtest_makereport(
     item.user_properties.extend(("glia", f"{c.what()}: {c.describe()}") for c in checks)
     report = yield
     report.glia = [check.as_json() for check in checks]  # type: ignore[attr-defined]
-    report.glia_recordable = measured.recordable  # type: ignore[attr-defined]
+    report.glia_recordable = sorted(measured.recordable)  # type: ignore[attr-defined]
     report.glia_tables = measured.tables  # type: ignore[attr-defined]
     report.glia_broken = measured.broken or measured.untouched()  # type: ignore[attr-defined]
     return report

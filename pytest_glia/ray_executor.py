@@ -199,6 +199,9 @@ class RayExecutor:
                 message = self._received(replies[reply])
                 if "add" in message:
                     yield message["add"], message["metrics"]
+                elif "failed" in message:
+                    # It is run here: what it says on this machine counts.
+                    continue
                 elif message and not self._has_delivered(replies[reply], message):
                     # As a failure here does, it ends the call: no more of it is begun.
                     waiting.clear()
@@ -258,7 +261,7 @@ class RayExecutor:
             return {}
         if message:
             follower.heard = time.monotonic()
-        if not message or "add" in message:
+        if not message or "add" in message or "failed" in message:
             follower.reply = follower.actor.exchange.remote({})
         return message
 

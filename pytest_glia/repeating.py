@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,16 @@ def recorded(root: Path) -> Iterator[tuple[Repository, Ledger]]:
 
 @contextmanager
 def copied(repository: Repository, base: str, without: str) -> Iterator[Path]:
-    """A copy at a commit, deleted in the end, with the refs whose names do not contain `without`."""
+    """A copy at a commit, deleted in the end, with the refs whose names do not contain `without`.
+
+    Raises `Misuse` if the commit is gone.
+    """
+    if not repository.has(base):
+        raise Misuse(
+            f"the commit {base[:9]}, with which the run began, is not in the repository {repository.top} "
+            "any more (git deletes what no branch leads to): fetch it from where it was pushed, or begin a "
+            "new run"
+        )
     with tempfile.TemporaryDirectory(prefix="glia-copy-") as folder:
         copy = Path(folder) / "copy"
         repository.clone(copy, base, without)
@@ -57,10 +67,11 @@ def repeated(
     copy: Path, command: Command, *more: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The run's command in the copy, with more arguments and variables; it writes no reports."""
+    addopts = shlex.join(without_files(shlex.split(command.addopts)))
     return subprocess.run(
         [sys.executable, "-m", "pytest", *without_files(command.arguments), *more],
         cwd=copy / command.folder,
-        env={**without_secrets(os.environ), **environment},
+        env={**without_secrets(os.environ), "PYTEST_ADDOPTS": addopts, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -106,6 +106,10 @@ class Repository:
         """The commit of a branch; None if there is no such branch."""
         return self._try("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}^{{commit}}")
 
+    def has(self, commit: str) -> bool:
+        """Whether there is such a commit."""
+        return self._try("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}") is not None
+
     def _is_shallow(self) -> bool:
         return bool(self._git.rev_parse("--is-shallow-repository") == "true")
 

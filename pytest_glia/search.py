@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from pytest_glia.designers.offline import OfflineDesigner
 from pytest_glia.designers.openevolve import OpenEvolveDesigner
 from pytest_glia.designers.problem import problem_statement
 from pytest_glia.domains import manager, mechanisms
-from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
@@ -35,10 +34,12 @@ from pytest_glia.misuse import Misuse
 from pytest_glia.models import ModelFailed
 from pytest_glia.models.threads import Threads, asked_by
 from pytest_glia.models.transcript import write_conversation
+from pytest_glia.next_best import next_confirmed
 from pytest_glia.payer import Payer
 from pytest_glia.repository import Repository
 from pytest_glia.sequential import confirmation_seeds
 from pytest_glia.settings import Settings
+from pytest_glia.summary import show
 from pytest_glia.visible import visible
 
 REPLAYED = "PYTEST_GLIA_REPLAYED"
@@ -56,7 +57,7 @@ class Search:
     Args:
         candidates: What the specs name, each file and entry once.
         items: The specs.
-        account: Of the budget, shared with other searches of the same command.
+        account: Of the budget, with what earlier searches of the same command have spent.
 
     What it has come to at any time is in its attributes, for a report: ``outcome``, the reports ``before``
     it began, its ``lab`` and its ``delivery``.
@@ -108,9 +109,6 @@ class Search:
                 "branch -m glia another-name)"
             )
         self.account = account
-        # What an earlier search of the same command has held back for its end is free again.
-        account.held = {}
-        account.purpose, account.spent_on = "search", {}
         self.evaluator = Evaluator(
             config,
             settings,
@@ -124,7 +122,8 @@ class Search:
         )
 
     def close(self) -> None:
-        """End the child; write down how the run ended."""
+        """End the child, and contexts that are still at work; write down how the run ended."""
+        self.account.closed = True
         self.evaluator.close()
         if self.opened:
             self.ledger.end(self.opened.id, self.outcome)
@@ -143,7 +142,7 @@ class Search:
             before = self.evaluator.first_look(self.sources, seeds.known("guard", self.settings.replications))
         except BudgetExhausted as error:
             raise Misuse(_too_small(error, "the present candidate was seen")) from None
-        _show(self.write, before)
+        show(self.write, before)
         self.before = before
         failing = [report.nodeid for report in before if report.failed]
         if not failing:
@@ -155,22 +154,34 @@ class Search:
 
     def _search(self, failing: Sequence[str], before: list[pytest.TestReport]) -> list[pytest.TestReport]:
         opened = self.opened = self._begin()
+        self.account.follows(
+            {
+                kind: self.ledger.once(opened.id, f"before: {kind}", self.account.spent.get(kind, 0.0))
+                for kind in ("simulations", "tokens", "dollars", "gpu_minutes")
+            }
+        )
         payer = Payer(opened.id, self.account)
         prefix = f"glia/{self.name}/{opened.id}"
         asks = f", model {self._model.name}" if self._model else ""
         self.write(f"Designer {self.settings.designer}{asks}; at most {self.settings.budget}")
-        self.write(f"Each candidate is a commit on {prefix}/1")
+        contexts = ", and so on, one a context" if self.settings.contexts != "1" else ""
+        self.write(f"Each candidate is a commit on {prefix}/1{contexts}")
         self.write("")
         try:
-            lab = self.lab = self._lab(failing, prefix, opened, payer, _recordable(before))
+            lab = self.lab = self._lab(failing, prefix, opened, payer, _recorded_by(before))
             pace = self.evaluator.pace
             if pace is not None or self._goes_on:
                 longest = max(_PATIENCE, _SLOWER * (pace or 0.0) * self.settings.workers)
                 # The same in each process of the run: what is killed at its deadline is told with it.
                 longest = self.ledger.once(opened.id, "timeout", longest)
                 self.evaluator.timeout = min(self.settings.timeout, longest)
-            delivery = self.delivery = Delivery(self, lab, self._design(lab), opened, payer, prefix)
+            proposal = self._design(lab)
+            deliver = partial(Delivery, self, lab, run=opened, payer=payer, prefix=prefix)
+            delivery = self.delivery = deliver(proposal)
             reports = delivery.confirm(before)
+            if delivery.refuted and (found := next_confirmed(lab, proposal, deliver, before, self.write)):
+                delivery, reports = found
+                self.delivery = delivery
             self.outcome = "passed" if delivery.passed else "not met"
             self.delivered += delivery.deliver()
         except BudgetExhausted as error:
@@ -181,25 +192,29 @@ class Search:
             raise Misuse(f"{error}; no candidate was tried") from None
         except KeyboardInterrupt:
             self.outcome = "interrupted"
+            self.account.closed = True
             tried = len(self.lab.trials) if self.lab else 0
-            where = f"the candidates so far are on {prefix}/1; " if tried else ""
+            branches = ", ".join(sorted(self.repository.branches(f"{prefix}/")))
+            where = f"the candidates so far are on {branches}; " if tried else ""
             self.write(f"Interrupted after {tried} candidates: {where}a new run reuses what they cost.")
             raise
         return reports
 
     def _begin(self) -> Run:
         """Open a run, or go on with one that was killed."""
+        invocation = self.config.invocation_params
+        folder = Path(invocation.dir).resolve().relative_to(self.repository.top).as_posix()
+        addopts = os.environ.get("PYTEST_ADDOPTS", "")
+        command = Command(tuple(map(str, invocation.args)), folder, addopts)
         for killed in () if hasattr(self.designer, "tries_nothing") else self.ledger.killed(self.paths):
             if (killed.base, killed.designer) == (self.base, self.settings.designer):
                 self.write(f"Run {killed.id} was killed. It goes on: what it paid for is not paid again.")
                 self.account.earlier = self.ledger.once(killed.id, "elapsed", 0.0)
                 self._goes_on = True
+                self.ledger.goes_on(killed.id, command)
                 return killed
             self.write(f"Run {killed.id} was killed; its candidates stay on glia/{self.name}/{killed.id}/1")
             self.ledger.end(killed.id, "killed")
-        invocation = self.config.invocation_params
-        folder = Path(invocation.dir).resolve().relative_to(self.repository.top).as_posix()
-        command = Command(tuple(map(str, invocation.args)), folder)
         return self.ledger.begin(self.paths, self.base, self.settings.designer, command)
 
     def _design(self, lab: Lab) -> Proposal:
@@ -211,7 +226,9 @@ class Search:
             self.write(f"      The search ended because {error}.")
             return Proposal(lab.best(), remark=f"The search ended because {error}.")
 
-    def _lab(self, failing: Sequence[str], prefix: str, run: Run, payer: Payer, audited: bool) -> Lab:
+    def _lab(
+        self, failing: Sequence[str], prefix: str, run: Run, payer: Payer, domains: Collection[str]
+    ) -> Lab:
         ideas: dict[str, list[Mechanism]] = {path: [] for path in self.sources}
         for each in self.candidates:
             source = self.sources[each.path].decode("utf-8", "replace")
@@ -231,7 +248,7 @@ class Search:
             prefix=prefix,
             run=run,
             failing=failing,
-            audited=audited,
+            domains=domains,
             sealed=confirmation_seeds(settings.replications, settings.confidence, attempts + 1),
             sources=self.sources,
             statement=self._statement,
@@ -240,7 +257,7 @@ class Search:
         )
 
     @cached_property
-    def _statement(self) -> Callable[[Evaluation, Mapping[str, str]], str]:
+    def _statement(self) -> Callable[[Evaluation, Mapping[str, str], Sequence[str]], str]:
         """The problem in words, once it is known what the start measures and what can be changed."""
         settings = self.settings
         return partial(
@@ -272,7 +289,7 @@ class Search:
         """
         if self._model:
             unseen = Evaluation(self.sources, (), {}, {})
-            self.settings.model.refuse_statement(self._statement(unseen, {}))
+            self.settings.model.refuse_statement(self._statement(unseen, {}, []))
         for report in before:
             broken = getattr(report, "glia_broken", None)
             if report.failed and report.when == "setup":
@@ -285,7 +302,7 @@ class Search:
                 )
         look = len(self.evaluator.needed_simulations)
         least = 2 * look
-        if _recordable(before):
+        if _recorded_by(before):
             least += look + probes_of(look, self.settings.replications)
         if self.settings.budget.simulations < least:
             raise Misuse(
@@ -379,30 +396,10 @@ class Search:
             terminal.write_sep("=", text)
 
 
-def _recordable(reports: Sequence[pytest.TestReport]) -> bool:
-    """Whether a domain records what the specs ask of the candidate, so that an audit has something to see."""
-    return any(getattr(report, "glia_recordable", False) for report in reports)
+def _recorded_by(reports: Sequence[pytest.TestReport]) -> set[str]:
+    """The domains that record what the specs ask of the candidate, so that an audit has something to see."""
+    return {domain for report in reports for domain in getattr(report, "glia_recordable", ())}
 
 
 def _too_small(error: BudgetExhausted, event: str) -> str:
     return f"{error} before {event}: give a larger --glia-budget"
-
-
-def _show(write: Callable[[str], None], reports: Sequence[pytest.TestReport]) -> None:
-    """A line a comparison, and one for a test that ended otherwise."""
-    for report in reports:
-        name = report.nodeid.rpartition("::")[2]
-        checks = [Check.from_json(data) for data in getattr(report, "glia", ())]
-        # Such as one that asserts the opposite of what is shown.
-        otherwise = report.failed and all(check.outcome == "shown" for check in checks)
-        for check in checks:
-            passed = check.outcome == "shown" and not (otherwise and check is checks[-1])
-            write(f"  {'pass' if passed else 'FAIL'}  {name[:70]}")
-            write(f"        {check.what()}")
-            write(f"        {check.describe()}")
-        if otherwise:
-            if not checks:
-                write(f"  FAIL  {name}")
-            write(f"        {report.longreprtext.strip().splitlines()[-1][:200]}")
-        elif report.skipped:
-            write(f"  skip  {name}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pluggy
 
+from sim import metrics
 from sim.mechanisms import Mechanism, mechanisms_of
 from sim.recording import record, recording
 from sim.scenarios import KNOBS, scenario
@@ -31,6 +32,7 @@ class _Audit:
     varied = staticmethod(varied)
     future_changed = staticmethod(future_changed)
     knobs = KNOBS
+    metrics = metrics.__doc__ or ""
     scenario = staticmethod(scenario)
 
 

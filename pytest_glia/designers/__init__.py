@@ -12,6 +12,7 @@ from pytest_glia.visible import visible
 
 if TYPE_CHECKING:
     from pytest_glia.lab import Lab
+    from pytest_glia.trials import Trial
     from pytest_glia.workbench import Analysis
 
 
@@ -48,6 +49,21 @@ class Claim:
     def __post_init__(self) -> None:
         _escape(self, "text", "reason", "shown")
         _escape(self, "name", line=True)
+
+    @classmethod
+    def whole(cls, trial: Trial, text: str, start: Mapping[str, bytes]) -> Claim:
+        """A candidate, as it was tried, as one idea: without it there is the start."""
+        hypothesis = trial.hypothesis
+        return cls(
+            "the design as a whole",
+            text,
+            hypothesis.reason,
+            hypothesis.predicts,
+            {},
+            dict(start),
+            experiment=trial.id,
+            shown=f"{trial.result}, loss {trial.change}",
+        )
 
 
 @dataclass(frozen=True)

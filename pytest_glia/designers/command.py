@@ -19,6 +19,7 @@ from pytest_glia.draft import Refused
 from pytest_glia.lab import Lab
 from pytest_glia.markdown import fenced
 from pytest_glia.misuse import Misuse
+from pytest_glia.models.recorded import RecordEnded
 from pytest_glia.playground import Playground
 from pytest_glia.settings import Settings
 from pytest_glia.trials import Hypothesis
@@ -137,16 +138,21 @@ def _measured(playground: Playground, left: Left, number: int) -> str:
 
 
 def _round(playground: Playground, number: int, results: list[str]) -> Left:
-    """What the command leaves, by running it; in a run that goes on after a kill, what it has left."""
-    ran = playground.lab.recorded(
-        f"round {number}", lambda: json.dumps(asdict(_ran(playground, number, results)))
-    )
+    """What the command leaves, by running it; in a run that goes on after a kill, what it has left.
+
+    Likewise that the budget did not allow it.
+    """
+    lab = playground.lab
+    with lab.ending(f"round {number}"):
+        ran = lab.recorded(f"round {number}", lambda: json.dumps(asdict(_ran(playground, number, results))))
     return Left(**json.loads(ran))
 
 
 def _ran(playground: Playground, number: int, results: list[str]) -> Left:
     lab = playground.lab
     settings = lab.settings
+    if not lab.account.timed:
+        raise RecordEnded(f"the record of the run ends before round {number}, and a replay starts no command")
     for kind in ("simulations", "seconds"):
         if lab.account.left(kind) <= 0:
             raise lab.account.exhausted(kind)

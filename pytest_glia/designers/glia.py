@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
+from threading import Thread
 
 from pytest_glia.agents.researcher import Researcher
 from pytest_glia.agents.supervisor import Supervisor
@@ -14,7 +14,6 @@ from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.lab import Lab
 from pytest_glia.models import ModelFailed
-from pytest_glia.models.recorded import RecordEnded
 from pytest_glia.playground import Playground
 from pytest_glia.trials import Trial
 
@@ -50,17 +49,31 @@ class GliaDesigner:
     def design(self, lab: Lab) -> Proposal:
         """Work until the specs are met on the development seeds, or the budget is spent."""
         contexts = lab.settings.contexts
-        if contexts == "seq":
-            ended = _one_after_another(lab)
-        else:
-            number = int(contexts)
-            parts = [lab.account.part(number) for _ in range(number)] if number > 1 else [lab.account]
-            with ThreadPoolExecutor(number) as pool:
-                labs = [lab.context(place, account) for place, account in enumerate(parts, start=1)]
-                ended = list(pool.map(_context, labs, [""] * number))
-        for each in ended:
-            lab.trials += each.playground.lab.trials
+        ended = _one_after_another(lab) if contexts == "seq" else _side_by_side(lab, int(contexts))
+        # Not as they came, which is another order each time.
+        lab.trials[:] = [trial for each in ended for trial in each.playground.lab.trials]
         return proposal(lab, ended)
+
+
+def _side_by_side(lab: Lab, number: int) -> list[Ended]:
+    """So many contexts at once, in threads that end with this process: Ctrl-C waits for no model."""
+    if number == 1:
+        return [_context(lab.context(1, lab.account), "")]
+    accounts = [lab.account.part(number) for _ in range(number)]
+    futures = []
+    for place, account in enumerate(accounts, start=1):
+        future = Future[Ended]()
+        futures.append(future)
+        Thread(target=_settle, args=(future, lab.context(place, account)), daemon=True).start()
+    return [future.result() for future in futures]
+
+
+def _settle(future: Future[Ended], lab: Lab) -> None:
+    """Have a future come to what becomes of a context."""
+    try:
+        future.set_result(_context(lab, ""))
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _one_after_another(lab: Lab) -> list[Ended]:
@@ -106,16 +119,9 @@ def _context(lab: Lab, handed_over: str) -> Ended:
         if isinstance(error, ModelFailed) and not lab.trials and not playground.experiments:
             # Nothing was begun: what only the user can mend, such as a wrong key, is told.
             raise
-        reason = lab.recorded("ended", str(error).strip)
-    except RecordEnded as error:
-        reason = lab.recorded("ended", partial(_raised, error))
+        reason = str(error).strip()
     lab.say(f"Context {lab.name} ended: {reason}.")
     return Ended(playground, tuple(researcher.concluded or ()), reason)
-
-
-def _raised(error: RecordEnded) -> str:
-    """Nothing is on record of how the context ended, so that it is no replay of it."""
-    raise error
 
 
 def proposal(lab: Lab, ended: list[Ended]) -> Proposal:
@@ -140,18 +146,7 @@ def _claims(context: Ended, start: Mapping[str, bytes]) -> list[Claim]:
     if not context.parts:
         kept = [each for each in playground.lab.trials if each.result == "better"]
         [*_, trial] = [each for each in playground.lab.trials if each.evaluation is playground.best]
-        return [
-            Claim(
-                "the design as a whole",
-                " ".join(each.hypothesis.text for each in kept),
-                trial.hypothesis.reason,
-                trial.hypothesis.predicts,
-                {},
-                dict(start),
-                experiment=trial.id,
-                shown=f"{trial.result}, loss {trial.change}",
-            )
-        ]
+        return [Claim.whole(trial, " ".join(each.hypothesis.text for each in kept), start)]
     return [
         Claim(
             part.name,

@@ -144,7 +144,7 @@ def _skills(tools: Toolbox) -> list[Skill]:
 
     def notebook() -> Said:
         account = playground.lab.account
-        return Said(f"{playground.notebook()}\n\nSpent: {account}, {account.seconds:.0f} s.")
+        return Said(f"{playground.notebook()}\n\nSpent: {account}, {account.own['seconds']:.0f} s.")
 
     def measured(**given: Any) -> Said:
         return told(playground, run(playground, **given))

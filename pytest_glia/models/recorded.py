@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 
-from pytest_glia.budget import Account, Amounts, BudgetExhausted
+from pytest_glia.budget import Account, Amounts
 from pytest_glia.ledger import Exchange, Ledger
 from pytest_glia.misuse import Misuse
 from pytest_glia.models import Model, ModelFailed, Reply, Request
@@ -75,8 +74,6 @@ class RecordedModel:
             self._account.settle({}, self._amounts(known))
             reply = reply_of(known.reply)
         elif self._model is None:
-            if exhausted := self._ledger.recall(self._run, self._exhausted):
-                raise BudgetExhausted(*json.loads(exhausted))
             raise RecordEnded(self._difference(request, known))
         else:
             if known is not None:
@@ -90,12 +87,7 @@ class RecordedModel:
         # Tokenizers make a token of some four characters of English, of three of code, and of one of other
         # scripts, which take six each in this JSON: two are a bound for all.
         most = self._cost(len(text) // 2, request.max_tokens)
-        try:
-            self._account.reserve(most)
-        except BudgetExhausted as error:
-            # A replay ends where the run did.
-            self._ledger.remember(self._run, self._exhausted, json.dumps(error.args))
-            raise
+        self._account.reserve(most)
         spent: Amounts = {}
         started = time.monotonic()
         try:
@@ -126,11 +118,6 @@ class RecordedModel:
         finally:
             self._account.settle(most, spent)
         return reply
-
-    @property
-    def _exhausted(self) -> str:
-        """The key under which it is on record that the budget did not allow the next request."""
-        return f"exhausted {self._thread} {self._ordinal}"
 
     def _cost(self, prompt: int, completion: int) -> Amounts:
         tokens: Amounts = {"tokens": prompt + completion}

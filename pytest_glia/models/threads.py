@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
-from pytest_glia.budget import Account
+from pytest_glia.budget import Account, Amounts
 from pytest_glia.designers import Designer
+from pytest_glia.ends import on_record
 from pytest_glia.ledger import Ledger
-from pytest_glia.models import Model
+from pytest_glia.models import Model, Reply, Request
 from pytest_glia.models.openai_client import OpenAIModel
 from pytest_glia.models.patient import PatientModel
 from pytest_glia.models.plain_text import PlainText
@@ -49,7 +51,41 @@ class Threads:
         recorded = RecordedModel(
             self._model, self._ledger, self._account, self._run, name, self.settings.price
         )
-        return PatientModel(recorded, self._account)
+        return _EndingModel(
+            PatientModel(recorded, self._account), self._ledger, self._account, self._run, name
+        )
+
+
+class _EndingModel:
+    """A model that ends a conversation where it has ended in the run before, for the reason of then."""
+
+    def __init__(self, model: Model, ledger: Ledger, account: Account, run: str, thread: str) -> None:
+        self._model = model
+        self._ledger = ledger
+        self._account = account
+        self._run = run
+        self._thread = thread
+        self._asked = 0
+
+    @property
+    def name(self) -> str:
+        """Of the model that is asked, or was."""
+        return self._model.name
+
+    def complete(self, request: Request) -> Reply:
+        """The reply; raises what asking for it has raised before, or raises now."""
+        # Also one that ends so: whoever asks next may ask for less.
+        self._asked += 1
+        place = f"request {self._asked} of thread {self._thread}"
+        before = dict(self._account.spent)
+
+        def taken() -> Amounts:
+            """What tries that failed have taken."""
+            return {kind: amount - before.get(kind, 0.0) for kind, amount in self._account.spent.items()}
+
+        again = partial(self._account.settle, {})
+        with on_record(self._ledger, self._run, place, self._account, taken=taken, again=again):
+            return self._model.complete(request)
 
 
 def asked_by(designer: Designer, settings: Settings, account: Account) -> Model | None:

@@ -57,11 +57,13 @@ class Report:
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         arguments = [str(each) for each in self._config.invocation_params.args]
+        addopts = os.environ.get("PYTEST_ADDOPTS", "")
+        before = f"PYTEST_ADDOPTS={shlex.quote(addopts)} " if addopts else ""
         data = plain(
             {
                 "schema": SCHEMA,
                 "version": __version__,
-                "command": shlex.join(["pytest", *arguments]),
+                "command": before + shlex.join(["pytest", *arguments]),
                 "exit": int(exitstatus),
                 "tests": verdicts(self._reports),
                 "designs": self._designs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +49,7 @@ def design(search: Search) -> dict[str, Any]:
     lab, delivery, account = search.lab, search.delivery, search.account
     run_id = search.opened.id if search.opened else ""
     attempts = search.ledger.confirmations(search.paths, search.base)
+    runs, last = [run for run, _ in attempts], search.outcome
     return {
         "name": search.name,
         "candidates": [{"path": each.path, "entry": each.entry} for each in search.candidates],
@@ -58,13 +60,15 @@ def design(search: Search) -> dict[str, Any]:
         "base": search.base,
         "designer": search.settings.designer,
         "budget": str(search.settings.budget),
-        "spent": {**account.spent, "simulations": dict(account.spent_on), "seconds": account.seconds},
+        "spent": {**account.own, "simulations": dict(account.spent_on)},
         "before": verdicts(search.before),
         "goal": lab and _goal(lab),
         "trials": _trials(lab) if lab else [],
         "audit": delivery and (delivery.refused or delivery.audited),
         "attempts": [
-            {"run": run, "outcome": search.outcome if run == run_id else outcome} for run, outcome in attempts
+            # What a run has tried another design after was not confirmed.
+            {"run": run, "outcome": "not met" if following == run else last if run == run_id else outcome}
+            for (run, outcome), following in zip_longest(attempts, runs[1:])
         ],
         "confirmation": _confirmation(search),
         "best": _best(search),
@@ -126,11 +130,14 @@ def _goal(lab: Lab) -> dict[str, Any]:
 
 
 def _trials(lab: Lab) -> list[dict[str, Any]]:
-    """The start and each candidate in order, with the best so far: of those with all replications."""
+    """The start and each candidate in order, with the best so far: of those with all replications.
+
+    In the order in which the run paid for them, whichever its context.
+    """
     rows = [_row(lab, 0, "the candidate as it is", lab.start, "", lab.started)]
     rows += [
         _row(lab, each.number, each.hypothesis.name, each.evaluation, each.result, each.simulations)
-        for each in lab.trials
+        for each in sorted(lab.trials, key=lambda each: each.simulations)
     ]
     best, found = rows[0], []
     for row in rows:

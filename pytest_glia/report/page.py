@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from pytest_glia.budget import Kind, listed
 from pytest_glia.estimate import Check
 from pytest_glia.markdown import cell, code, fenced, table
 
@@ -163,8 +164,10 @@ def _confirmation(each: Data) -> list[str]:
 def _spent(each: Data) -> str:
     rows = [[cell(kind), str(int(number))] for kind, number in each["spent"]["simulations"].items()]
     rows.append(["all", str(sum(int(number) for number in each["spent"]["simulations"].values()))])
-    budget = f"In {float(each['spent']['seconds']):.0f} s, of a budget of {code(each['budget'])}."
-    return table(["for", "simulations"], rows) + f"\n\n{budget}"
+    kinds: tuple[Kind, ...] = ("tokens", "dollars", "gpu_minutes")
+    more = listed({kind: float(spent) for kind in kinds if (spent := each["spent"].get(kind))})
+    time = f"In {float(each['spent']['seconds']):.0f} s{f', with {more}' if more else ''}"
+    return table(["for", "simulations"], rows) + f"\n\n{time}, of a budget of {code(each['budget'])}."
 
 
 def _reproduced(each: Data) -> list[str]:

@@ -228,6 +228,42 @@ def test_spent_budget_ends_with_the_best(make_project: MakeProject) -> None:
     assert "return 1.1" in project.show(project.best(), "candidate.py")
 
 
+# The agent's time is over when its first candidate has been measured.
+LATE = """\
+import pluggy
+from pytest_glia.designers.command import CommandDesigner
+
+
+class Late(CommandDesigner):
+    def design(self, lab):
+        full = lab.full
+
+        def late(*given, **more):
+            trial = full(*given, **more)
+            lab.account.started -= 1000
+            return trial
+
+        lab.full = late
+        return super().design(lab)
+
+
+@pluggy.HookimplMarker("glia")
+def glia_designers():
+    return {"late": Late()}
+"""
+
+
+def test_replay_ends_its_rounds_where_the_run_did(make_project: MakeProject, tmp_path: Path) -> None:
+    """When the time was over after a round, a replay, for which no time is over, starts no further one."""
+    agent = f"echo round >> {tmp_path}/rounds; echo 'def answer(): return 2.0' > candidate.py"
+    project = make_project({**files(agent), "conftest.py": LATE})
+    ran = project.pytest("--glia-optimize", "--glia-designer=late", "--glia-budget=150 sims, 500 s")
+    assert "The search ended because the budget of 500 seconds is spent" in ran.text, ran.out
+    again = project.command("replay", project.best().split("/")[2])
+    assert again.code == 0, again.out
+    assert (tmp_path / "rounds").read_text() == "round\n"
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "says"),
     [

@@ -68,6 +68,17 @@ def test_runs_have_their_own_name_and_secret(tmp_path: Path) -> None:
     ledger.close()
 
 
+def test_command_of_a_run_is_the_last_it_went_on_by(tmp_path: Path) -> None:
+    """With its arguments, its folder, and what PYTEST_ADDOPTS was."""
+    ledger = Ledger(tmp_path)
+    run = ledger.begin("a.py", "base", "offline", COMMAND)
+    assert ledger.begun(run.id) == (run, COMMAND)
+    other = Command(("--glia-optimize", "--glia-budget=9 sims"), "sub", "-q")
+    ledger.goes_on(run.id, other)
+    assert ledger.begun(run.id) == (run, other)
+    ledger.close()
+
+
 def test_attempts_of_earlier_runs_are_told(tmp_path: Path) -> None:
     """A run that goes on, or is repeated, is told of those before it only, as it was at its beginning."""
     ledger = Ledger(tmp_path)

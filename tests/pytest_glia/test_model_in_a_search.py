@@ -80,7 +80,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     with ScriptedModel([busy, Says("5.0", usage=(100, 10)), Says("2.0", usage=(200, 20))]) as server:
         killed = search(project, server.url, "--glia-budget=100 sims, 20k tokens, 1 usd", DIE="yes")
         assert killed.code == -9
-        ran = search(project, server.url, "--glia-budget=100 sims, 20k tokens, 1 usd")
+        report = f"--glia-report={project.folder.parent / 'report'}"
+        ran = search(project, server.url, "--glia-budget=100 sims, 20k tokens, 1 usd", report)
         return Searched(project, ran, server.requests, server.keys)
 
 
@@ -98,6 +99,12 @@ def test_note_tells_which_model_and_what_it_took(searched: Searched) -> None:
     note = searched.project.show(searched.project.best(), "candidate.md")
     assert "- Designer `asker`, model `some`." in note
     assert "330 tokens, 0.0009 usd in " in note
+
+
+def test_report_tells_what_the_model_took(searched: Searched) -> None:
+    """Tokens and dollars stand beside the simulations and the time."""
+    page = (searched.project.folder.parent / "report/report.md").read_text("utf-8")
+    assert " s, with 330 tokens, 0.0009 usd, of a budget of " in page
 
 
 def test_conversation_is_kept_with_the_run(searched: Searched) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.project import MakeProject, Project, spec
 from tests.pytest_glia.pumps import record
+from tests.pytest_glia.test_end_of_search import CHOOSER, COSTS, DOMAIN
 
 BODY = """\
 def test_little(glia):
@@ -42,6 +43,20 @@ def test_the_statement_and_no_trace(failing: Project) -> None:
     assert record(failing, "SELECT count(*) FROM attempts") == [(0,)]
     assert failing.branches("glia/") == []
     assert failing.fingerprint() == before
+
+
+def test_metrics_are_explained_as_the_domain_has_it(make_project: MakeProject) -> None:
+    """What a domain says of its metrics stands behind their means, where it is its candidate."""
+    words = "cost: what a choice costs, in dollars."
+    domain = DOMAIN.replace("    knobs = {}\n", f"    knobs = {{}}\n    metrics = {words!r}\n")
+    files = {**spec(CHOOSER, COSTS.format(name="cost"), entry="Chooser"), "conftest.py": domain}
+    told = make_project(files).command("prompt", *PLAIN)
+    assert told.code == 0, told.out
+    behind = told.out.partition("## What the present candidate does")[2].partition("## How")[0]
+    assert behind.strip().endswith(words)
+    others = {**spec("def answer():\n    return 3\n", BODY), "conftest.py": domain}
+    other = make_project(others, name="other")
+    assert words not in other.command("prompt", *PLAIN).text
 
 
 def test_nothing_to_design(make_project: MakeProject) -> None:

@@ -93,14 +93,18 @@ def test_page_has_the_winner_whole(reported: Reported) -> None:
 
 
 def test_spend_adds_up(reported: Reported) -> None:
-    """What each kind has cost is what the search said in all."""
+    """What each kind has cost is what the search said in all, without what others before it have cost."""
     spent = {each["name"]: each["spent"]["simulations"] for each in reported.data["designs"]}
     assert spent["packer"].keys() == {"search", "confirmation", "rationale"}
     assert (spent["hopeless"].keys(), spent["fine"]) == ({"search"}, {})
-    # The last of the three to be designed says what the command has cost.
+    # The last of the three to be designed says what it has cost itself, and so does its note.
     assert [each["name"] for each in reported.data["designs"]] == ["fine", "hopeless", "packer"]
-    total = sum(sum(each.values()) for each in spent.values())
-    assert f"), {total} simulations" in reported.ran.out
+    own = sum(spent["packer"].values())
+    assert sum(spent["hopeless"].values()) > 0
+    assert f"), {own} simulations" in reported.ran.out
+    [note] = reported.design("packer")["best"]["notes"].values()
+    searched = own - spent["packer"]["rationale"]
+    assert searched <= int(note.partition("; spent ")[2].split()[0]) <= own
 
 
 def test_best_so_far_only_gets_better(reported: Reported) -> None:

@@ -17,6 +17,10 @@ from tests.scripted_model import ScriptedModel
 LONGEST = 3.5
 """Seconds within which a search is killed, if it is not over by then."""
 
+SIMULATIONS = {1: 200, 4: 400}
+BUDGETS = {contexts: f"{most} sims, 200 s, 2M tokens" for contexts, most in SIMULATIONS.items()}
+"""By the number of contexts."""
+
 
 def has_ended(project: Project) -> bool:
     """Whether a run has written down how it ended, though its process may have been killed after that."""
@@ -27,11 +31,11 @@ def has_ended(project: Project) -> bool:
     )
 
 
-def killed_until_done(project: Project, model: ScriptedModel, rng: random.Random, kills: int) -> int:
+def killed_until_done(project: Project, search: list[str], rng: random.Random, kills: int) -> int:
     """Run a search, killed so many times at most; then to its end. Returns how many kills struck."""
     struck = 0
     for _ in range(kills):
-        process = project.start(*command(model.url))
+        process = project.start(*search)
         deadline = time.monotonic() + rng.uniform(0.3, LONGEST)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -41,24 +45,27 @@ def killed_until_done(project: Project, model: ScriptedModel, rng: random.Random
         process.communicate()
         if process.returncode == 0 or has_ended(project):
             return struck
-    ran = project.pytest(*command(model.url))
+    ran = project.pytest(*search)
     assert ran.code == 0, ran.out
     return struck
 
 
-def went_on(folder: Path, seed: int, kills: int) -> int:
+def went_on(folder: Path, seed: int, kills: int, contexts: int = 1) -> int:
     """Kill a search at random moments; what must be so in the end."""
     project = pumps(folder / "project", seed)
     with ScriptedModel(Team()) as model:
-        struck = killed_until_done(project, model, random.Random(seed), kills)
+        search = [*command(model.url, BUDGETS[contexts]), f"--glia-contexts={contexts}"]
+        struck = killed_until_done(project, search, random.Random(seed), kills)
     [(run, asked, dollars)] = record(
         project, "SELECT run, count(*), sum(dollars) FROM exchanges GROUP BY run"
     )
-    # What was under way when it was killed may have been answered without being heard.
-    assert asked <= len(model.requests) <= asked + struck
+    # What was under way when it was killed, in each context, may have been answered without being heard.
+    assert asked <= len(model.requests) <= asked + contexts * struck
     assert dollars == 0
     [(simulations,)] = record(project, f"SELECT count(*) FROM payments WHERE run = '{run}'")
-    assert simulations <= 200
+    assert simulations <= SIMULATIONS[contexts]
+    contexts_tried = {each.rpartition("/")[2] for each in project.branches("glia/")} - {"best"}
+    assert contexts_tried == {str(number) for number in range(1, contexts + 1)}
     again = project.command("replay", run)
     assert again.code == 0, again.out
     assert project.processes() == []
@@ -71,8 +78,15 @@ def test_a_killed_search_asks_nothing_twice(tmp_path: Path) -> None:
     went_on(tmp_path, seed=11, kills=2)
 
 
+@pytest.mark.slow
+def test_a_killed_search_of_several_contexts_asks_nothing_twice(tmp_path: Path) -> None:
+    """The same of four side by side, each with a conversation and a branch of its own."""
+    went_on(tmp_path, seed=11, kills=2, contexts=4)
+
+
 @pytest.mark.storm
+@pytest.mark.parametrize("contexts", SIMULATIONS)
 @pytest.mark.parametrize("seed", range(10))
-def test_fifty_kills(tmp_path: Path, seed: int) -> None:
+def test_fifty_kills(tmp_path: Path, seed: int, contexts: int) -> None:
     """Up to eight kills each at random moments of a run."""
-    print(f"{went_on(tmp_path, seed, kills=8)} kills")
+    print(f"{went_on(tmp_path, seed, kills=8, contexts=contexts)} kills")
