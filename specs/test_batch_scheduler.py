@@ -1,7 +1,7 @@
 """The batch scheduler in `candidates/scheduler.py` gives code completions their first token early.
 
 Problem: two A100 replicas of Llama-3-8B complete code. Prompts are long (2,000 tokens on average, one in ten
-above 5,188) and outputs short (30), so that nearly all work is prefill, and a short prompt that comes behind
+above 5,188) and outputs short (33), so that nearly all work is prefill, and a short prompt that comes behind
 a long one waits for all of it. Three loads, 8, 9 and 10 requests a second: from where requests begin to queue
 to where vLLM's own scheduler is past its knee. A replication serves the three, for 300 s each, in moderate
 bursts; its metrics are those of the middle load, and a few of each.

@@ -19,7 +19,7 @@ __all__ = ["scaling_mechanisms"]
 
 _IN_CACHE = '''
 def demand(self, cluster, now):
-    """Replicas whose KV blocks would hold all requests; those at the router are taken for average ones."""
+    """Replicas whose KV blocks hold all requests; those at the router are taken for average ones."""
     blocks = held = flying = 0
     for replica in cluster.replicas:
         blocks += replica.blocks_total
@@ -54,8 +54,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
     return [
         idea(
             "size by cache",
-            "Replicas are counted by the KV cache that requests need, whatever their mix: a rate of requests "
-            "says nothing of their size.",
+            "Replicas are counted by the KV cache that requests need: a rate says nothing of their size.",
             predicts={"gpu_hours": -1, "kv_use_mean": +1},
             gate=_cache_idle,
             edit=_by_cache,
@@ -63,7 +62,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
         ),
         idea(
             "size by requests in flight",
-            "Replicas are counted by the requests that are served at once: of long ones there are more.",
+            "Replicas are counted by the requests served at once: of long ones there are more.",
             predicts={"gpu_hours": -1, "kv_use_mean": +1},
             gate=_cache_idle,
             edit=_by_flight,
@@ -79,7 +78,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
         ),
         idea(
             "scale down late",
-            "Replicas are kept for a while after they were last wanted, so that a dip does not cost a start.",
+            "Replicas are kept for a while after they were wanted, so that no dip costs a start.",
             predicts={"slo_attainment": +1, "p99_ttft": -1},
             gate=_objectives_missed,
             edit=_scale_down_late,

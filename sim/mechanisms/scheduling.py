@@ -63,15 +63,14 @@ def scheduling_mechanisms(entry: str) -> list[Mechanism]:
     return [
         idea(
             "shortest prefill first",
-            "Of the requests that wait the one with the fewest tokens to compute goes first: it delays the "
-            "others least.",
+            "Of the waiting requests the one with the fewest tokens to compute goes first.",
             predicts={"p90_ttft": -1, "mean_response_time": -1, "p99_ttft": +1},
             gate=_queue_at_replicas,
             edit=_shortest_first,
         ),
         idea(
             "small chunks beside decodes",
-            "While others decode prefills get few tokens a step, for each token of theirs delays all.",
+            "While others decode prefills get few tokens a step, for each token delays them all.",
             predicts={"mean_tpot": -1, "p90_tpot": -1},
             gate=_prefills_delay_decodes,
             edit=_small_chunks,
@@ -79,7 +78,7 @@ def scheduling_mechanisms(entry: str) -> list[Mechanism]:
         ),
         idea(
             "admit with head-room",
-            "A request is admitted only if blocks stay free for those that run to grow, so none is evicted.",
+            "A request is admitted only if blocks stay free for running ones to grow, so none is evicted.",
             predicts={"restarted_fraction": -1, "recompute_share": -1, "mean_response_time": -1},
             gate=_running_evicted,
             edit=_head_room,

@@ -63,7 +63,7 @@ def code_completion(rate: float, duration: float, seed: int) -> Workload:
     """Prefill-heavy requests: long prompts of code, short completions, in moderate bursts.
 
     Lengths are those of Azure's code trace: prompts of 2,000 tokens on average, one in ten above 5,188, and
-    outputs of 30. Gaps have a coefficient of variation of 2. rate in requests/s, duration in seconds; streams
+    outputs of 33. Gaps have a coefficient of variation of 2. rate in requests/s, duration in seconds; streams
     as for `sharegpt_bursty`.
     """
     return generate(Gamma(rate, 2.0, duration), _CODE, seed)

@@ -23,6 +23,7 @@ PROCESSES: list[Any] = [
     w.Diurnal(4.0, 0.8, LONG, period=2000.0),
     w.Ramp(1.0, 7.0, LONG),
     w.Steps((2.0, 8.0, 2.0), (5000.0, LONG - 5000.0 * 5 / 3), LONG),
+    w.Waves(1.0, 7.0, (40.0, 40.0), 20.0, LONG),
 ]
 
 
@@ -39,7 +40,11 @@ def test_times_are_ordered_within_the_duration_and_of_the_seed(process: Any) -> 
 
 @pytest.mark.parametrize(
     ("process", "tolerance"),
-    [(process, 0.15 if isinstance(process, w.MMPP) else 0.02) for process in PROCESSES[:-1]],
+    [
+        (process, 0.15 if isinstance(process, w.MMPP | w.Waves) else 0.02)
+        for process in PROCESSES
+        if not isinstance(process, w.Steps)
+    ],
 )
 def test_the_rate_is_the_nominal_one(process: Any, tolerance: float) -> None:
     """4 requests/s over 20,000 s, within what its burstiness allows (3 standard deviations or more)."""
@@ -72,6 +77,25 @@ def test_mmpp_has_the_dispersion_of_its_theory() -> None:
     assert process.rate == pytest.approx(mean)
     figures = w.generate(process, w.Independent(w.Fixed(1), w.Fixed(1)), seed=1).describe()
     assert figures["dispersion_60s"] == pytest.approx(theory, rel=0.1)
+
+
+def test_waves_rise_and_fall_in_ramps() -> None:
+    """No change is sudden: within a ramp the rate goes through what lies between, and stays outside."""
+    process = w.Waves(0.0, 100.0, (400.0, 400.0), 200.0, 4000.0)
+    counts = np.bincount((process.times(stream(5, ARRIVALS)) / 20).astype(int), minlength=200) / 20
+    between = (counts > 20) & (counts < 80)
+    assert 0.1 < between.mean() < 0.6
+    assert np.abs(np.diff(counts)).max() < 30  # 10 by the ramp, and noise; a jump would be 100
+    assert (counts < 1).any()
+    assert (counts > 90).any()
+
+
+def test_waves_without_a_ramp_are_those_of_mmpp() -> None:
+    """The index of dispersion of long windows tends to that of the theory for jumps."""
+    process = w.Waves(2.0, 20.0, (6.0, 2.0), 0.0, 20_000.0)
+    figures = w.generate(process, w.Independent(w.Fixed(1), w.Fixed(1)), seed=1).describe()
+    assert figures["rate"] == pytest.approx(6.5, rel=0.05)
+    assert figures["dispersion_60s"] == pytest.approx(1 + 2 * 18.0**2 * 0.1875 / (6.5 * (2 / 3)), rel=0.25)
 
 
 def _count(times: Any, start: float, end: float) -> int:
@@ -110,6 +134,10 @@ def test_recorded_arrivals_are_themselves() -> None:
         (lambda: w.Poisson(0.01, 10), "Poisson: rate=0.01 .* is less than one request; raise one"),
         (lambda: w.Gamma(1.0, -1, 10), "Gamma: cv=-1; expected a number from 0 to 100"),
         (lambda: w.MMPP((1.0,), (2.0,), 10), "for each of at least two states"),
+        (lambda: w.Waves(1, 2, (3.0,), 1, 10), r"Waves: stays=\(3.0,\); expected two, the mean seconds"),  # type: ignore[arg-type]
+        (lambda: w.Waves(-1.0, 2, (3.0, 3.0), 1, 10), "Waves: low=-1.0; expected .* requests/s"),
+        (lambda: w.Waves(1.0, 2, (3.0, 0.0), 1, 10), r"Waves: stays\[1\]=0.0; expected .* seconds"),
+        (lambda: w.Waves(1.0, 2, (3.0, 3.0), -1, 10), "Waves: ramp=-1; expected .* seconds"),
         (lambda: w.MMPP((1.0, -2.0), (2.0, 2.0), 10), r"MMPP: rates\[1\]=-2.0; expected .* requests/s"),
         (lambda: w.MMPP((1.0, 2.0), (2.0, 0.0), 10), r"MMPP: stays\[1\]=0.0; expected .* seconds"),
         (lambda: w.Diurnal(1.0, 1.5, 10), r"Diurnal: swing=1.5; expected a number from 0 to 1"),

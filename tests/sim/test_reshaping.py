@@ -97,6 +97,62 @@ def test_prefixes_need_a_row_each() -> None:
         Workload.from_arrays(**columns, prefixes=w.Prefixes.from_rows([[1, 2, 3]], 16))
 
 
+def test_merged_workloads_keep_every_request() -> None:
+    """All requests of all, each with its lengths and SLO, in order of arrival; ties in order of arguments."""
+    one = w.with_slo(w.code_completion(4.0, 50, seed=1), ttft=1.0, tpot=0.1)
+    two = w.with_slo(w.sharegpt_bursty(4.0, 50, seed=2), ttft=2.0, tpot=0.2)
+    both = w.merge(one, two)
+    assert len(both) == len(one) + len(two)
+    assert (np.diff(both.arrival) >= 0).all()
+    columns = ("arrival", "prompt_tokens", "output_tokens", "ttft_slo")
+    rows = {name: [getattr(each, name).tolist() for each in (one, two, both)] for name in columns}
+    first, second, merged = (
+        sorted(zip(*(rows[n][place] for n in columns), strict=True)) for place in range(3)
+    )
+    assert merged == sorted(first + second)
+    at_once = w.select(one, [0, 0], [1.0, 1.0]), w.select(two, [0], [1.0])
+    assert w.merge(*at_once).ttft_slo.tolist() == [1.0, 1.0, 2.0]  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_merged_is_said(sessions: Workload) -> None:
+    """Sessions are numbered in their own workload only, and a column is there for all or none."""
+    plain = w.sharegpt_bursty(4.0, 20, seed=2)
+    with pytest.raises(ValueError, match="workload 1 has session, whose numbers are its own"):
+        w.merge(plain, sessions)
+    with pytest.raises(ValueError, match="workload 0 has no ttft_slo, but another has; expected all or none"):
+        w.merge(plain, w.with_slo(plain, ttft=1.0))
+    with pytest.raises(ValueError, match="no workload was given"):
+        w.merge()
+    with pytest.raises(ValueError, match=r"tpot=0.0; expected .* seconds"):
+        w.with_slo(plain, tpot=0.0)
+
+
+def test_objectives_replace_and_keep() -> None:
+    """`with_slo` sets what is given and leaves what is not."""
+    given = w.with_slo(w.with_slo(w.sharegpt_bursty(4.0, 20, seed=2), ttft=1.0), tpot=0.5)
+    assert set(given.ttft_slo.tolist()) == {1.0}  # type: ignore[union-attr]
+    assert set(given.tpot_slo.tolist()) == {0.5}  # type: ignore[union-attr]
+
+
+def test_the_changing_mix_changes() -> None:
+    """Nights are calm, days busy, and the share of long jobs differs by the hour."""
+    day = w.merge(*(w.changing_mix(5.0, 3600, seed) for seed in range(4)))
+    hours = np.histogram(day.arrival, 6, (0, 3600))[0]
+    assert hours[2:4].min() > 2 * hours[[0, 5]].max()
+    one = w.changing_mix(5.0, 3600, 3)
+    tokens = [one.output_tokens[(one.arrival // 200) == part].mean() for part in range(18)]
+    assert max(tokens) > 1.5 * min(tokens)
+    assert set(one.ttft_slo.tolist()) == {5.0}  # type: ignore[union-attr]
+
+
+def test_code_completion_is_prefill() -> None:
+    """Prompts of 2,000 tokens on average, outputs of 33, not correlated."""
+    code = w.code_completion(20.0, 1000, seed=1)
+    assert code.prompt_tokens.mean() == pytest.approx(2048, rel=0.05)
+    assert code.output_tokens.mean() == pytest.approx(33, rel=0.05)
+    assert abs(np.corrcoef(code.prompt_tokens, code.output_tokens)[0, 1]) < 0.03
+
+
 def test_a_picture_is_drawn(sessions: Workload, tmp_path: Path) -> None:
     """One well-formed SVG that needs nothing from anywhere; none for no requests."""
     sessions.plot(tmp_path / "w.svg")
