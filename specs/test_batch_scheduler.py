@@ -11,7 +11,7 @@ budget of 2,048 tokens), which is Sarathi's on this cluster; and stall-free batc
 tokens, as an expert would tune it for chat, where the time per output token is what counts.
 
 Thresholds: at each load a 90th percentile of TTFT at least 25 % below vLLM's at the same throughput, time per
-output token at most 5 % above, and nobody starved: the 99th percentile of TTFT at most doubles.
+output token at most 5 % above, and nobody starved: the 99th percentile of TTFT at most 2.5 times as high.
 """
 
 import pytest
@@ -77,10 +77,10 @@ def test_tokens_follow_as_fast(glia, serve):
 
 
 def test_nobody_starves(glia, serve):
-    """One request in a hundred waits at most twice as long for its first token as by vLLM's rule."""
+    """One request in a hundred waits at most 2.5 times as long for its first token as by vLLM's rule."""
     for rate in RATES:
         ttft = glia.compare(serve, against=FirstComeFirstServed, metric=f"p99_ttft_at_{rate}")
-        assert ttft.increase < 1.0
+        assert ttft.increase < 1.5
 
 
 def test_better_than_an_expert_for_chat(glia, serve):
