@@ -1,6 +1,6 @@
 """vLLM itself on the CPU, with a small random model, in a process of its own: prints what each step computed.
 
-    python real_engine.py [SCHEDULER_CLASS]
+    python real_engine.py KV_BLOCKS [SCHEDULER_CLASS]
 
 The last line is a JSON object: `steps`, a list of each step's [request, tokens] pairs, `preemptions`, and of
 a scheduler that has them its `fallbacks` and `steps_planned`.
@@ -29,8 +29,8 @@ MODEL = {
 }
 
 
-def make_engine(folder: str, scheduler: str | None) -> Any:
-    """An engine with little cache."""
+def make_engine(folder: str, blocks: int, scheduler: str | None) -> Any:
+    """An engine with so many KV blocks of 32 tokens."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -43,7 +43,7 @@ def make_engine(folder: str, scheduler: str | None) -> Any:
             dtype="float32",
             max_model_len=1500,
             block_size=32,
-            num_gpu_blocks_override=50,
+            num_gpu_blocks_override=blocks,
             max_num_seqs=32,
             max_num_batched_tokens=512,
             enforce_eager=True,
@@ -57,10 +57,10 @@ def make_engine(folder: str, scheduler: str | None) -> Any:
 
 def main() -> None:
     """Serve 150 requests, arriving in waves, so that steps of all kinds and sizes occur."""
-    scheduler = sys.argv[1] if len(sys.argv) > 1 else None
+    blocks, scheduler = int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None
     rng, steps, requests = random.Random(0), list[Any](), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
-        engine = make_engine(folder, scheduler)
+        engine = make_engine(folder, blocks, scheduler)
         from vllm import SamplingParams
 
         real = engine.engine_core.engine_core.scheduler

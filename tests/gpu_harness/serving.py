@@ -22,10 +22,12 @@ QUIET = {
 }
 
 
-def serve(scheduler: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """A run of `real_engine.py` with that scheduler class; vLLM's own by default."""
+def serve(scheduler: str = "", blocks: int = 50, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A run of `real_engine.py` with that scheduler class, vLLM's own by default; 50 blocks are few, and many
+    requests are preempted."""
+    script = str(Path(__file__).with_name("real_engine.py"))
     return subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("real_engine.py")), *filter(None, [scheduler])],
+        [sys.executable, script, str(blocks), *filter(None, [scheduler])],
         capture_output=True,
         text=True,
         env={**os.environ, **QUIET, **environment},
@@ -35,7 +37,7 @@ def serve(scheduler: str = "", **environment: str) -> subprocess.CompletedProces
 
 def served(scheduler: str = "", **environment: str) -> dict[str, Any]:
     """What such a run, which must succeed, says of itself."""
-    done = serve(scheduler, **environment)
+    done = serve(scheduler, 50, **environment)
     assert done.returncode == 0, done.stderr[-2000:]
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told

@@ -20,7 +20,7 @@ def test_vllms_own_steps_are_fitted(tmp_path: Path) -> None:
     """Half of its steps tell the others: the median error is below 20 % (6 to 7 % seen on a busy machine; the
     median time of all steps is 34 % off), and every step's composition passes the checks."""
     path = tmp_path / "steps.csv"
-    done = serve(LOGGING, GLIA_STEP_LOG=str(path))
+    done = serve(LOGGING, blocks=1024, GLIA_STEP_LOG=str(path))
     assert done.returncode == 0, done.stderr[-2000:]
     steps = read(path)
     assert len(steps) > 250
