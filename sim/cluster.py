@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from sim.settings import check
 from sim.workloads import ClosedWorkload, Workload
 from sim.worlds import workload_here
 
+if TYPE_CHECKING:
+    from sim.state import State
+
 _Table = NDArray[np.float64]
 _Costs = tuple[_Table, _Table, _Table, _Table]
 
@@ -34,6 +37,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "block_size": (1, 65_536, "tokens per block"),
     "max_num_seqs": (1, 65_536, "requests per batch"),
     "max_num_batched_tokens": (1, 10**6, "tokens per step"),
+    "long_prefill_token_threshold": (0, 10**6, "tokens per request and step"),
     "watermark": (0.0, 0.5, "as a fraction of the blocks"),
     "time_scale": (1e-6, 1e6, "times the profile's GPU time"),
     "step_overhead": (0.0, 10.0, "seconds per step"),
@@ -95,6 +99,11 @@ class Cluster:
     full_prompt_must_fit: bool = True
     """vLLM's `scheduler_reserve_full_isl`: admit a request only if its whole prompt fits, not just its first
     chunk."""
+    chunked_prefill: bool = True
+    """vLLM's: admit a request with as many of its tokens as the budget has left; else only with all, and
+    those of more tokens than a step's budget, outputs included, are rejected (vLLM's `max_model_len`)."""
+    long_prefill_token_threshold: int = 0
+    """vLLM's: tokens of one request in a step at most, while there are others; 0 for no such cap."""
     step_overhead: float = 0.0
     """CPU time of each step in seconds, on top of the GPU's: scheduling, launching, sampling."""
     each: tuple[Replica, ...] = ()
@@ -122,7 +131,7 @@ class Cluster:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}; expected one of {', '.join(map(repr, choices))}"
                 )
-        for name in ("prefix_caching", "full_prompt_must_fit"):
+        for name in ("prefix_caching", "full_prompt_must_fit", "chunked_prefill"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (value is None and name == "prefix_caching"):
                 raise ValueError(f"{name}={value!r}; expected True or False")
@@ -130,6 +139,12 @@ class Cluster:
             raise ValueError(
                 f"prefix_caching={self.prefix_caching!r} and scheduling_policy={self.scheduling_policy!r} "
                 "with engine='sarathi', which has neither prefix caching nor priorities; choose engine='vllm'"
+            )
+        if self.engine == "sarathi" and (not self.chunked_prefill or self.long_prefill_token_threshold):
+            raise ValueError(
+                f"chunked_prefill={self.chunked_prefill!r} and long_prefill_token_threshold="
+                f"{self.long_prefill_token_threshold!r} with engine='sarathi', which has no such settings; "
+                "choose engine='vllm'"
             )
         if not isinstance(self.each, tuple) or not all(isinstance(one, Replica) for one in self.each):
             raise ValueError(f"each={self.each!r}; expected a tuple of sim.Replica, one per replica")
@@ -190,9 +205,8 @@ class Cluster:
         from sim.conversation import converse  # imports Numba, which a client of the types need not have
         from sim.fleet import Fleet
         from sim.planning import Planner
-        from sim.prefixes import contents
         from sim.routing import Dispatch, most_blocks
-        from sim.state import NOW, PERIOD, PLANNED, new_state
+        from sim.state import MAX_NUM_BATCHED_TOKENS, NOW
 
         if scheduler is not None and self.engine != "vllm":
             raise ValueError(
@@ -212,29 +226,19 @@ class Cluster:
         workload = workload_here(self, workload, policies, horizon)
         if isinstance(workload, ClosedWorkload):
             clients, workload = workload.clients(), workload.requests
-        limits, tables = self._limits()
-        limits[:, PLANNED] = scheduler is not None
         if horizon is not None:
             check("horizon", horizon, 1e-9, 1e12, "seconds", whole=False)
         if autoscaler is not None and self.autoscaling is None:
             raise ValueError(
                 "an autoscaler and autoscaling=None; expected sim.Autoscaling(...) in the cluster"
             )
-        tokens = workload.prompt_tokens + workload.output_tokens
+        state = self.state(workload, planned=scheduler is not None)
         # The last token is never cached, also when a request restarts just before it.
+        tokens = workload.prompt_tokens + workload.output_tokens
         needed = -(-(tokens - 1) // self.block_size)
-        room = min(map(most_blocks, limits))
-        state = new_state(
-            workload.arrival,
-            workload.prompt_tokens,
-            workload.output_tokens,
-            workload.priority,
-            limits=limits,
-            costs=tables,
-            contents=contents(workload.prefixes, tokens, self.block_size) if self.caches_prefixes else None,
-            stale=self.staleness > 0,
-        )
-        state.clock[PERIOD] = self.staleness
+        if not self.chunked_prefill:
+            needed[tokens > state.limits[:, MAX_NUM_BATCHED_TOKENS].min()] = 2**62  # it fits no cache
+        room = min(map(most_blocks, state.limits))
         dispatch = Dispatch(state, workload, needed.tolist() if needed.max(initial=0) > room else None)
         planner = None if scheduler is None else Planner(state, dispatch.views, scheduler)
         fleet = None
@@ -259,7 +263,7 @@ class Cluster:
         )
         return collect(
             state,
-            alone=self._alone(limits, tables, workload),
+            alone=self._alone(state.limits, (state.linear, state.head, state.decode, state.rates), workload),
             slo=(workload.ttft_slo, workload.tpot_slo),
             gpus=[self.setting(index, "tensor_parallel") for index in range(self.size)],
             paid=paid,
@@ -274,6 +278,27 @@ class Cluster:
             },
             statuses=[(0.0, (self.replicas, 0, 0, 0))] if fleet is None else fleet.statuses,
         )
+
+    def state(self, workload: Workload, *, planned: bool) -> State:
+        """The arrays of a run before its first event; `planned` if a batch scheduler makes its plans."""
+        from sim.prefixes import contents
+        from sim.state import PERIOD, PLANNED, new_state
+
+        limits, tables = self._limits()
+        limits[:, PLANNED] = planned
+        tokens = workload.prompt_tokens + workload.output_tokens
+        state = new_state(
+            workload.arrival,
+            workload.prompt_tokens,
+            workload.output_tokens,
+            workload.priority,
+            limits=limits,
+            costs=tables,
+            contents=contents(workload.prefixes, tokens, self.block_size) if self.caches_prefixes else None,
+            stale=self.staleness > 0,
+        )
+        state.clock[PERIOD] = self.staleness
+        return state
 
     @property
     def size(self) -> int:
@@ -354,6 +379,10 @@ class Cluster:
             row[layout.FULL_FIT] = self.full_prompt_must_fit
             row[layout.BY_PRIORITY] = self.scheduling_policy == "priority"
             row[layout.CACHING] = self.caches_prefixes
+            row[layout.CHUNKED] = self.chunked_prefill
+            row[layout.LONG_PREFILL] = (
+                self.long_prefill_token_threshold or _RANGES["max_num_batched_tokens"][1]
+            )
         linear, head, decode, rates = map(_stacked, zip(*tables, strict=True))
         return limits, (linear, head, decode, rates)
 

@@ -7,7 +7,8 @@ admitted in order of the queue while budget, seats and blocks last. Blocks are t
 When a running request finds no block the last running one is preempted (by priority: the one of the lowest,
 then the latest), to be recomputed from the head of the queue, and nothing is admitted in that step. As in
 vLLM an admission needs room for the whole prompt (`full_prompt_must_fit`) and, unless the replica is empty,
-leaves the watermark free.
+leaves the watermark free. Beside others a request gets at most `long_prefill_token_threshold` tokens, and
+without chunked prefill none is admitted with less than that.
 
 A plan replaces the order of admission and adds evictions and token counts; all else stays.
 """
@@ -25,6 +26,7 @@ from sim.state import (
     BY_PRIORITY,
     CACHED,
     CACHING,
+    CHUNKED,
     COMPUTED,
     COUNTS,
     ENTRIES,
@@ -33,6 +35,7 @@ from sim.state import (
     HEAD,
     HIT,
     KV_BLOCKS,
+    LONG_PREFILL,
     LOOKED_UP,
     MADE,
     MAX_NUM_BATCHED_TOKENS,
@@ -52,6 +55,7 @@ from sim.state import (
     TOO_MANY_TOKENS,
     TWICE,
     WAITING,
+    WAITING_COUNT,
     WATERMARK_BLOCKS,
     Ints,
     State,
@@ -153,6 +157,9 @@ def _form_batch(state: State, replica: int, now: float, planned: bool, stated: i
     limits = state.limits[replica]
     block_size, kv_blocks, caching = limits[BLOCK_SIZE], limits[KV_BLOCKS], limits[CACHING]
     budget = limits[MAX_NUM_BATCHED_TOKENS] - stated  # for what the plan says nothing of
+    most = limits[MAX_NUM_BATCHED_TOKENS]
+    if gauges[RUNNING_COUNT] + gauges[WAITING_COUNT] > 1:  # who is alone starves nobody
+        most = limits[LONG_PREFILL]
     tokens = decodes = context = pairs = 0
     preempted = False
 
@@ -163,6 +170,8 @@ def _form_batch(state: State, replica: int, now: float, planned: bool, stated: i
         computed = book[COMPUTED]
         left = book[PROMPT] + book[MADE] - computed
         chunk = min(left, budget)
+        if chunk > most:
+            chunk = most
         count = NOBODY
         if planned:
             count = state.counts[request]
@@ -234,7 +243,9 @@ def _form_batch(state: State, replica: int, now: float, planned: bool, stated: i
             found, free = look_up(state, replica, request)
         computed = found * block_size
         whole = work[request, PROMPT] + work[request, MADE]
-        chunk = min(whole - computed, budget)
+        chunk = min(whole - computed, most)
+        if chunk > budget:
+            chunk = budget if limits[CHUNKED] else 0
         count = state.counts[request] if planned else NOBODY
         if count != NOBODY:
             if count < 1:

@@ -199,5 +199,9 @@ class _Clock:
 
 def _most_tokens(cluster: Cluster) -> int:
     """Tokens of a request that fits every replica alone."""
-    blocks = min(cluster.setting(index, "kv_blocks") for index in range(len(cluster.each) or 1))
-    return int((blocks - cluster.watermark_of(blocks) - 1) * cluster.block_size)
+    blocks, budget = (
+        min(cluster.setting(index, name) for index in range(len(cluster.each) or 1))
+        for name in ("kv_blocks", "max_num_batched_tokens")
+    )
+    most = int((blocks - cluster.watermark_of(blocks) - 1) * cluster.block_size)
+    return most if cluster.chunked_prefill else min(most, budget)

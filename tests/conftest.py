@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from gpu_harness.installed import INSTALL, vllm_is_here
 from tests.project import MakeProject, Project
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `vllm` run real vLLM: skipped where there is none; what it warns of is its own affair."""
+    missing = pytest.mark.skip(reason=f"NOT CHECKED AGAINST REAL vLLM, which is not installed: {INSTALL}")
+    for item in items:
+        if item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.filterwarnings("ignore") if vllm_is_here() else missing)
 
 
 @pytest.fixture

@@ -103,13 +103,16 @@ class VllmReplica(Replica):
 
     def schedule(self, now: float, order: list[Request] | None, counts: dict[int, int]) -> None:
         budget = self.budget - sum(counts.values())
+        most = self.cluster.long_prefill_token_threshold or self.budget
+        if len(self.batch) + len(self.queue) == 1:
+            most = self.budget
         preempted = False
         for request in self.batch:
             request.chunk = 0
         index = 0
         while index < len(self.batch) and (budget > 0 or self.scheduler is not None):
             request = self.batch[index]
-            tokens = counts.get(request.id, min(request.tokens_to_compute, budget))
+            tokens = counts.get(request.id, min(request.tokens_to_compute, budget, most))
             fits = True
             while -(-(request.cached + tokens) // self.block_size) - request.blocks > len(self.free_blocks):
                 victim = self.batch[-1]
@@ -135,7 +138,11 @@ class VllmReplica(Replica):
             found = self.find(request)
             whole = request.prompt_tokens + request.made
             cached = len(found) * self.block_size
-            tokens = min(whole - cached, counts.get(request.id, budget))
+            tokens = min(whole - cached, most)
+            if tokens > budget:
+                tokens = budget if self.cluster.chunked_prefill else 0
+            if request.id in counts:
+                tokens = min(whole - cached, counts[request.id])
             if tokens == 0:
                 break
             idle = sum(self.holders[block] == 0 for block in found)

@@ -92,12 +92,17 @@ def vllm_scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Worklo
                 "prefix_caching": draw(st.booleans()),
                 "full_prompt_must_fit": draw(st.booleans()),
                 "step_overhead": draw(st.sampled_from([0.0, 0.002])),
+                "chunked_prefill": draw(st.sampled_from([True, True, False])),
+                "long_prefill_token_threshold": draw(st.sampled_from([0, 0, 1, 5])),
                 **settings,
             },
         )
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     tokens = workload.prompt_tokens + workload.output_tokens
+    if not cluster.chunked_prefill:  # else most would be rejected
+        least = max(cluster.max_num_batched_tokens, int(tokens.max()))
+        cluster = replace(cluster, max_num_batched_tokens=least)
     session = rng.integers(-1, 1 + len(workload) // 6, len(workload))
     shared = (tokens * rng.random(len(workload)) ** 0.5).astype(int)
     return cluster, Workload.from_arrays(

@@ -74,16 +74,21 @@ class Juggler:
 class VllmPort:
     """vLLM's rule, decided entirely here: who is preempted, how many tokens each gets, who is admitted."""
 
-    def __init__(self, watermark_blocks: int, by_priority: bool, full_fit: bool) -> None:
-        self.watermark_blocks, self.by_priority, self.full_fit = watermark_blocks, by_priority, full_fit
+    def __init__(self, cluster: Cluster) -> None:
+        self.watermark_blocks = cluster.watermark_of(cluster.kv_blocks)
+        self.by_priority = cluster.scheduling_policy == "priority"
+        self.full_fit, self.chunked = cluster.full_prompt_must_fit, cluster.chunked_prefill
+        self.threshold = cluster.long_prefill_token_threshold
 
     def plan(self, engine: Any, now: float) -> Plan:
         budget, free, size = engine.token_budget, engine.blocks_free, engine.block_size
+        beside = self.threshold and len(engine.running) + len(engine.waiting) > 1
+        most = self.threshold if beside else budget
         running, evict, tokens = list(engine.running), [], dict[Any, int]()
         index = 0
         while index < len(running) and budget > 0:
             request = running[index]
-            chunk = min(request.tokens_to_compute, budget)
+            chunk = min(request.tokens_to_compute, budget, most)
             need = -(-(request.computed_tokens + chunk) // size) - request.blocks
             victim = None
             while need > free and victim is not request:
@@ -109,7 +114,9 @@ class VllmPort:
         admit: list[Any] = []
         for request in () if evict else engine.waiting:
             whole = request.tokens_to_compute
-            chunk = min(whole, budget)
+            chunk = min(whole, most)
+            if chunk > budget:
+                chunk = budget if self.chunked else 0
             reach = -(-(whole if self.full_fit else chunk) // size)
             if running or admit:
                 reach += self.watermark_blocks
@@ -156,12 +163,7 @@ def test_the_empty_plan_is_vllms_rule(scenario: tuple[Cluster, Workload]) -> Non
 def test_a_port_of_vllm_gives_the_same_run(scenario: tuple[Cluster, Workload]) -> None:
     """A Python scheduler can do all that the built-in one does."""
     cluster, workload = scenario
-    port = VllmPort(
-        cluster.watermark_of(cluster.kv_blocks),
-        cluster.scheduling_policy == "priority",
-        cluster.full_prompt_must_fit,
-    )
-    assert rows(cluster.run(workload, Learner(), port)) == rows(cluster.run(workload, Learner()))
+    assert rows(cluster.run(workload, Learner(), VllmPort(cluster))) == rows(cluster.run(workload, Learner()))
 
 
 @checked

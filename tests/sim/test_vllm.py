@@ -121,6 +121,32 @@ def test_the_latest_is_preempted_and_by_priority_the_least() -> None:
     assert restarts["priority"][1] == 0 < restarts["priority"][0]
 
 
+def test_a_long_prefill_leaves_room_for_others() -> None:
+    """At most the threshold in a step while another request is there; alone it has the whole budget."""
+    columns = {"prompt_tokens": [600, 30], "output_tokens": [1, 1]}
+    settings: dict[str, Any] = {"replicas": 1, "engine": "vllm", "max_num_batched_tokens": 600}
+    free, capped = (Cluster(**settings, long_prefill_token_threshold=most) for most in (0, 100))
+    together = [serve(one, arrival=[0.0, 0.0], **columns).requests["first_token"] for one in (free, capped)]
+    assert together[1][1] < together[0][1]
+    assert together[1][0] > together[0][0]
+    apart = [serve(one, arrival=[0.0, 90.0], **columns).requests["first_token"] for one in (free, capped)]
+    assert apart[0].tolist() == apart[1].tolist()
+
+
+def test_without_chunked_prefill_a_prompt_waits_for_a_step_of_its_own() -> None:
+    """It is admitted with all its tokens or not at all; one longer than any step is rejected."""
+    columns: dict[str, Any] = {"arrival": [0.0, 0.0], "prompt_tokens": [60, 60], "output_tokens": [2, 2]}
+    settings: dict[str, Any] = {"replicas": 1, "engine": "vllm", "max_num_batched_tokens": 100}
+    chunked, whole = (
+        serve(Cluster(**settings, chunked_prefill=one), **columns).requests["admitted"]
+        for one in (True, False)
+    )
+    assert chunked[1] == chunked[0] < whole[1]
+    longer = {"arrival": [0.0], "prompt_tokens": [98], "output_tokens": [3]}
+    run = serve(Cluster(**settings, chunked_prefill=False), **longer)
+    assert run.metrics["rejected_fraction"] == 1
+
+
 def test_step_overhead_is_paid_at_every_step() -> None:
     """CPU time of scheduling and launching comes on top of the GPU's, also in the slowdown's yardstick."""
     columns = {"arrival": [0.0], "prompt_tokens": [100], "output_tokens": [11]}
@@ -140,6 +166,19 @@ def test_step_overhead_is_paid_at_every_step() -> None:
         ({"scheduling_policy": "sjf"}, "scheduling_policy='sjf'; expected one of 'fcfs', 'priority'"),
         ({"prefix_caching": True}, "engine='sarathi', which has neither prefix caching"),
         ({"scheduling_policy": "priority"}, "engine='sarathi', which has neither"),
+        ({"chunked_prefill": 1}, "chunked_prefill=1; expected True or False"),
+        (
+            {"chunked_prefill": False},
+            "chunked_prefill=False and .*=0 with engine='sarathi', which has no such",
+        ),
+        (
+            {"long_prefill_token_threshold": 8},
+            "threshold=8 with engine='sarathi', which has no such settings",
+        ),
+        (
+            {"long_prefill_token_threshold": -1},
+            "threshold=-1; expected a whole number from 0 to 1e.06 tokens",
+        ),
         ({"full_prompt_must_fit": 1}, "full_prompt_must_fit=1; expected True or False"),
         ({"step_overhead": -1.0}, "step_overhead=-1.0; expected a number from 0 to 10 seconds per step"),
         ({"each": (1,)}, r"each=\(1,\); expected a tuple of sim.Replica"),

@@ -82,7 +82,12 @@ def test_the_same_run_twice(lengths: list[tuple[int, int]], asynchronous: bool) 
 
 @settings(max_examples=400, deadline=None, derandomize=True, database=None)
 @given(
-    scenario=vllm_scenarios(scheduling_policy="fcfs", full_prompt_must_fit=True),
+    scenario=vllm_scenarios(
+        scheduling_policy="fcfs",
+        full_prompt_must_fit=True,
+        chunked_prefill=True,
+        long_prefill_token_threshold=0,
+    ),
     card=st.sampled_from(["a10", "a100-80g", "h100", "rtx-4090", "rtx-pro-6000"]),
 )
 def test_in_step_the_run_is_that_of_the_compiled_engine(

