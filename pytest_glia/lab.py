@@ -143,6 +143,12 @@ class Lab:
         """
         return self._try(sources, hypothesis, against, self._looks if race else self._looks[-1:])
 
+    def quick_looks_left(self) -> float:
+        """How many first looks can be had before a full one that the budget then still has room for."""
+        each = self._evaluation_simulations / len(self._seeds)
+        quick, full = (math.ceil(look * each) for look in (self._looks[0], self._looks[-1]))
+        return max(0, (self.account.left("simulations") - (full - quick)) // quick)
+
     def unreadable(self, hypothesis: Hypothesis, reason: str) -> Trial:
         """A reply that holds no candidate: counted as one that does not work, for that reason."""
         look = self._looks[0]

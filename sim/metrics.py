@@ -14,7 +14,8 @@ per request. restarted_fraction: share of requests evicted at least once. unfini
 requests that did not finish, rejected_fraction of them those that no cache could hold. requeued: requests
 that failed replicas lost, counted each time. replica_hours: time that replicas existed within the duration,
 starting, draining and down included; gpu_hours: the same, each replica times its GPUs. slo_attainment: share
-of requests that finished, within their own SLO if they had one; not there if none had one.
+of requests that finished, within their own SLO if they had one; slo_violations: share of the others. Neither
+is there if none had one.
 prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
 
 Where the response time goes, as shares of its sum over requests that were not rejected, adding up to 1:
@@ -44,7 +45,7 @@ class Metrics(dict[str, float]):
     """Values by name; a KeyError for another name says what there is like it."""
 
     def __missing__(self, name: object) -> NoReturn:
-        if name == "slo_attainment":
+        if name in ("slo_attainment", "slo_violations"):
             raise KeyError(
                 "no request of the workload has an SLO to attain; give it ttft_slo or tpot_slo, or ask "
                 "run.goodput(ttft=..., tpot=...)"
@@ -93,6 +94,7 @@ def measure(
     metrics["gpu_hours"] = totals["gpu_time"] / 3600
     if np.isfinite(requests["ttft_slo"]).any() or np.isfinite(requests["tpot_slo"]).any():
         metrics["slo_attainment"] = _ratio((finished & _kept(requests)).sum(), count)
+        metrics["slo_violations"] = _ratio((~(finished & _kept(requests))).sum(), count)
     metrics["requeued"] = totals["requeued"]
 
     total = float(response[~rejected].sum())

@@ -172,8 +172,10 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
     hypothesis = Hypothesis(idea.label, mechanism.claim, idea.reason, mechanism.predicts)
     if mechanism.numbers:
         first = lab.quick(sources, hypothesis, state.best)
-        if first.result != "broken":
-            idea = _tuned(state, idea, first, hypothesis)
+        # A setting found that cannot be tried in full is worth nothing.
+        trials = int(min(_TUNING_TRIALS, lab.quick_looks_left()))
+        if first.result != "broken" and trials:
+            idea = _tuned(state, idea, first, hypothesis, trials)
             design = state.design.plus(idea)
     trial = lab.full(design.build()[0], replace(hypothesis, name=idea.label), state.best)
     if trial.result == "better":
@@ -188,7 +190,7 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
     return False
 
 
-def _tuned(state: _State, idea: _Applied, first: Trial, hypothesis: Hypothesis) -> _Applied:
+def _tuned(state: _State, idea: _Applied, first: Trial, hypothesis: Hypothesis, trials: int) -> _Applied:
     """The idea with the best of a few settings of its numbers, by quick looks."""
     lab = state.lab
     judged = [(dict(idea.numbers), lab.aim.loss(first.evaluation))]
@@ -199,7 +201,7 @@ def _tuned(state: _State, idea: _Applied, first: Trial, hypothesis: Hypothesis) 
         trial = lab.quick(sources, replace(hypothesis, name=setting.label), state.best)
         return lab.aim.loss(trial.evaluation)
 
-    judged += tune(idea.mechanism.numbers, idea.numbers, judge, trials=_TUNING_TRIALS)
+    judged += tune(idea.mechanism.numbers, idea.numbers, judge, trials=trials)
     state.tuning[idea.key] = [(dict(numbers), loss) for numbers, loss in judged]
     return replace(idea, numbers=min(judged, key=lambda each: each[1])[0])
 

@@ -71,7 +71,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
         idea(
             "look ahead",
             "A rising demand is followed to where it will be when a replica asked for now is ready.",
-            predicts={"slo_attainment": +1, "p99_ttft": -1},
+            predicts={"slo_violations": -1, "p99_ttft": -1},
             gate=_objectives_missed,
             edit=_look_ahead,
             LEAD=(10.0, 40.0, 150.0),
@@ -79,7 +79,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
         idea(
             "scale down late",
             "Replicas are kept for a while after they were wanted, so that no dip costs a start.",
-            predicts={"slo_attainment": +1, "p99_ttft": -1},
+            predicts={"slo_violations": -1, "p99_ttft": -1},
             gate=_objectives_missed,
             edit=_scale_down_late,
             HOLD=(20.0, 60.0, 600.0),
@@ -97,7 +97,7 @@ def _cache_idle(evidence: Evidence) -> str | None:
 
 def _objectives_missed(evidence: Evidence) -> str | None:
     """Requests miss their objectives: there are too few replicas at times."""
-    missed = 1 - evidence["slo_attainment"]
+    missed = evidence["slo_violations"]
     if missed < FEW / 10:
         return None
     return (

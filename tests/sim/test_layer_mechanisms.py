@@ -107,7 +107,7 @@ def test_evidence_calls_for_what_it_shows() -> None:
         "p90_ttft": 0.5,
         "kv_use_mean": 0.9,
         "gpu_hours": 10.0,
-        "slo_attainment": 1.0,
+        "slo_violations": 0.0,
     }
     found: dict[str, list[str]] = {}
     troubles: dict[str, dict[str, float]] = {
@@ -117,7 +117,7 @@ def test_evidence_calls_for_what_it_shows() -> None:
         "evictions": {"restarted_fraction": 0.2},
         "starving": {"replica_wait_share": 0.3, "p99_ttft": 30.0},
         "idle": {"kv_use_mean": 0.4},
-        "missed": {"slo_attainment": 0.97},
+        "missed": {"slo_violations": 0.03},
     }
     ideas = [each for entry in STARTS for each in mechanisms_of(start(entry), entry)]
     for trouble, changed in troubles.items():
