@@ -32,6 +32,12 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=max(4, trials // 2))
     study = optuna.create_study(sampler=sampler)
+    if len(ranges) == 1:
+        # Half-way to either end tells on which side to look, sooner than chance does.
+        [(name, (low, high))] = ranges.items()
+        for end in (low, high):
+            middle = math.sqrt(start[name] * end) if start[name] * end > 0 else (start[name] + end) / 2
+            study.enqueue_trial({name: round(middle) if isinstance(end, int) else middle})
     judged: list[tuple[dict[str, Number], float]] = []
     seen = [dict(start)]
     asked = 0

@@ -58,7 +58,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
             predicts={"gpu_hours": -1, "kv_use_mean": +1},
             gate=_cache_idle,
             edit=_by_cache,
-            TARGET_USE=(0.3, 0.6, 1.2),
+            TARGET_USE=(0.25, 0.5, 1.0),
         ),
         idea(
             "size by requests in flight",
@@ -66,7 +66,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
             predicts={"gpu_hours": -1, "kv_use_mean": +1},
             gate=_cache_idle,
             edit=_by_flight,
-            IN_FLIGHT=(5.0, 15.0, 60.0),
+            IN_FLIGHT=(4.0, 16.0, 64.0),
         ),
         idea(
             "look ahead",
