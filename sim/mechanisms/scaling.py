@@ -58,7 +58,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
             predicts={"gpu_hours": -1, "kv_use_mean": +1},
             gate=_cache_idle,
             edit=_by_cache,
-            TARGET_USE=(0.25, 0.5, 1.0),
+            TARGET_USE=(0.2, 0.4, 0.8),
         ),
         idea(
             "size by requests in flight",
@@ -66,7 +66,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
             predicts={"gpu_hours": -1, "kv_use_mean": +1},
             gate=_cache_idle,
             edit=_by_flight,
-            IN_FLIGHT=(4.0, 16.0, 64.0),
+            IN_FLIGHT=(4.0, 12.0, 48.0),
         ),
         idea(
             "look ahead",
