@@ -32,7 +32,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=max(4, trials // 2))
     study = optuna.create_study(sampler=sampler)
-    if len(ranges) == 1:
+    if len(ranges) == 1 and start:
         # Half-way to either end tells on which side to look, sooner than chance does.
         [(name, (low, high))] = ranges.items()
         for end in (low, high):

@@ -107,9 +107,9 @@ class Steps:
 class Waves:
     """Poisson arrivals whose rate rises from `low` to `high` and falls again, at random times.
 
-    Stays at either rate are of exponential length, and from one to the other the rate goes in a straight line
-    for `ramp` seconds: load that builds up, as that of people does, where `MMPP` jumps. The first state is
-    drawn by the share of time that each has.
+    Stays at either rate last from half to one and a half times their mean, uniformly, and from one to the
+    other the rate goes in a straight line for `ramp` seconds: load that builds up, as that of people does,
+    where `MMPP` jumps. The first state is drawn by the share of time that each has.
     """
 
     low: float
@@ -141,7 +141,7 @@ class Waves:
         state = int(rng.random() < self.stays[1] / sum(self.stays))
         edges, levels = [0.0], [rates[state]]
         while edges[-1] < self.duration:
-            left = edges[-1] + rng.exponential(self.stays[state])
+            left = edges[-1] + self.stays[state] * rng.uniform(0.5, 1.5)
             state = 1 - state
             edges += [left, left + self.ramp]
             levels += [rates[1 - state], rates[state]]

@@ -90,12 +90,17 @@ def test_waves_rise_and_fall_in_ramps() -> None:
     assert (counts > 90).any()
 
 
-def test_waves_without_a_ramp_are_those_of_mmpp() -> None:
-    """The index of dispersion of long windows tends to that of the theory for jumps."""
-    process = w.Waves(2.0, 20.0, (6.0, 2.0), 0.0, 20_000.0)
-    figures = w.generate(process, w.Independent(w.Fixed(1), w.Fixed(1)), seed=1).describe()
-    assert figures["rate"] == pytest.approx(6.5, rel=0.05)
-    assert figures["dispersion_60s"] == pytest.approx(1 + 2 * 18.0**2 * 0.1875 / (6.5 * (2 / 3)), rel=0.25)
+def test_waves_come_in_their_time() -> None:
+    """Without ramps each stay at a rate lasts from half to one and a half times its mean."""
+    process = w.Waves(0.0, 50.0, (20.0, 10.0), 0.0, 3000.0)
+    busy = np.bincount(process.times(stream(5, ARRIVALS)).astype(int), minlength=3000) > 0
+    edges = np.flatnonzero(np.diff(busy)) + 1
+    stays = np.diff(edges)
+    calm, crest = (stays[0::2], stays[1::2]) if not busy[edges[0]] else (stays[1::2], stays[0::2])
+    for found, mean in ((calm, 20), (crest, 10)):
+        assert found.min() >= mean / 2 - 2
+        assert found.max() <= 1.5 * mean + 2
+        assert found.mean() == pytest.approx(mean, rel=0.15)
 
 
 def _count(times: Any, start: float, end: float) -> int:
