@@ -62,6 +62,7 @@ class Delivery:
         refuted: Whether it has not held in other worlds, or on other seeds, than the search knew.
         audited: What the audit has shown, in words.
         branch: Where the winner is delivered.
+        winner: Its sources.
     """
 
     def __init__(
@@ -73,9 +74,9 @@ class Delivery:
         self._run = run
         self._payer = payer
         self.branch = f"{prefix}/best"
-        self._winner = proposal.evaluation.sources
-        self.improved = dict(self._winner) != search.sources
-        self._blob = "+".join(search.repository.blob(text) for text in self._winner.values())
+        self.winner = proposal.evaluation.sources
+        self.improved = dict(self.winner) != search.sources
+        self._blob = "+".join(search.repository.blob(text) for text in self.winner.values())
         self._seeds = seeds.sealed(run.secret, self._blob, search.settings.replications)
         self._attempt: int | None = None
         self._confirmed: Evaluation | None = None
@@ -100,7 +101,7 @@ class Delivery:
             self.refused = self._audit()
             if self.refused:
                 search.write(f"The audit refuses it: {self.refused}")
-                self.refuted = True
+                self._refute()
                 return list(before)
             self._attempt = search.ledger.attempt(search.paths, search.base, self._run.id, self._blob)
             settings = search.settings
@@ -111,18 +112,20 @@ class Delivery:
                 f"{self._attempt}: {100 * self._confidence:.4g} %):"
             )
             account.purpose = "confirmation"
-            reports = search.evaluator.judge(self._winner, self._seeds, self._payer, self._confidence)
+            reports = search.evaluator.judge(self.winner, self._seeds, self._payer, self._confidence)
             failed = {report.nodeid for report in reports if report.failed}
             # A spec that failed may have stopped before its last comparison.
             self._confirmed = (
-                search.evaluator.look(self._winner, self._seeds, self._payer, self._confidence)
+                search.evaluator.look(self.winner, self._seeds, self._payer, self._confidence)
                 if failed
-                else Evaluation.of(self._winner, self._seeds, reports).directed_as(self._lab.start)
+                else Evaluation.of(self.winner, self._seeds, reports).directed_as(self._lab.start)
             )
         except BudgetExhausted as error:
             search.write(f"  not confirmed: {error}")
             return [_unconfirmed(item, str(error)) for item in search.items]
-        self.passed, self.refuted = not failed, bool(failed)
+        self.passed = not failed
+        if failed:
+            self._refute()
         unshown = [claim.name for claim in self._proposal.claims if not claim.experiment]
         if self.passed and unshown:
             self.passed = False
@@ -159,6 +162,10 @@ class Delivery:
             f"    git merge {self.branch}",
         ]
 
+    def _refute(self) -> None:
+        self.refuted = True
+        self._lab.refuted.append(dict(self.winner))
+
     def _audit(self) -> str | None:
         """Why the winner is not to be believed; None if nothing speaks against it.
 
@@ -170,7 +177,7 @@ class Delivery:
             return None
         search.write(f"Audit: other draws of {len(found.seeds)} development seeds, other futures of {PROBED}")
         key = hmac.new(self._run.secret, f"glia audit {self._blob}".encode(), "sha256").digest()
-        there = search.evaluator.look(self._winner, found.seeds, self._payer, world=key)
+        there = search.evaluator.look(self.winner, found.seeds, self._payer, world=key)
         for nodeid, message in there.errors.items():
             if nodeid not in found.errors:
                 return message
@@ -233,8 +240,9 @@ class Delivery:
             attempt=self._attempt,
             confidence=None if self._attempt is None else self._confidence,
             margin=search.settings.margin,
+            front=self._lab.front(),
         )
-        files = dict(self._winner)
+        files = dict(self.winner)
         for candidate in search.candidates:
             files[self.note_path(candidate)] = design_note(candidate, record).encode()
         title = f"{search.name}: {self._verdict} ({search.settings.designer} designer)"
@@ -259,7 +267,7 @@ class Delivery:
         """Put the design and its claims on record, to be verified by whoever wants to."""
         shown = self._confirmed or self._proposal.evaluation
         delivered = Delivered(
-            self._winner,
+            self.winner,
             self.passed,
             "\n".join([*measured_table(shown.checks), *(f"failed: {each}" for each in shown.reasons)]),
             self._proposal.claims,

@@ -61,6 +61,18 @@ class Picture:
         )
         self._parts.append(_text(_WIDTH - _RIGHT, y - 5, name, "end", colour))
 
+    def upright(self, value: float, name: str, colour: str = "#555555") -> None:
+        """A dashed line from the floor up, with its name at the top."""
+        x = self._over(value)
+        self._parts.append(
+            f'<line x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{_HEIGHT - _BOTTOM}" stroke="{colour}" '
+            'stroke-dasharray="6 4"/>'
+        )
+        left = value < sum(self._x) / 2
+        self._parts.append(
+            _text(x + (5 if left else -5), _TOP + 10, name, "start" if left else "end", colour)
+        )
+
     def bar(self, x: Point, height: float, colour: str) -> None:
         """From the floor up, between two places."""
         left, right, top = self._over(x[0]), self._over(x[1]), self._down(height)
@@ -80,6 +92,11 @@ class Picture:
         self._parts.append(
             f'<circle cx="{self._over(x):.1f}" cy="{self._down(y):.1f}" r="4" fill="{colour}"/>'
         )
+
+    def name(self, x: float, y: float, text: str, colour: str, *, left: bool = False) -> None:
+        """A word beside a place, at its right or left."""
+        over = self._over(x) + (-7 if left else 7)
+        self._parts.append(_text(over, self._down(y) - 6, text, "end" if left else "start", colour))
 
     def label(self, x: float, text: str) -> None:
         """A word below the floor."""

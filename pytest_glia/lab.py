@@ -18,6 +18,7 @@ from pytest_glia.decisions import probes_of
 from pytest_glia.ends import on_record
 from pytest_glia.estimate import Check
 from pytest_glia.evaluator import Evaluator
+from pytest_glia.front import AS_IT_IS, Contender, Front
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.ledger import Ledger, Run
 from pytest_glia.merit import Aim, Evaluation, Result, result_of
@@ -56,6 +57,7 @@ class Lab:
         audited: Whether a domain records the candidates' decisions, so that a design can be audited.
         models: What a designer that `uses_model` asks; None for any other.
         trials: All candidates tried so far, in order.
+        refuted: The sources of those that have not held in an audit, or on confirmation seeds.
         name: Of the context, a number from 1.
         started: The simulations that `start` took.
     """
@@ -87,6 +89,7 @@ class Lab:
         self.mechanisms = mechanisms
         self.account = payer.account
         self.trials: list[Trial] = []
+        self.refuted: list[dict[str, bytes]] = []
         self._run_lab: Lab | None = None
         self._nodeids = nodeids
         self._evaluator = evaluator
@@ -124,11 +127,11 @@ class Lab:
         self.failing = frozenset(failing)
         self.hold(0)
         self._legend()
-        self._line("-", "the candidate as it is", self.start, "")
+        self._line("-", AS_IT_IS, self.start, "")
         goal = self.start.checks.get(self.aim.primary) if self.aim.primary else None
         asked = {"quantity": goal.what(), "op": goal.op, "threshold": goal.threshold} if goal else {}
         self.recorded("goal", lambda: json.dumps(asked))
-        self._note(0, "the candidate as it is", self.start, "")
+        self._note(0, AS_IT_IS, self.start, "")
 
     def quick(self, sources: Mapping[str, bytes], hypothesis: Hypothesis, against: Evaluation) -> Trial:
         """Try out a candidate with a first few replications only."""
@@ -258,6 +261,16 @@ class Lab:
         tried = [trial.evaluation for trial in self.trials if len(trial.evaluation.seeds) == most]
         best = min(tried, key=lambda each: (not each.met(), self.aim.loss(each)), default=self.start)
         return best if self._change(best, self.start).mean < 0 else self.start
+
+    def front(self) -> Front:
+        """Of the present candidate and all that were tried, those that no other is shown to beat."""
+        contenders = [Contender(0, AS_IT_IS, self._base, self.start)]
+        for each in self.trials:
+            refuted = dict(each.evaluation.sources) in self.refuted
+            contenders.append(
+                Contender(each.number, each.hypothesis.name, each.commit, each.evaluation, refuted)
+            )
+        return Front.of(contenders, self.aim, self.settings.margin, self.settings.confidence)
 
     def say(self, text: str) -> None:
         """Show a line of the designer's reasoning with the progress."""

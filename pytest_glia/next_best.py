@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -26,9 +26,10 @@ def next_confirmed(
 ) -> tuple[Delivery, list[pytest.TestReport]] | None:
     """The next best candidate that is confirmed, with its reports; None if none is, or the budget ends.
 
-    Candidates are those that met all specs on all development seeds, the best first.
+    Candidates are those that met all specs on all development seeds: first the Pareto set of those that are
+    left, whose members are good at different things, then the rest.
     """
-    for trial in _others(lab, first.evaluation.sources)[:_MOST]:
+    for trial in _others(lab)[:_MOST]:
         try:
             with lab.ending(f"confirms candidate {trial.number}"):
                 _afford(lab)
@@ -56,19 +57,16 @@ def _afford(lab: Lab) -> None:
             raise BudgetExhausted(kind, account.budget.limit(kind), account.left(kind))
 
 
-def _others(lab: Lab, tried: Mapping[str, bytes]) -> list[Trial]:
-    """One trial of each candidate that met the specs, but for the one with these sources, the best first."""
-    return list(_once(sorted(lab.trials, key=lambda each: lab.aim.loss(each.evaluation)), tried, lab))
-
-
-def _once(trials: Sequence[Trial], tried: Mapping[str, bytes], lab: Lab) -> Iterator[Trial]:
-    seen = [dict(tried)]
-    for trial in trials:
-        evaluation = trial.evaluation
-        whole = len(evaluation.seeds) == lab.settings.replications
-        if whole and evaluation.met() and dict(evaluation.sources) not in seen:
-            seen.append(dict(evaluation.sources))
-            yield trial
+def _others(lab: Lab) -> list[Trial]:
+    """What met the specs and has not failed since: the Pareto set, then the rest, the best of each first."""
+    front = lab.front()
+    trials = {each.commit: each for each in lab.trials}
+    return [
+        trials[each.commit]
+        for group in (front.members, front.others)
+        for each in sorted(group, key=lambda each: lab.aim.loss(each.evaluation))
+        if each.number and each.evaluation.met() and not each.refuted
+    ]
 
 
 def _proposal(trial: Trial, first: Proposal, start: Mapping[str, bytes]) -> Proposal:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pytest_glia.budget import Account, Budget
 from pytest_glia.candidate import Candidate
 from pytest_glia.designers import Claim, Proposal, Rejected, Retested
+from pytest_glia.front import Front
 from pytest_glia.markdown import fenced, prose
 from pytest_glia.merit import Evaluation, Result
 from pytest_glia.rationale import Rationale, uncovered
+from pytest_glia.tradeoffs import trade_offs
 from pytest_glia.trials import Trial, distinct, measured_table, predictions
 
 
@@ -21,7 +23,7 @@ class Record:
 
     ``attempt`` counts the confirmations of designs of these files from this base commit, and ``confidence``
     is that of this one and its ablations, both None where none was attempted; ``audit`` tells what it
-    showed; ``margin`` is the change of loss that is taken for none.
+    showed; ``margin`` is the change of loss that is taken for none; ``front`` has what else could be chosen.
     """
 
     run: str
@@ -45,6 +47,7 @@ class Record:
     attempt: int | None
     confidence: float | None
     margin: float
+    front: Front
 
     @property
     def shown(self) -> Evaluation:
@@ -90,6 +93,8 @@ def design_note(candidate: Candidate, record: Record) -> str:
         parts += ["## What was learnt about the workload", _findings(record)]
     if record.proposal.tuning or record.rationale.sensitivity:
         parts += ["## Sensitivity to its numbers", _sensitivity(record)]
+    if others := trade_offs(record.front, record.proposal.evaluation.sources):
+        parts += ["## Other trade-offs", others]
     parts += ["## Tried and not kept", _rejected(record), "## Limits", _limits(record, n)]
     parts += ["## Provenance", _provenance(candidate, record)]
     return "\n\n".join(parts) + "\n"

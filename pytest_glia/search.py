@@ -183,7 +183,7 @@ class Search:
                 delivery, reports = found
                 self.delivery = delivery
             self.outcome = "passed" if delivery.passed else "not met"
-            self.delivered += delivery.deliver()
+            self.delivered += [*delivery.deliver(), *lab.front().told()]
         except BudgetExhausted as error:
             self.outcome = "budget spent"
             self.delivered.append(f"{self.name}: {_too_small(error, 'the first candidate was tried')}")

@@ -16,8 +16,8 @@ import pytest
 
 from pytest_glia import __version__
 from pytest_glia.report.findings import design, plain, verdicts
-from pytest_glia.report.page import page, picture_name
-from pytest_glia.report.plot import progress
+from pytest_glia.report.page import page, picture_name, trade_off_name
+from pytest_glia.report.plot import progress, trade_off
 
 if TYPE_CHECKING:
     from pytest_glia.search import Search
@@ -69,12 +69,15 @@ class Report:
                 "designs": self._designs,
             }
         )
-        for stale in self._folder.glob(picture_name("*")):
-            stale.unlink()
+        for name in (picture_name("*"), trade_off_name("*", "*")):
+            for stale in self._folder.glob(name):
+                stale.unlink()
         for number, each in enumerate(data["designs"], start=1):
             if each["trials"]:
                 picture = progress(each["trials"], each["goal"]["quantity"], each["goal"]["threshold"])
                 self._write(picture_name(number), picture)
+            for other in range(1, len(each["front"]["objectives"]) if each["front"] else 0):
+                self._write(trade_off_name(number, other + 1), trade_off(each["front"], other))
         self._write("glia.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
         self._write("report.md", page(data))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_glia.front import AS_IT_IS, Contender, Front
 from pytest_glia.merit import Evaluation, message_of
 from pytest_glia.visible import visible
 
@@ -64,6 +65,7 @@ def design(search: Search) -> dict[str, Any]:
         "before": verdicts(search.before),
         "goal": lab and _goal(lab),
         "trials": _trials(lab) if lab else [],
+        "front": _front(search),
         "audit": delivery and (delivery.refused or delivery.audited),
         "attempts": [
             # What a run has tried another design after was not confirmed.
@@ -134,7 +136,7 @@ def _trials(lab: Lab) -> list[dict[str, Any]]:
 
     In the order in which the run paid for them, whichever its context.
     """
-    rows = [_row(lab, 0, "the candidate as it is", lab.start, "", lab.started)]
+    rows = [_row(lab, 0, AS_IT_IS, lab.start, "", lab.started)]
     rows += [
         _row(lab, each.number, each.hypothesis.name, each.evaluation, each.result, each.simulations)
         for each in sorted(lab.trials, key=lambda each: each.simulations)
@@ -145,6 +147,42 @@ def _trials(lab: Lab) -> list[dict[str, Any]]:
             best = row
         found.append({**row, "best": {name: best[name] for name in ("number", "measured", "shown")}})
     return found
+
+
+def _front(search: Search) -> dict[str, Any] | None:
+    """Which candidates there are to choose from; None if none was tried, or the specs ask one thing only."""
+    lab, delivery = search.lab, search.delivery
+    front = lab.front() if lab and lab.trials else None
+    if front is None or len(front.objectives) < 2:
+        return None
+    delivered = delivery and delivery.improved and not delivery.refused
+    winner = front.find(delivery.winner) if delivery and delivered else None
+    everyone = (*front.members, *front.others)
+    asked = [everyone[0].evaluation.checks[which] for which in front.objectives]
+    return {
+        "objectives": [
+            {"spec": nodeid, "quantity": check.what(), "asked": check.demand(), "threshold": check.threshold}
+            for (nodeid, _), check in zip(front.objectives, asked, strict=True)
+        ],
+        "candidates": [_contender(each, front, winner) for each in everyone],
+    }
+
+
+def _contender(each: Contender, front: Front, winner: Contender | None) -> dict[str, Any]:
+    checks = [each.evaluation.checks[which] for which in front.objectives]
+    return {
+        "number": each.number,
+        "name": each.name,
+        "commit": each.commit,
+        "member": each in front.members,
+        "winner": each is winner,
+        "refuted": each.refuted,
+        "met": each.evaluation.met(),
+        "measured": [
+            {"point": check.point, "low": check.low, "high": check.high, "shown": check.measured()}
+            for check in checks
+        ],
+    }
 
 
 def _row(

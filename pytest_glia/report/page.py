@@ -50,7 +50,7 @@ def page(data: Data) -> str:
         parts.append("No spec was run.")
     for number, each in enumerate(data["designs"], start=1):
         tests = [test for test in data["tests"] if test["nodeid"] in each["specs"]]
-        parts += design(each, tests, picture=picture_name(number))
+        parts += design(each, tests, number=number)
     parts += ["## The command", fenced(data["command"], "sh")]
     parts.append(f"pytest-glia {code(data['version'])}, exit code {int(data['exit'])}.")
     return "\n\n".join(parts) + "\n"
@@ -59,6 +59,11 @@ def page(data: Data) -> str:
 def picture_name(number: int | str) -> str:
     """The file beside the report that shows the progress of the `number`-th search."""
     return f"best-so-far-{number}.svg"
+
+
+def trade_off_name(number: int | str, other: int | str) -> str:
+    """The file that shows the first objective of the `number`-th search against the `other`-th."""
+    return f"pareto-{number}-{other}.svg"
 
 
 def verdict_table(tests: Sequence[Data], before: Sequence[Data] = ()) -> str:
@@ -92,13 +97,13 @@ def checks_of(test: Data) -> list[Check]:
 
 
 def design(
-    each: Data, tests: Sequence[Data], *, picture: str | None = None, most: int | None = None
+    each: Data, tests: Sequence[Data], *, number: int | None = None, most: int | None = None
 ) -> list[str]:
     """The blocks that tell of one search, the most important first.
 
     Args:
         tests: What pytest has reported of its specs in the end.
-        picture: The file of its progress, if there is one.
+        number: Of the search, where its pictures are beside the page.
         most: The number of characters to which its diff and each note are cut.
     """
     what = ", ".join(f"{code(one['path'])} ({code(one['entry'])})" for one in each["candidates"])
@@ -113,7 +118,9 @@ def design(
     elif each["before"]:
         parts += ["### Verdicts", "Of the present candidate:", verdict_table(each["before"])]
     if each["trials"]:
-        parts += ["### Best so far", *_progress(each, picture)]
+        parts += ["### Best so far", *_progress(each, number)]
+    if each.get("front"):
+        parts += ["### Pareto set", *_front(each["front"], number)]
     found = each["best"]
     if found:
         parts += ["### The design", f"Branch {code(found['branch'])}, commit {code(found['commit'])}."]
@@ -125,9 +132,9 @@ def design(
     return parts
 
 
-def _progress(each: Data, picture: str | None) -> list[str]:
+def _progress(each: Data, number: int | None) -> list[str]:
     goal = each["goal"]
-    parts = [f"![best so far against simulations]({picture})"] if picture else []
+    parts = [f"![best so far against simulations]({picture_name(number)})"] if number else []
     asked = f", asked {code(goal['asked'])}" if goal["asked"] else ""
     parts.append(f"Of {code(goal['quantity'])}{asked}:")
     rows = [
@@ -144,6 +151,43 @@ def _progress(each: Data, picture: str | None) -> list[str]:
     ]
     head = ["simulations", "candidate", "what was tried", "seeds", "measured", "against the one before"]
     return [*parts, table([*head, "best so far"], rows)]
+
+
+def _front(front: Data, number: int | None) -> list[str]:
+    objectives, candidates = front["objectives"], front["candidates"]
+    members = [one for one in candidates if one["member"]]
+    parts = [
+        f"{len(members)} of the {len(candidates)} candidates that were tried to the end, the present one "
+        "included. No other is shown to be better than one of these in something that the specs ask, and no "
+        "worse in the rest. This is on the development seeds; only the winner goes on to be confirmed."
+    ]
+    if number:
+        names = [trade_off_name(number, other) for other in range(2, len(objectives) + 1)]
+        parts += [f"![one objective against another]({name})" for name in names]
+    rows = [
+        [
+            str(int(one["number"])) if one["number"] else "-",
+            code(str(one["commit"])[:9]),
+            cell(one["name"]),
+            *(cell(each["shown"]) for each in one["measured"]),
+            "all" if one["met"] else "not all",
+            _place(one),
+        ]
+        for one in candidates
+        if one["member"] or one["winner"]
+    ]
+    asked = [f"{cell(each['quantity'])} {cell(each['asked'])}" for each in objectives]
+    head = ["candidate", "commit", "what was tried", *asked, "specs met there", ""]
+    return [*parts, table(head, rows)]
+
+
+def _place(one: Data) -> str:
+    """What distinguishes a candidate among those to choose from."""
+    if not one["winner"]:
+        return ""
+    if one["refuted"]:
+        return "**winner**, but did not hold on other seeds"
+    return "**winner**" if one["member"] else "**winner**, but another is better"
 
 
 def _confirmation(each: Data) -> list[str]:

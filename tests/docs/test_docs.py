@@ -108,6 +108,23 @@ def test_designing(project: Path) -> None:
         check(shown, run(project, command.replace("RUN", name)))
 
 
+def test_several_objectives(project: Path) -> None:
+    """docs/designing.md: a second objective leaves a choice, which the note of the design tells of."""
+    text = (ROOT / "docs/designing.md").read_text("utf-8")
+    for name, content in FILE.findall(text):
+        (project / name).write_text(content, "utf-8")
+    section = text.partition("## Several objectives\n")[2].partition("\n## ")[0]
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
+    (project / "specs/test_reach.py").write_text(blocks["python"], "utf-8")
+    commit(project)
+    [(command, shown)] = CONSOLE.findall(section)
+    check(shown, run(project, command))
+    listed = subprocess.run(["git", "branch"], cwd=project, capture_output=True, text=True, check=True).stdout
+    [best] = re.findall(r"glia/packer/\S+/best", listed)
+    shows = ["git", "show", f"{best}:candidates/packer.md"]
+    check(blocks["markdown"], subprocess.run(shows, cwd=project, capture_output=True, text=True).stdout)
+
+
 def test_comparing(project: Path) -> None:
     """docs/comparing.md: two runs of a designer on the specs of docs/specs.md leave what it lists."""
     for name, content in FILE.findall((ROOT / "docs/designing.md").read_text("utf-8")):

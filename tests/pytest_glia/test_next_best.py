@@ -58,6 +58,9 @@ def test_next_best_is_confirmed(make_project: MakeProject) -> None:
     assert "This was attempt 2 to confirm a design" in note
     assert "The best on the development seeds did not hold on others; this is the next best." in note
     [design] = json.loads((project.folder / "out/glia.json").read_text("utf-8"))["designs"]
+    # With one assert there is a best, and nothing to choose.
+    assert design["front"] is None
+    assert "Pareto" not in ran.out + note + (project.folder / "out/report.md").read_text("utf-8")
     assert [each["outcome"] for each in design["attempts"]] == ["not met", "passed"]
     replayed = project.command("replay", project.best().split("/")[2])
     assert replayed.code == 0, replayed.out

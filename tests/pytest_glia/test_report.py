@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_glia.report.findings import plain
-from pytest_glia.report.plot import progress
+from pytest_glia.report.plot import progress, trade_off
 from tests.project import INI, PACKER, PACKER_IDEAS, PACKER_SPEC, PACKING, MakeProject, Project, Result, spec
 from tests.rendered import headings, kinds, plain_text, tokens
 
@@ -121,11 +121,11 @@ def test_best_so_far_only_gets_better(reported: Reported) -> None:
 
 
 def test_pictures_are_those_the_page_names(reported: Reported) -> None:
-    """One a search that tried something, each well-formed, with the line and a dot a trial."""
+    """Two of progress, well-formed, with the line and a dot a trial; one of what there is to choose."""
     folder = reported.project.folder.parent / "out/deep"
     pictures = sorted(each.name for each in folder.glob("*.svg"))
-    assert [f"]({name})" in reported.page for name in pictures] == [True, True]
-    assert len(list(folder.iterdir())) == 4
+    assert [f"]({name})" in reported.page for name in pictures] == [True] * 3
+    assert len(list(folder.iterdir())) == 5
     number = 1 + [each["name"] for each in reported.data["designs"]].index("packer")
     shapes = [each.tag.rpartition("}")[2] for each in ET.parse(folder / f"best-so-far-{number}.svg").iter()]
     assert shapes.count("circle") == len(reported.design("packer")["trials"])
@@ -138,8 +138,9 @@ def test_designers_text_does_not_change_the_page(reported: Reported) -> None:
     assert "Forged" not in " ".join(headings(reported.page))
     assert not kinds(reported.page) & {"html_inline", "html_block", "link_open"}
     assert [token.content for token in tokens(reported.page) if token.type == "image"] == [
-        "best so far against simulations"
-    ] * 2
+        *["best so far against simulations"] * 2,
+        "one objective against another",
+    ]
     assert "@" not in plain_text(reported.page)
 
 
@@ -246,3 +247,24 @@ def test_every_progress_has_a_picture(values: list[float | None]) -> None:
         value for each in root.iter() for name, value in each.attrib.items() if name in ("cx", "cy", "y1")
     ]
     assert all(math.isfinite(float(value)) for value in numbers)
+
+
+@pytest.mark.parametrize("low", [None, 1.0])
+@pytest.mark.parametrize("points", [[], [1.0], [1.0, 1.0], [-1e300, 5.0]], ids=repr)
+def test_every_choice_has_a_picture(points: list[float], low: float | None) -> None:
+    """No candidate, one, two at one place, figures far apart, intervals without end: all is well-formed."""
+    asked = {"quantity": "<x> & \x1b", "asked": "< 1", "threshold": 1.0}
+    candidates = [
+        {
+            "number": number,
+            "member": True,
+            "winner": not number,
+            "measured": [{"low": low, "point": point, "high": None}] * 2,
+        }
+        for number, point in enumerate(points)
+    ]
+    root = ET.fromstring(trade_off({"objectives": [asked] * 2, "candidates": candidates}, 1))
+    places = [
+        each.attrib[name] for each in root.iter() for name in ("cx", "cy", "x1", "y1") if name in each.attrib
+    ]
+    assert all(math.isfinite(float(place)) for place in places)
