@@ -112,8 +112,9 @@ class Aim:
     primary: CheckId | None
     known: tuple[CheckId, ...]
 
-    def losses(self, evaluation: Evaluation) -> list[float]:
-        """One number a replication, smaller is better; infinite if the candidate does not work.
+    def losses(self, evaluation: Evaluation, first: int | None = None) -> list[float]:
+        """One number a replication, smaller is better; infinite if the candidate does not work. Of the
+        `first` replications alone if so many are given.
 
         How far the primary check is on the wrong side of its threshold (below zero if it is met), and ten
         times what any check, the primary one included, lacks on the mean of all replications to meet its
@@ -129,11 +130,14 @@ class Aim:
         if len(evaluation.errors) > unmeasured:
             return [math.inf] * n
         losses = [SHORTFALL * unmeasured] * n
+        if first is not None:
+            losses = losses[:first]
         for which, check in zip(self.known, checks, strict=True):
             assert check is not None
-            spare = max(_TO_SPARE, _HALF_WIDTHS * statistics.stdev(check.excess) if n > 1 else 0.0)
-            falls_short = math.fsum(check.excess) / n + spare > 0
-            for replication, excess in enumerate(check.excess):
+            every = check.excess[: len(losses)]
+            spare = max(_TO_SPARE, _HALF_WIDTHS * statistics.stdev(every) if len(every) > 1 else 0.0)
+            falls_short = math.fsum(every) / len(every) + spare > 0
+            for replication, excess in enumerate(every):
                 if falls_short:
                     losses[replication] += SHORTFALL * (excess + spare)
                 if which == self.primary:
@@ -153,7 +157,7 @@ class Aim:
         n = min(len(of.seeds), len(against.seeds))
         if of.seeds[:n] != against.seeds[:n]:
             raise ValueError("the evaluations have no seeds in common")
-        pairs = zip(self.losses(of)[:n], self.losses(against)[:n], strict=True)
+        pairs = zip(self.losses(of, n)[:n], self.losses(against, n)[:n], strict=True)
         differences = [
             ours - theirs for ours, theirs in pairs if not (math.isinf(ours) and math.isinf(theirs))
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -51,9 +52,21 @@ def both(main: float, rare: float = 0.9, step: float = 0.01) -> Evaluation:
 
 def test_loss_is_the_main_goal_and_ten_times_what_falls_short() -> None:
     """One number a replication; a margin of 2 % belongs to what is asked."""
-    given = evaluation(checked(MAIN, 1.5, 1.4, 0.8, 1.0), checked(RARE, 1.1, 1.0, 0.9, 1.3))
-    assert AIM.losses(given) == pytest.approx([6.9, 4.8, -0.2, 3.4])
-    assert AIM.loss(given) == pytest.approx(3.725)
+    given = evaluation(checked(MAIN, 1.5, 1.5, 1.5, 1.5), checked(RARE, 1.1, 1.1, 1.1, 1.1))
+    assert AIM.losses(given) == pytest.approx([0.5 + 5.2 + 1.2] * 4)
+    assert AIM.loss(given) == pytest.approx(6.9)
+
+
+def test_a_demand_is_asked_of_the_mean() -> None:
+    """Replications beyond a threshold cost nothing where the mean meets it with half an interval to spare,
+    and all of them count where it does not."""
+    met = evaluation(checked(MAIN, 0.5, 0.5, 0.5, 0.5), checked(RARE, 0.2, 0.3, 0.2, 1.1))
+    assert AIM.losses(met) == pytest.approx([-0.5] * 4)
+    rare = (0.2, 0.9, 0.9, 1.6)
+    missed = evaluation(checked(MAIN, 0.5, 0.5, 0.5, 0.5), checked(RARE, *rare))
+    spare = 0.72 * stdev(rare)
+    assert spare > 0.1
+    assert AIM.losses(missed) == pytest.approx([-0.5 + 10 * (each - 1 + spare) for each in rare])
 
 
 def test_only_the_primary_check_counts_without_limit() -> None:
@@ -103,8 +116,8 @@ def test_change_is_paired() -> None:
 def test_change_compares_a_first_look_with_the_same_seeds() -> None:
     """Against a full evaluation, fewer seeds are paired with the first of it."""
     look = evaluation(checked(MAIN, 0.5, 0.6), checked(RARE, 0.9, 0.9), seeds=SEEDS[:2])
-    full = evaluation(checked(MAIN, 0.9, 0.9, 9.0, 9.0), checked(RARE, 0.9, 0.9, 0.9, 0.9))
-    assert AIM.change(look, full, 0.95).mean == pytest.approx(-0.35)
+    full = evaluation(checked(MAIN, 0.85, 0.85, 9.0, 9.0), checked(RARE, 0.9, 0.9, 0.9, 0.9))
+    assert AIM.change(look, full, 0.95).mean == pytest.approx(-0.3)
 
 
 def test_change_without_common_seeds_is_an_error() -> None:
