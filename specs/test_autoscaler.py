@@ -1,7 +1,7 @@
 """The autoscaler in `candidates/autoscaler.py` keeps the SLO of a changing day with few GPU-hours.
 
-Problem: A10 replicas of Llama-3-8B behind the least-loaded queue, vLLM's engine. In an hour's day the rate of
-chat requests goes from 2 to 8 a second and back, with surges, and waves of long jobs come and go
+Problem: A10 replicas of Llama-3-8B behind the least-loaded queue, vLLM's engine. In a day of two hours the
+rate of chat requests goes from 2 to 8 a second and back, with surges, and waves of long jobs come and go
 (`sim.workloads.changing_mix`): a replica that serves two chat requests a second serves one job in four. A
 replica takes requests a minute after it is asked for, and costs from then on.
 
@@ -36,7 +36,7 @@ class Tuned(ThroughputThreshold):
 
 @pytest.fixture
 def serve(testbed):
-    """One replication: an hour's day that only the seed decides, under this autoscaler."""
+    """One replication: a day of two hours that only the seed decides, under this autoscaler."""
     cluster = testbed(
         replicas=4,
         gpu="a10",
@@ -47,7 +47,7 @@ def serve(testbed):
         autoscaling=Autoscaling(max_replicas=32, interval=10, provisioning_time=30, load_time=30),
     )
     return lambda autoscaler, seed: cluster.run(
-        workloads.changing_mix(rate=5.0, duration=3600, seed=seed),
+        workloads.changing_mix(rate=5.0, duration=7200, seed=seed),
         router=LeastLoadedQueue(),
         autoscaler=autoscaler,
     )

@@ -39,7 +39,7 @@ DEPLOYED = {"router": LeastLoadedQueue, "scheduler": FirstComeFirstServed, "auto
 
 @pytest.fixture
 def serve(testbed):
-    """One replication: an hour's day that only the seed decides, served by these three."""
+    """One replication: a day of two hours that only the seed decides, served by these three."""
     cluster = testbed(
         replicas=4,
         gpu="a10",
@@ -50,7 +50,7 @@ def serve(testbed):
         autoscaling=Autoscaling(max_replicas=32, interval=10, provisioning_time=30, load_time=30),
     )
     return lambda router, scheduler, autoscaler, seed: cluster.run(
-        workloads.changing_mix(rate=5.0, duration=3600, seed=seed),
+        workloads.changing_mix(rate=5.0, duration=7200, seed=seed),
         router=router,
         scheduler=scheduler,
         autoscaler=autoscaler,
