@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
 from pytest_glia.designers.source import Number, constants, with_constants, with_docstring
-from pytest_glia.designers.tuning import around, tune
+from pytest_glia.designers.tuning import around, bracket, tune
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
 from pytest_glia.merit import Evaluation
@@ -201,7 +201,13 @@ def _tuned(state: _State, idea: _Applied, first: Trial, hypothesis: Hypothesis, 
         trial = lab.quick(sources, replace(hypothesis, name=setting.label), state.best)
         return lab.aim.loss(trial.evaluation)
 
-    judged += tune(idea.mechanism.numbers, idea.numbers, judge, trials=trials)
+    if len(idea.numbers) == 1:
+        [(name, limits)] = idea.mechanism.numbers.items()
+        start = (idea.numbers[name], judged[0][1])
+        found = bracket(limits, start, lambda value: judge({name: value}), trials=trials)
+        judged += [({name: value}, loss) for value, loss in found]
+    else:
+        judged += tune(idea.mechanism.numbers, idea.numbers, judge, trials=trials)
     state.tuning[idea.key] = [(dict(numbers), loss) for numbers, loss in judged]
     return replace(idea, numbers=min(judged, key=lambda each: each[1])[0])
 

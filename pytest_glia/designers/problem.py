@@ -25,8 +25,8 @@ that nobody knows, in worlds drawn anew, and audited for knowledge of the future
 _LOSS = """\
 By one number, the loss, on the same seeds as the candidate before: how far the first goal is on the wrong
 side of its threshold (in logarithms of a ratio or shares of the threshold; below zero if it is met), plus ten
-times what any spec, that goal included, lacks on average to meet its own with 2 %, or half an interval if that
-is more, to spare. So a broken demand outweighs any gain; once all specs are met, only the first goal counts.
+times what any spec, that goal included, lacks on average to meet its own with 2 %, or half an interval if
+that is more, to spare. So a broken demand outweighs any gain; once all are met, only the first goal counts.
 A candidate is better if the interval of the change lies below the margin. In the end all specs must be shown
 on other seeds: meet them with room."""
 

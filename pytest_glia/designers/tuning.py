@@ -1,4 +1,4 @@
-"""Tuning numbers of a candidate: Optuna proposes, the specs judge."""
+"""Tuning numbers of a candidate: a bracket for one number, Optuna for several; the specs judge."""
 
 from __future__ import annotations
 
@@ -32,12 +32,6 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=max(4, trials // 2))
     study = optuna.create_study(sampler=sampler)
-    if len(ranges) == 1 and start:
-        # Half-way to either end tells on which side to look, sooner than chance does.
-        [(name, (low, high))] = ranges.items()
-        for end in (low, high):
-            middle = math.sqrt(start[name] * end) if start[name] * end > 0 else (start[name] + end) / 2
-            study.enqueue_trial({name: round(middle) if isinstance(end, int) else middle})
     judged: list[tuple[dict[str, Number], float]] = []
     seen = [dict(start)]
     asked = 0
@@ -53,6 +47,48 @@ def tune(
         judged.append((values, loss))
         study.tell(trial, loss if math.isfinite(loss) else 1e9)
     return judged
+
+
+def bracket(
+    limits: tuple[Number, Number],
+    start: tuple[Number, float],
+    judge: Callable[[Number], float],
+    *,
+    trials: int,
+) -> list[tuple[Number, float]]:
+    """Judge up to `trials` values of one number besides the start, given with its loss; each with its loss.
+
+    First half-way to either end, then each value halves the wider of the gaps beside the best so far, by
+    ratio where both ends are above zero. With a handful of looks that comes nearer to the bottom of a single
+    dip than chance does.
+    """
+    low, high = limits
+    losses = dict([start])
+
+    def halved(one: Number, other: Number) -> Number:
+        middle = math.sqrt(one * other) if one * other > 0 else (one + other) / 2
+        value = round(middle) if isinstance(low, int) and isinstance(high, int) else rounded(middle)
+        return value if low <= value <= high else middle
+
+    def width(one: Number, other: Number) -> float:
+        return abs(math.log(other / one)) if one * other > 0 else abs(other - one)
+
+    todo = [halved(start[0], end) for end in (low, high)]
+    while len(losses) <= trials:
+        if not todo:
+            best = min(losses, key=lambda value: losses[value])
+            known = sorted({low, high, *losses})
+            beside = known[max(known.index(best) - 1, 0) :][:3]
+            gaps = sorted((-width(best, other), other) for other in beside if other != best)
+            todo = [halved(best, other) for _, other in gaps]
+            todo = [value for value in todo if value not in losses][:1]
+            if not todo:
+                break
+        value = todo.pop(0)
+        if value not in losses:
+            loss = judge(value)
+            losses[value] = loss if math.isfinite(loss) else math.inf
+    return list(losses.items())[1:]
 
 
 def around(value: Number) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Tuning numbers with Optuna."""
+"""Tuning numbers: one in a bracket, several with Optuna."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 
 from pytest_glia.designers.source import Number, rounded
-from pytest_glia.designers.tuning import around, tune
+from pytest_glia.designers.tuning import around, bracket, tune
 
 RANGES = {"SIZE": (1, 64), "SHARE": (0.01, 0.9), "SHIFT": (-5.0, 5.0)}
 START: dict[str, Number] = {"SIZE": 8, "SHARE": 0.1, "SHIFT": 0.0}
@@ -88,3 +88,42 @@ def test_range_around_a_constant(value: float) -> None:
     if value:
         assert low * value >= 0
         assert high * value >= 0
+
+
+@pytest.mark.parametrize("bottom", [1.3, 7.0, 12.0, 50.0, 900.0])
+def test_bracket_closes_in_on_a_dip(bottom: float) -> None:
+    """Five looks of a number between 1 and 1,000 come within a factor of 1.6 of the best, wherever it is."""
+
+    def dip(value: Number) -> float:
+        return abs(math.log(value / bottom))
+
+    judged = bracket((1.0, 1000.0), (30.0, dip(30.0)), dip, trials=5)
+    assert len(judged) == 5
+    assert all(loss == dip(value) for value, loss in judged)
+    assert min([dip(30.0), *(loss for _, loss in judged)]) < math.log(1.6)
+
+
+@pytest.mark.parametrize("limits", [(1, 4), (-3, 3), (-2.0, 6.0), (0.12345, 0.12349)])
+def test_bracket_keeps_to_its_range_and_judges_nothing_twice(limits: tuple[Number, Number]) -> None:
+    """Neither the start nor an earlier value costs again; whole numbers stay whole; it ends where none is
+    left."""
+    low, high = limits
+    start = high if isinstance(high, int) else (low + high) / 2
+    seen: list[Number] = []
+
+    def judge(value: Number) -> float:
+        assert low <= value <= high
+        assert value not in [*seen, start]
+        assert isinstance(value, type(high))
+        seen.append(value)
+        return -float(value)
+
+    bracket(limits, (start, 0.0), judge, trials=20)
+    assert 1 <= len(seen) <= 20
+
+
+def test_bracket_survives_what_does_not_work() -> None:
+    """A broken setting has no finite loss, and is never the best."""
+    judged = bracket((1, 64), (8, 1.0), lambda n: math.nan if n > 8 else 1 / n, trials=5)
+    assert all(loss == math.inf for value, loss in judged if value > 8)
+    assert min(judged, key=lambda each: each[1])[0] < 8
