@@ -2,24 +2,22 @@
 
 import math
 
-PER_REPLICA = 0.5  # requests/s that a replica is trusted with
-WINDOW = 60.0  # seconds over which arrivals are counted
+TARGET_USE = 0.566  # share of the KV blocks that is to be in use
 
 
 class Autoscaler:
-    """Counts replicas by the rate of arrivals."""
-
-    def __init__(self):
-        self.seen = [(0.0, 0)]
+    """Replicas are counted by the KV cache that requests need: a rate says nothing of their size."""
 
     def target(self, cluster, now):
         """How many replicas should exist."""
-        return math.ceil(self.demand(cluster, now) / PER_REPLICA)
+        return math.ceil(self.demand(cluster, now) / TARGET_USE)
 
     def demand(self, cluster, now):
-        """Requests that arrive in a second."""
-        self.seen.append((now, cluster.arrived))
-        while len(self.seen) > 2 and self.seen[1][0] <= now - WINDOW:
-            self.seen.pop(0)
-        then, arrived = self.seen[0]
-        return (cluster.arrived - arrived) / max(now - then, 1.0)
+        """Replicas whose KV blocks hold all requests; those at the router are taken for average ones."""
+        blocks = held = flying = 0
+        for replica in cluster.replicas:
+            blocks += replica.blocks_total
+            held += replica.blocks_used + replica.waiting_prompt_tokens / replica.block_size
+            flying += replica.running + replica.waiting
+        each = held / max(flying, 1)
+        return (held + each * cluster.queued) * len(cluster.replicas) / max(blocks, 1)
