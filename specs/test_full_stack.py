@@ -31,7 +31,7 @@ class Tuned(ThroughputThreshold):
     """The cheapest that keeps the SLO behind the least-loaded queue."""
 
     def __init__(self):
-        super().__init__(per_replica=0.5, window=60.0)
+        super().__init__(per_replica=0.525, window=60.0)
 
 
 DEPLOYED = {"router": LeastLoadedQueue, "scheduler": FirstComeFirstServed, "autoscaler": Tuned}
@@ -39,7 +39,7 @@ DEPLOYED = {"router": LeastLoadedQueue, "scheduler": FirstComeFirstServed, "auto
 
 @pytest.fixture
 def serve(testbed):
-    """One replication: a day of two hours that only the seed decides, served by these three."""
+    """One replication: a day of one hour that only the seed decides, served by these three."""
     cluster = testbed(
         replicas=4,
         gpu="a10",
@@ -47,10 +47,10 @@ def serve(testbed):
         kv_blocks=2240,
         engine="vllm",
         max_num_batched_tokens=2048,
-        autoscaling=Autoscaling(max_replicas=32, interval=10, provisioning_time=30, load_time=30),
+        autoscaling=Autoscaling(max_replicas=32, interval=5, provisioning_time=10, load_time=20),
     )
     return lambda router, scheduler, autoscaler, seed: cluster.run(
-        workloads.changing_mix(rate=5.0, duration=7200, seed=seed),
+        workloads.changing_mix(rate=5.0, duration=3600, seed=seed),
         router=router,
         scheduler=scheduler,
         autoscaler=autoscaler,

@@ -2,7 +2,7 @@
 
 import math
 
-PER_REPLICA = 0.5  # requests/s that a replica is trusted with
+PER_REPLICA = 0.525  # requests/s that a replica is trusted with
 WINDOW = 60.0  # seconds over which arrivals are counted
 
 
