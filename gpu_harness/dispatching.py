@@ -77,7 +77,10 @@ class Dispatcher:
         now = self._clock()
         self._router.route(queue, replicas, now, self._take)
         if self._queue and not any(view.replica.flights or view.running + view.waiting for view in replicas):
-            self._router.fallbacks["held"] += 1
+            self._router.fell(
+                "held",
+                f"it holds {len(self._queue)} requests, and no event would come: all replicas are idle",
+            )
             self._router.fall_back(
                 [flight.view for flight in self._queue.values()], replicas, now, self._take
             )
@@ -97,7 +100,7 @@ class Dispatcher:
             raise Refused(f"the pair {shown(pair)} does not end with one of `replicas`")
         del self._queue[flight.id]
         replica, now = server.replica, self._clock()
-        replica.send(flight)
+        replica.send(flight, now)
         flight.routed, flight.staleness = now, now - replica.scraped
         if not flight.admission.done():
             flight.admission.set_result(replica)

@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
-__all__ = ["EventLog"]
+__all__ = ["EventLog", "Tell"]
+
+
+class Tell(Protocol):
+    """Takes events."""
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        """One event and what there is to say of it."""
 
 
 class EventLog:

@@ -132,7 +132,7 @@ class GuardedRouter:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            self._fell("raised", str(complaint(self._candidate, method, call, error)))
+            self.fell("raised", str(complaint(self._candidate, method, call, error)))
             return False
         finally:
             self._inside = False
@@ -140,7 +140,7 @@ class GuardedRouter:
         if late:
             self._awake = self._clock() + self._rest
             limit = f"it took longer than {self._time_limit:g} s; LLQ decides for the next {self._rest:g} s"
-            self._fell("stalled", f"{limit}\nin {call}")
+            self.fell("stalled", f"{limit}\nin {call}")
         return not late
 
     def _take_all(self, answer: Any, take: Take, began: float) -> None:
@@ -172,10 +172,11 @@ class GuardedRouter:
         if self._inside:
             raise _Stalled
 
-    def _fell(self, kind: str, why: str) -> None:
+    def fell(self, kind: str, why: str) -> None:
+        """LLQ decides instead: counted, and told the 1st, 10th, 100th ... time."""
         self.fallbacks[kind] += 1
         times = self.fallbacks[kind]
-        if 10 ** (len(str(times)) - 1) == times:  # the 1st, 10th, 100th ... time
+        if 10 ** (len(str(times)) - 1) == times:
             self._tell("fallback", kind=kind, times=times, why=why)
 
 

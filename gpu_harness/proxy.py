@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gpu_harness.asking import asked_for
 from gpu_harness.dispatching import Dispatcher
-from gpu_harness.event_log import EventLog
+from gpu_harness.event_log import EventLog, Tell
 from gpu_harness.exposition import Exposition
 from gpu_harness.forwarding import ClientGone, ReplicaLost, client_session, forward
 from gpu_harness.guarding import GuardedRouter
@@ -39,12 +39,13 @@ class Proxy:
         *,
         limits: Limits | None = None,
         prompts: Prompts | None = None,
-        log: EventLog | None = None,
+        log: Tell | None = None,
         recording: Recording | None = None,
         shadow: bool = False,
     ) -> None:
         self._limits, self._prompts = limits or Limits(), prompts or Prompts()
-        self._log, self._recording, self._given = log or EventLog(), recording, tuple(given)
+        self._recording, self._given = recording, tuple(given)
+        self._log: Tell = EventLog() if log is None else log
         self._began = time.monotonic()
         self.router = GuardedRouter(
             router,
@@ -230,10 +231,10 @@ class Proxy:
             if usage:
                 replica.correct(flight, int(usage.get("prompt_tokens") or flight.prompt_tokens))
             made = int((usage or {}).get("completion_tokens") or counter.tokens)
-            if made and not flight.made:
-                flight.first_token = self.now()
             if made != flight.made:
-                replica.streamed(flight, made)
+                now = self.now()
+                flight.first_token = flight.first_token if flight.made else now
+                replica.streamed(flight, made, now)
 
         def begin() -> None:
             flight.task = None  # from here on it cannot be tried elsewhere

@@ -24,7 +24,8 @@ class Replica:
         """It does not answer at all: what it has not begun to answer is tried elsewhere."""
         self.failures = 0
         self.gauges = _UNKNOWN
-        self.scraped = float("-inf")
+        self.scraped = self.heard = float("-inf")
+        """When it was last scraped; when a token came from it, or a request to it while it was idle."""
         self.flights: dict[int, Flight] = {}
         """In order of sending."""
         self.waiting = self.running = self.waiting_prompt_tokens = 0
@@ -42,16 +43,18 @@ class Replica:
         now = self.gauges.blocks_used + self._own_blocks - self._own_blocks_then
         return min(max(now, 0), self.gauges.blocks_total)
 
-    def send(self, flight: Flight) -> None:
+    def send(self, flight: Flight, now: float) -> None:
         """It has been given the request: it waits there until it streams or a scrape shows it running."""
         flight.replica, flight.state = self, "waiting"
+        if not self.flights:
+            self.heard = now
         self.flights[flight.id] = flight
         self.waiting += 1
         self.waiting_prompt_tokens += flight.prompt_tokens
 
-    def streamed(self, flight: Flight, tokens: int) -> None:
+    def streamed(self, flight: Flight, tokens: int, now: float) -> None:
         """The request now has so many output tokens."""
-        flight.made = tokens
+        flight.made, self.heard = tokens, now
         if flight.state == "waiting":
             self._start(flight)
         self._occupy(flight)

@@ -1,9 +1,16 @@
-"""A trivial upstream that speaks as much of vLLM as the proxy reads, and can be made to fail."""
+"""A trivial upstream that speaks as much of vLLM as the proxy reads, and can be made to fail.
+
+    python -m tests.gpu_harness.upstream PORT [WAY]
+
+serves in a process of its own, and fails in one of `WAYS`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -34,6 +41,7 @@ class Upstream:
         self.healthy = True
         self.metrics = True
         self.error: int | None = None
+        self.version = "0"
         self.lie = 0
         """Tokens that it leaves out."""
         self._runner: web.AppRunner | None = None
@@ -80,7 +88,7 @@ class Upstream:
         return web.json_response({"data": [{"id": "tiny"}]})
 
     async def _version(self, request: web.Request) -> web.Response:
-        return web.json_response({"version": "0"})
+        return web.json_response({"version": self.version})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
@@ -211,3 +219,43 @@ class Holding:
 
     def completed(self, request: RequestView, now: float) -> None:
         self.heard.append(request.tokens_done - request.prompt_tokens)
+
+
+WAYS = (
+    "well",
+    "dies at start",
+    "never healthy",
+    "dies in mid-run",
+    "hangs",
+    "no metrics",
+    "another version",
+    "lies",
+)
+
+
+async def serve(port: int, way: str) -> None:
+    """Serve for ever, or as long as this way allows."""
+    upstream = Upstream()
+    if way == "dies at start":
+        print("first line\nOutOfMemoryError: the last line", flush=True)
+        os._exit(3)
+    upstream.healthy = way != "never healthy"
+    upstream.metrics = way != "no metrics"
+    upstream.lie = int(way == "lies")
+    upstream.version = str(port) if way == "another version" else "0"
+    await upstream.start(port)
+    print("serving", flush=True)
+    # Probes come first: three lengths, then one of them again on the first server.
+    while len(upstream.seen) < 8:
+        await asyncio.sleep(0.002)
+    upstream.hold = asyncio.Event()
+    if way == "dies in mid-run":
+        print("CUDA error: the last words", flush=True)
+        os._exit(4)
+    if way != "hangs":
+        upstream.hold.set()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1]), sys.argv[2]))
