@@ -17,7 +17,8 @@ import aiohttp
 
 from gpu_harness.launching import NAME, Launch, named_scheduler
 from gpu_harness.limits import Limits
-from gpu_harness.load import Answer, Target, answers, probe
+from gpu_harness.load import Answer, Target, answers
+from gpu_harness.loading import measured_alone
 from gpu_harness.measuring import Alone, Inside, Place, as_run, inside
 from gpu_harness.pool import addresses
 from gpu_harness.prompting import Prompting
@@ -33,7 +34,6 @@ __all__ = ["Testbed"]
 
 _WATCH = 0.1
 _AHEAD = 0.2
-_PROBE_OUTPUT = 16
 
 
 class Testbed:
@@ -173,7 +173,8 @@ class Testbed:
             if missing := [each for each in proxy.pool.replicas if not each.healthy]:
                 raise ServerError(f"the server at {missing[0].url} cannot be used: {missing[0].complaint}")
             if self._alone is None:
-                self._alone = await self._probed(workload)
+                targets = [Target(each, self._model, timeout=10 * self._stall_timeout) for each in self._urls]
+                self._alone = await measured_alone(targets, workload, self._salts)
             target = Target(url, self._model, timeout=10 * self._stall_timeout)
             prompts = Prompting(workload, salt=number, vocabulary=self._vocabulary)
             # One zero for all clocks, a moment ahead so that the first sample is taken before.
@@ -272,22 +273,3 @@ class Testbed:
         if len(set(found.values())) > 1:
             listed = ", ".join(f"{url} has {version}" for url, version in found.items())
             raise ServerError(f"the replicas are of different versions: {listed}; expected one version")
-
-    async def _probed(self, workload: Workload) -> Alone:
-        """Warm every server up, and measure requests that are alone on the first."""
-        lengths = sorted({int(value) for value in _quantiles(workload)})
-        output = min(_PROBE_OUTPUT, int(workload.output_tokens.max(initial=1)))
-        for url in self._urls:
-            target = Target(url, self._model, timeout=10 * self._stall_timeout)
-            for length in lengths:
-                await probe(target, length, output, next(self._salts))
-        target = Target(self._urls[0], self._model, timeout=10 * self._stall_timeout)
-        return Alone.fitted(
-            [(each, await probe(target, each, output, next(self._salts))) for each in lengths]
-        )
-
-
-def _quantiles(workload: Workload) -> list[int]:
-    """The shortest, the middle and the longest prompt."""
-    ordered = sorted(workload.prompt_tokens.tolist()) or [1]
-    return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 
 pytest.importorskip("aiohttp", reason='the load generator needs it: pip install "pytest-glia[harness]"')
 
+from gpu_harness.__main__ import main
 from gpu_harness.load import Answer, LoadError, Target, answers
 from gpu_harness.prompting import Prompting
+from sim.results import Run
 from sim.workloads import Prefixes, Workload
 from tests.gpu_harness.upstream import Upstream, play
 
@@ -124,3 +127,32 @@ def test_prompts_are_equal_where_the_workload_says_so() -> None:
     assert all(10 <= token < 1000 for token in np.concatenate([one, two, three]))
     with pytest.raises(ValueError, match=r"vocabulary=\(5, 5\); expected the first id and one past the last"):
         Prompting(shared, vocabulary=(5, 5))
+
+
+def test_an_endpoint_is_measured_as_the_simulator_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`load` sends a workload's file to a URL, and writes a `Run`; a failed request is in it once, as
+    unfinished, and makes the exit code 1."""
+    workload().to_csv(tmp_path / "work.csv")
+    out = tmp_path / "run.parquet"
+
+    async def scenario() -> None:
+        upstream = Upstream()
+        await upstream.start()
+        command = ["load", upstream.url, str(tmp_path / "work.csv"), "--model", "tiny", "--out", str(out)]
+        assert await asyncio.to_thread(main, [*command, "--replica", upstream.url, "--key", "k"]) == 0
+        assert upstream.headers[0]["Authorization"] == "Bearer k"
+        run = Run.from_parquet(out)
+        assert run.requests["output_tokens"].tolist() == workload().output_tokens.tolist()
+        assert run.metrics["unfinished_fraction"] == 0
+        assert run.metrics["mean_slowdown"] > 0
+        upstream.broken = 4
+        assert await asyncio.to_thread(main, command) == 1
+        again = Run.from_parquet(out)
+        assert np.isnan(again.requests["finish"]).tolist() == [False] * 4 + [True] + [False]
+        assert again.totals["failed"] == 1
+        await upstream.stop()
+
+    play(scenario)
+    assert "1 failed" in capsys.readouterr().out

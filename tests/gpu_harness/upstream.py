@@ -42,6 +42,8 @@ class Upstream:
         self.metrics = True
         self.error: int | None = None
         self.version = "0"
+        self.broken: int | None = None
+        """The request (its number in X-Request-Id) that is answered with an error."""
         self.lie = 0
         """Tokens that it leaves out."""
         self._runner: web.AppRunner | None = None
@@ -104,6 +106,10 @@ class Upstream:
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         if self.hold is not None:
             await self.hold.wait()
+        if request.headers.get("X-Request-Id", "").startswith("glia-") and self.broken is not None:
+            _, run, number, _ = request.headers["X-Request-Id"].split("-")
+            if not run.startswith("probe") and int(number) == self.broken:
+                return web.json_response({"error": "this one"}, status=500)
         if self.error is not None:
             return web.json_response({"error": "so"}, status=self.error)
         tokens = int(body.get("max_tokens", 4)) - self.lie
