@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -55,8 +56,11 @@ def bench(args: argparse.Namespace) -> int:
     proxy, proxy_url = _start(_proxy, {cores[0]}, upstream_url, args.profile)
     os.sched_setaffinity(0, others)
     try:
-        full = asyncio.run(_closed(proxy_url, args.concurrency, args.seconds))
-        print(f"proxy: {full:,.0f} streamed requests/s of {args.events} events, {args.gap * 1e3:g} ms apart")
+        full, used = asyncio.run(_closed(proxy_url, args.concurrency, args.seconds, proxy.pid))
+        print(
+            f"{full:,.0f} streamed requests/s of {args.events} events, {args.gap * 1e3:g} ms apart; "
+            f"{full / used:,.0f} for each second of the processor (it had {used:.0%} of its core)"
+        )
         rate = full / 2
         without = asyncio.run(_open(upstream_url, rate, args.seconds))
         within = asyncio.run(_open(proxy_url, rate, args.seconds))
@@ -191,8 +195,9 @@ def _host_and_port(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def _closed(url: str, concurrency: int, seconds: float) -> float:
-    """Requests/s with so many always open, after a second of warm-up."""
+async def _closed(url: str, concurrency: int, seconds: float, pid: int) -> tuple[float, float]:
+    """Requests/s with so many always open, after a second of warm-up, and the share of a core that the
+    process used for them."""
     loop, done = asyncio.get_running_loop(), 0
 
     def over(client: _Client, ttft: float) -> None:
@@ -207,13 +212,20 @@ async def _closed(url: str, concurrency: int, seconds: float) -> float:
     for client in clients:
         client.ask(time.perf_counter())
     await asyncio.sleep(1.0)
-    before, began = done, time.perf_counter()
+    before, began, used = done, time.perf_counter(), _processor_seconds(pid)
     await asyncio.sleep(seconds)
-    rate = (done - before) / (time.perf_counter() - began)
+    took = time.perf_counter() - began
+    rate, share = (done - before) / took, (_processor_seconds(pid) - used) / took
     for client in clients:
         client.over = lambda client, ttft: client.transport.close()
     await asyncio.sleep(1.0)
-    return rate
+    return rate, share
+
+
+def _processor_seconds(pid: int) -> float:
+    """That the process has used (proc(5), stat: utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def _open(url: str, rate: float, seconds: float) -> list[float]:

@@ -55,7 +55,7 @@ class GuardedRouter:
         self._time_limit, self._rest, self._shadow = time_limit, rest, shadow
         self._tell, self._clock = tell, clock
         self._awake = float("-inf")
-        self._inside = False
+        self._inside = self._alarmed = False
         self.fallbacks: Counter[str] = Counter()
         self.calls = 0
         self.seconds = 0.0
@@ -68,9 +68,11 @@ class GuardedRouter:
             yield
             return
         before = signal.signal(signal.SIGALRM, self._alarm)
+        self._alarmed = True
         try:
             yield
         finally:
+            self._alarmed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
@@ -164,7 +166,7 @@ class GuardedRouter:
             self._inside = False
 
     def _timer(self, seconds: float) -> None:
-        if signal.getsignal(signal.SIGALRM) == self._alarm:
+        if self._alarmed:
             # Again and again: a candidate may swallow the first one.
             signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
