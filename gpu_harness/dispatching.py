@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +17,19 @@ __all__ = ["Dispatcher"]
 
 class Dispatcher:
     """Asks the router at every arrival and completion, whenever replicas come or go, and, while it holds
-    requests, at every scrape. Where all replicas are idle and it still holds some, no event would come: LLQ
-    sends them, and that is counted ("held")."""
+    requests, at every scrape. Where it holds some while all replicas are idle, and does so for `patience`
+    seconds, LLQ sends them, and that is counted ("held")."""
 
     def __init__(
-        self, router: GuardedRouter, replicas: Callable[[], list[Replica]], clock: Callable[[], float]
+        self,
+        router: GuardedRouter,
+        replicas: Callable[[], list[Replica]],
+        clock: Callable[[], float],
+        patience: float = 1.0,
     ) -> None:
         """`replicas` are those that take requests now, by index; `clock` gives seconds since the start."""
         self._router, self._replicas, self._clock = router, replicas, clock
+        self._patience, self._held_since = patience, math.inf
         self._queue: dict[int, Flight] = {}
         self.most_queued = 0
 
@@ -76,14 +82,18 @@ class Dispatcher:
         queue = tuple(flight.view for flight in self._queue.values())
         now = self._clock()
         self._router.route(queue, replicas, now, self._take)
-        if self._queue and not any(view.replica.flights or view.running + view.waiting for view in replicas):
-            self._router.fell(
-                "held",
-                f"it holds {len(self._queue)} requests, and no event would come: all replicas are idle",
-            )
+        idle = not any(view.replica.flights or view.running + view.waiting for view in replicas)
+        if not (self._queue and idle):
+            self._held_since = math.inf
+        elif now - self._held_since > self._patience:
+            why = f"it holds {len(self._queue)} requests for {self._patience:g} s while all replicas are idle"
+            self._router.fell("held", why)
             self._router.fall_back(
                 [flight.view for flight in self._queue.values()], replicas, now, self._take
             )
+            self._held_since = math.inf
+        else:  # views are as old as the last scrape: the next one may change the router's mind
+            self._held_since = min(self._held_since, now)
         self.most_queued = max(self.most_queued, len(self._queue))
 
     def _take(self, pair: Any) -> None:

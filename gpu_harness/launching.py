@@ -83,7 +83,7 @@ class Launch:
         found = []
         for index in range(self.replicas):
             port = free_port(self.ports[index] if self.ports else 0)
-            environment = {**os.environ, **_QUIET, _LOG: str(logs / f"{index}.jsonl")}
+            environment = {**_QUIET, **os.environ, _LOG: str(logs / f"{index}.jsonl")}
             if scheduler is not None:
                 environment[_PLANNED] = scheduler
             if devices is None:

@@ -19,6 +19,8 @@ class Limits:
     """Of one call of the candidate."""
     router_rest: float = 30.0
     """After a stall, before the candidate is asked again."""
+    router_patience: float = 1.0
+    """With requests that the candidate holds while all replicas are idle."""
     scrape_interval: float = 0.25
     resolve_interval: float = 10.0
     """Between two questions to DNS."""

@@ -83,7 +83,9 @@ class Proxy:
                 scrape_interval=self._limits.scrape_interval,
                 resolve_interval=self._limits.resolve_interval,
             )
-            self.dispatcher = Dispatcher(self.router, self.pool.taking, self.now)
+            self.dispatcher = Dispatcher(
+                self.router, self.pool.taking, self.now, self._limits.router_patience
+            )
             stack.push_async_callback(self.pool.stop)
             await self.pool.start()
             app = web.Application(client_max_size=_BODY)

@@ -28,6 +28,7 @@ _LIMITS = {
     "retry_after": "seconds that a 503 tells its client to wait",
     "router_time": "seconds for one call of the router, before LLQ decides",
     "router_rest": "seconds after a stall before the router is asked again",
+    "router_patience": "seconds that the router may hold requests while all replicas are idle",
     "scrape_interval": "seconds between two reads of a replica's /metrics",
     "resolve_interval": "seconds between two questions to DNS",
     "read_timeout": "seconds without a byte from a replica",

@@ -50,7 +50,9 @@ def test_a_broken_candidate_loses_no_request(router: type, kind: str) -> None:
     """Where the candidate raises, lies, stalls or holds for ever, LLQ serves all, counted and logged."""
 
     async def scenario() -> None:
-        async with scene(router(), 2, limits=Limits(scrape_interval=FAST, router_time=0.05)) as on:
+        async with scene(
+            router(), 2, limits=Limits(scrape_interval=FAST, router_time=0.05, router_patience=0.1)
+        ) as on:
             answers = await asyncio.gather(*(on.complete() for _ in range(6)))
             assert [status for status, _ in answers] == [200] * 6
             assert on.proxy.router.fallbacks[kind] > 0
