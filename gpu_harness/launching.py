@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from gpu_harness.installed import INSTALL, vllm_is_here
 from gpu_harness.servers import ServerError, free_port
 from sim import schedulers
+from sim.scaling import Autoscaling
 
 __all__ = ["NAME", "Launch", "named_scheduler"]
 
@@ -53,6 +55,9 @@ class Launch:
     """Instead of vLLM: a command with {model}, {port} and {name} in it."""
     ports: tuple[int, ...] = ()
     """One for each replica; () for any that are free."""
+    autoscaling: Autoscaling | None = None
+    """How it scales under an autoscaler, from `replicas` at the start; starting takes the time that it takes,
+    whatever this says."""
     request_log: bool = True
     """Run vLLM's scheduler in a subclass that logs evictions and admissions of each request; vLLM then runs
     without asynchronous scheduling. Without, restarts are not known by request."""
@@ -62,34 +67,45 @@ class Launch:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}={value!r}; expected a whole number of at least 1")
-        if self.ports and len(self.ports) != self.replicas:
+        if self.replicas > self.size:
             raise ValueError(
-                f"ports={self.ports!r}; expected one for each of {self.replicas} replicas, or ()"
+                f"replicas={self.replicas} with autoscaling of max_replicas={self.size}; expected at most so "
+                "many at the start"
             )
+        if self.ports and len(self.ports) != self.size:
+            raise ValueError(f"ports={self.ports!r}; expected one for each of {self.size} replicas, or ()")
+
+    @property
+    def size(self) -> int:
+        """Replicas at most."""
+        return self.replicas if self.autoscaling is None else self.autoscaling.max_replicas
 
     @property
     def logs_requests(self) -> bool:
         """Whether its servers write request logs."""
         return self.request_log and self.command is None
 
-    def commands(self, scheduler: str | None, logs: Path) -> list[tuple[list[str], str, dict[str, str]]]:
+    def commands(
+        self, scheduler: str | None, logs: Path, slots: Iterable[int] | None = None
+    ) -> list[tuple[list[str], str, dict[str, str]]]:
         """Command, URL and environment of each server, with a batch scheduler by name and request logs in
-        this folder. ServerError, ImportError or FileNotFoundError if they cannot be started."""
+        this folder: in these slots (a port and GPUs each), or all that there are at the start. ServerError,
+        ImportError or FileNotFoundError if they cannot be started."""
         if scheduler is not None and self.command is not None:
             raise ValueError("a scheduler with command=...; expected servers of vLLM, which can run it")
         if self.command is None:
             self._check()
         devices = self._devices()
         found = []
-        for index in range(self.replicas):
-            port = free_port(self.ports[index] if self.ports else 0)
-            environment = {**_QUIET, **os.environ, _LOG: str(logs / f"{index}.jsonl")}
+        for slot in range(self.replicas) if slots is None else slots:
+            port = free_port(self.ports[slot] if self.ports else 0)
+            environment = {**_QUIET, **os.environ, _LOG: str(logs / f"{slot}.jsonl")}
             if scheduler is not None:
                 environment[_PLANNED] = scheduler
             if devices is None:
                 environment = {**_ON_CPU, **environment}
             else:
-                mine = devices[index * self.tensor_parallel : (index + 1) * self.tensor_parallel]
+                mine = devices[slot * self.tensor_parallel : (slot + 1) * self.tensor_parallel]
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
             template = self.command or self._vllm(scheduler is not None, on_cpu=devices is None)
             command = [part.format(model=self.model, port=port, name=NAME) for part in template]
@@ -145,10 +161,10 @@ class Launch:
             devices = [each.strip() for each in given.split(",") if each.strip()]
         if self.command is not None and not devices:
             return None
-        needed = self.replicas * self.tensor_parallel
+        needed = self.size * self.tensor_parallel
         if len(devices) < needed:
             raise ServerError(
-                f"replicas={self.replicas} of tensor_parallel={self.tensor_parallel} need {needed} GPUs; "
+                f"replicas={self.size} of tensor_parallel={self.tensor_parallel} need {needed} GPUs; "
                 f"there are {len(devices)} (CUDA_VISIBLE_DEVICES={given!r})"
             )
         return devices

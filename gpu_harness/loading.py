@@ -53,7 +53,8 @@ async def _load(
     alone = await measured_alone([target], workload, salts)
     prompts = Prompting(workload, salt=next(salts), vocabulary=vocabulary)
     start = time.monotonic() + _AHEAD
-    async with sampling(replicas, lambda: time.monotonic() - start) as samples:
+    sampler = sampling(lambda: replicas, lambda: time.monotonic() - start, lambda: (len(replicas), 0, 0, 0))
+    async with sampler as samples:
         seen = await answers(
             target, workload, prompts, run=secrets.token_hex(4), start=start, horizon=horizon
         )
@@ -73,6 +74,7 @@ async def _load(
             "failed": float(sum(bool(answer.error) for answer in seen)),
             "latest_sent": max((answer.sent - answer.due for answer in seen), default=0.0),
         },
+        paid=[end - float(workload.arrival[0]) if len(seen) else 0.0] * len(replicas),
         gpus=1,
     )
 

@@ -113,6 +113,7 @@ def as_run(
     places: Mapping[int, Place],
     insides: Mapping[int, Inside] | None,
     totals: Mapping[str, float],
+    paid: Sequence[float],
     gpus: int,
 ) -> Run:
     """The run: one row a request that was sent, in order of arrival.
@@ -168,15 +169,14 @@ def as_run(
         "alone": alone.seconds(workload)[:count],
         **slo,
     }
-    begin = float(arrival[0]) if count else 0.0
-    return _with_series(requests, samples, begin=begin, end=end, totals=totals, gpus=gpus)
+    return _with_series(requests, samples, paid=paid, end=end, totals=totals, gpus=gpus)
 
 
 def _with_series(
     requests: Mapping[str, NDArray[Any]],
     samples: Samples,
     *,
-    begin: float,
+    paid: Sequence[float],
     end: float,
     totals: Mapping[str, float],
     gpus: int,
@@ -188,20 +188,19 @@ def _with_series(
         "running": running,
         "waiting": samples.column("waiting"),
         "blocks_used": blocks,
-        **{name: np.full(len(running), replicas if name == "active" else 0, np.int64) for name in STATUSES},
+        **dict(zip(STATUSES, np.array(samples.statuses, np.int64).reshape(-1, len(STATUSES)).T, strict=True)),
     }
     room = samples.column("blocks_total")
     busy = running > 0
     use = (blocks / np.maximum(room, 1))[busy]
-    paid = max(0.0, end - begin)
     counted = {
-        "replicas": float(replicas),
-        "replica_time": paid * replicas,
-        "gpu_time": paid * replicas * gpus,
+        "replicas": float(sum(samples.statuses[0])) if samples.statuses else 0.0,
+        "replica_time": sum(paid),
+        "gpu_time": sum(paid) * gpus,
         "end": end,
         "scheduler_calls": 0.0,
         "autoscaler_calls": 0.0,
-        "busy_time": float(busy.mean() * paid * replicas) if busy.size else 0.0,
+        "busy_time": float(busy.mean() * busy.shape[1] * end) if busy.size else 0.0,
         "batch_full_time": NAN,
         "steps": samples.gained("steps"),
         "prefill_tokens": samples.gained("prompt_tokens"),
@@ -214,8 +213,8 @@ def _with_series(
         **totals,
     }
     table = {
-        "kv_blocks": room[-1] if len(room) else np.zeros(replicas, np.int64),
+        "kv_blocks": room.max(axis=0) if len(room) else np.zeros(replicas, np.int64),
         "gpus": np.full(replicas, gpus, np.int64),
-        "paid": np.full(replicas, paid),
+        "paid": np.array(paid, np.float64),
     }
     return Run(requests=requests, series=series, replicas=table, totals=counted, marks={})

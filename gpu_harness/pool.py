@@ -100,6 +100,28 @@ class Pool:
             replica.healthy, replica.dead, replica.complaint = False, dead, why
             self._changed(replica)
 
+    def add(self, url: str) -> Replica:
+        """One more replica, which takes requests once it is healthy."""
+        replica = Replica(len(self.replicas), url)
+        self.replicas.append(replica)
+        if self._started:
+            self._watch(replica)
+        return replica
+
+    def leave(self, replica: Replica) -> None:
+        """It gets no more requests, and is asked no more; it finishes what it has."""
+        replica.leaving = True
+        task = self._tasks.pop(replica.index, None)
+        if task is not None:
+            task.cancel()
+        self._changed(replica)
+
+    def stay(self, replica: Replica) -> None:
+        """One that was to leave takes requests again."""
+        replica.leaving = False
+        self._watch(replica)
+        self._changed(replica)
+
     async def _every(self, interval: float, do: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(interval)
@@ -164,17 +186,8 @@ class Pool:
                 wanted[f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"] = None
         for replica in self.replicas:
             if replica.url not in wanted and not replica.leaving:
-                replica.leaving = True
-                self._stop_watching(replica)
-                self._changed(replica)
+                self.leave(replica)
         here = {replica.url for replica in self.replicas if not replica.leaving}
         for url in wanted:
             if url not in here:
-                self.replicas.append(Replica(len(self.replicas), url))
-                if self._started:
-                    self._watch(self.replicas[-1])
-
-    def _stop_watching(self, replica: Replica) -> None:
-        task = self._tasks.pop(replica.index, None)
-        if task is not None:
-            task.cancel()
+                self.add(url)

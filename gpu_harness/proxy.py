@@ -57,7 +57,8 @@ class Proxy:
         self.exposition = Exposition()
         self.over: list[Flight] | None = None
         """Set to a list, it gets each request that is over."""
-        self._arrived = 0
+        self.arrived = 0
+        """Requests so far."""
         self._open: set[Flight] = set()
         self._draining = False
 
@@ -108,7 +109,7 @@ class Proxy:
     def _stopped(self) -> None:
         if self._recording is not None:
             self._recording.write()
-        self._log("stopped", requests=self._arrived, outcomes=dict(self.exposition.outcomes))
+        self._log("stopped", requests=self.arrived, outcomes=dict(self.exposition.outcomes))
 
     async def drain(self) -> None:
         """Take no more requests, and wait until the open ones are over, or the limit."""
@@ -166,12 +167,12 @@ class Proxy:
         flight = asked_for(
             body,
             request.headers,
-            number=self._arrived,
+            number=self.arrived,
             arrival=arrival,
             prompts=self._prompts,
             block_size=replicas[0].gauges.block_size if replicas else 16,
         )
-        self._arrived += 1
+        self.arrived += 1
         flight.task = asyncio.current_task()
         self._open.add(flight)
         try:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from gpu_harness.scraping import Gauges
+from gpu_harness.scraping import NOTHING, Gauges
 from gpu_harness.views import Flight, Server
 
 __all__ = ["Replica"]
-
-_UNKNOWN = Gauges(0, 0, 0.0, 0, 16, 0, 0, 0, 0, 0, 0)
 
 
 class Replica:
@@ -23,7 +21,7 @@ class Replica:
         self.dead = False
         """It does not answer at all: what it has not begun to answer is tried elsewhere."""
         self.failures = 0
-        self.gauges = _UNKNOWN
+        self.gauges = NOTHING
         self.scraped = self.heard = float("-inf")
         """When it was last scraped; when a token came from it, or a request to it while it was idle."""
         self.flights: dict[int, Flight] = {}

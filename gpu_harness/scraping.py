@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Gauges", "MetricsMissing", "parse"]
+__all__ = ["NOTHING", "Gauges", "MetricsMissing", "parse"]
 
 _LINE = re.compile(
     rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|num_preemptions_total"
@@ -47,6 +47,10 @@ class Gauges:
     def blocks_used(self) -> int:
         """KV blocks that requests hold."""
         return round(self.kv_use * self.blocks_total)
+
+
+NOTHING = Gauges(0, 0, 0.0, 0, 16, 0, 0, 0, 0, 0, 0)
+"""Of a server that has not answered yet."""
 
 
 def parse(text: bytes) -> Gauges:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["ServerError", "ServerProcess", "free_port", "started"]
+__all__ = ["ServerError", "ServerProcess", "check_versions", "free_port", "started"]
 
 _LINES = 15
 _GRACE = 15.0
@@ -118,3 +119,17 @@ def started(
             server.stop()
         raise
     return servers
+
+
+def check_versions(urls: Sequence[str]) -> None:
+    """ServerError if the servers at these URLs are not all of one version."""
+    found = {}
+    for url in urls:
+        try:
+            with urllib.request.urlopen(url + "/version", timeout=30) as answer:
+                found[url] = str(json.load(answer).get("version"))
+        except (OSError, ValueError, AttributeError) as error:
+            raise ServerError(f"the server at {url} does not say its version: {error}") from error
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{url} has {version}" for url, version in found.items())
+        raise ServerError(f"the replicas are of different versions: {listed}; expected one version")

@@ -13,20 +13,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import aiohttp
-
 from gpu_harness.launching import NAME, Launch, named_scheduler
 from gpu_harness.limits import Limits
 from gpu_harness.load import Answer, Target, answers
 from gpu_harness.loading import measured_alone
-from gpu_harness.measuring import Alone, Inside, Place, as_run, inside
+from gpu_harness.measuring import Alone, Place, as_run, inside
 from gpu_harness.pool import addresses
 from gpu_harness.prompting import Prompting
 from gpu_harness.proxy import Proxy
 from gpu_harness.sampling import Samples, sampling
-from gpu_harness.servers import ServerError, ServerProcess, started
+from gpu_harness.scaling import Fleet
+from gpu_harness.servers import ServerError, ServerProcess, check_versions, started
 from sim.policies import PolicyError, Router
 from sim.results import Run
+from sim.scaling import Autoscaler
 from sim.scheduling import BatchScheduler
 from sim.workloads import Workload
 
@@ -106,7 +106,7 @@ class Testbed:
         workload: Workload,
         router: Router,
         scheduler: BatchScheduler | None = None,
-        autoscaler: Any = None,
+        autoscaler: Autoscaler | None = None,
         *,
         horizon: float | None = None,
     ) -> Run:
@@ -116,9 +116,9 @@ class Testbed:
         LoadError, which names the request, for wrong token counts; PolicyError if the router fails. What
         another run may have left in prefix caches is of no use to this one.
         """
-        if autoscaler is not None:
+        if autoscaler is not None and (self._launch is None or self._launch.autoscaling is None):
             raise ValueError(
-                f"autoscaler={autoscaler!r}; expected None: a testbed has as many replicas as it starts"
+                "an autoscaler and no autoscaling; expected Launch(..., autoscaling=sim.Autoscaling(...))"
             )
         if not isinstance(workload, Workload):
             raise ValueError(
@@ -129,7 +129,8 @@ class Testbed:
             raise ValueError("a scheduler with urls=...; expected Launch(...): running servers keep theirs")
         self._start(name)
         try:
-            return asyncio.run(self._run(workload, router, horizon))
+            check_versions(self._urls)
+            return asyncio.run(self._run(workload, router, autoscaler, horizon))
         except ServerError:
             self.close()
             raise
@@ -148,8 +149,9 @@ class Testbed:
             raise
         self._scheduler, self._urls = scheduler, [server.url for server in self._servers]
 
-    async def _run(self, workload: Workload, router: Router, horizon: float | None) -> Run:
-        await self._check_versions()
+    async def _run(
+        self, workload: Workload, router: Router, autoscaler: Autoscaler | None, horizon: float | None
+    ) -> Run:
         told: list[str] = []
 
         def tell(event: str, **fields: Any) -> None:
@@ -175,34 +177,51 @@ class Testbed:
             if self._alone is None:
                 targets = [Target(each, self._model, timeout=10 * self._stall_timeout) for each in self._urls]
                 self._alone = await measured_alone(targets, workload, self._salts)
+            alone = self._alone
             target = Target(url, self._model, timeout=10 * self._stall_timeout)
             prompts = Prompting(workload, salt=number, vocabulary=self._vocabulary)
             # One zero for all clocks, a moment ahead so that the first sample is taken before.
             start, clock, wall = (now + _AHEAD for now in (proxy.now(), time.monotonic(), time.time()))
-            watching = asyncio.create_task(self._watch(proxy))
-            async with sampling(self._urls, lambda: time.monotonic() - clock) as samples:
+            fleet = Fleet(proxy, self._servers, clock=lambda: time.monotonic() - clock, start=self._one_more)
+            tasks = [asyncio.create_task(self._watch(proxy, fleet))]
+            if autoscaler is not None and self._launch is not None and self._launch.autoscaling is not None:
+                tasks.append(asyncio.create_task(fleet.scale(autoscaler, self._launch.autoscaling)))
+            async with sampling(
+                lambda: [each.url for each in proxy.pool.replicas],
+                lambda: time.monotonic() - clock,
+                fleet.statuses,
+            ) as samples:
                 sending = answers(target, workload, prompts, run=run, start=clock, horizon=horizon)
                 loading = asyncio.create_task(sending)
-                await asyncio.wait({loading, watching}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({loading, *tasks}, return_when=asyncio.FIRST_COMPLETED)
                 try:
-                    if watching.done():
-                        await watching
+                    for task in tasks:
+                        if task.done():
+                            await task
                     seen = await loading
                 finally:
-                    watching.cancel()
                     loading.cancel()
-                    await asyncio.gather(watching, loading, return_exceptions=True)
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(loading, *tasks, return_exceptions=True)
+                    await fleet.stopped()
                 end = time.monotonic() - clock
         if told:
             raise PolicyError(told[0])
-        return self._told(workload, proxy, seen, samples, run, start, wall, end)
+        stories = self._stories()
+        if fleet.changed:  # the next run begins as this one did
+            self.close()
+        return self._told(workload, proxy, fleet, alone, seen, samples, stories, run, start, wall, end)
 
     def _told(
         self,
         workload: Workload,
         proxy: Proxy,
+        fleet: Fleet,
+        alone: Alone,
         seen: list[Answer],
         samples: Samples,
+        stories: list[str] | None,
         run: str,
         start: float,
         wall: float,
@@ -215,17 +234,19 @@ class Testbed:
                 index = -1 if flight.replica is None else flight.replica.index
                 places[ours[flight.name]] = Place(flight.routed - start, index)
                 staleness.append(flight.staleness)
-        assert self._alone is not None
         failed = [answer for answer in seen if answer.error]
+        ends = {number: answer.finish for number, answer in enumerate(seen)}
         return as_run(
             workload,
             seen,
             samples=samples,
-            alone=self._alone,
+            alone=alone,
             end=end,
             places=places,
-            insides=self._insides(run, wall, seen),
+            insides=None if stories is None else inside(stories, run, wall, ends),
+            paid=fleet.paid(float(workload.arrival[0]) if seen else 0.0, end),
             totals={
+                "autoscaler_calls": float(fleet.calls),
                 "router_calls": float(proxy.router.calls),
                 "queue_max": float(proxy.dispatcher.most_queued),
                 "requeued": float(proxy.exposition.retries),
@@ -236,40 +257,33 @@ class Testbed:
             gpus=1 if self._launch is None else self._launch.tensor_parallel,
         )
 
-    def _insides(self, run: str, wall: float, seen: list[Answer]) -> dict[int, Inside] | None:
+    def _stories(self) -> list[str] | None:
+        """The lines of the request logs; None where there are none."""
         if self._launch is None or not self._launch.logs_requests or self._folder is None:
             return None
-        ends = {number: answer.finish for number, answer in enumerate(seen)}
-        found: dict[int, Inside] = {}
-        for path in sorted(Path(self._folder.name).glob("*.jsonl")):
-            found |= inside(path.read_text("utf-8").splitlines(), run, wall, ends)
-        return found
+        logs = sorted(Path(self._folder.name).glob("*.jsonl"))
+        return [line for log in logs for line in log.read_text("utf-8").splitlines()]
 
-    async def _watch(self, proxy: Proxy) -> None:
+    def _one_more(self, slot: int) -> ServerProcess:
+        """A server that is not healthy yet."""
+        assert self._launch is not None
+        assert self._folder is not None
+        ((command, url, environment),) = self._launch.commands(
+            self._scheduler, Path(self._folder.name), [slot]
+        )
+        return ServerProcess(command, url, environment)
+
+    async def _watch(self, proxy: Proxy, fleet: Fleet) -> None:
         """Raises ServerError when a server dies, leaves, or has open requests and streams nothing."""
         while True:
             await asyncio.sleep(_WATCH)
-            for server in self._servers:
-                server.check()
+            fleet.check()
             for replica in proxy.pool.replicas:
                 quiet = proxy.now() - replica.heard
-                if not replica.healthy:
+                if replica.scraped > 0 and not replica.healthy and not replica.leaving:
                     raise ServerError(f"the server at {replica.url} was lost in mid-run: {replica.complaint}")
                 if replica.flights and quiet > self._stall_timeout:
                     raise ServerError(
                         f"the server at {replica.url} has {len(replica.flights)} open requests and has "
                         f"streamed nothing for {quiet:.0f} s (stall_timeout={self._stall_timeout:g})"
                     )
-
-    async def _check_versions(self) -> None:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-            found = {}
-            for url in self._urls:
-                try:
-                    async with session.get(url + "/version") as answer:
-                        found[url] = str((await answer.json()).get("version"))
-                except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-                    raise ServerError(f"the server at {url} does not say its version: {error}") from error
-        if len(set(found.values())) > 1:
-            listed = ", ".join(f"{url} has {version}" for url, version in found.items())
-            raise ServerError(f"the replicas are of different versions: {listed}; expected one version")

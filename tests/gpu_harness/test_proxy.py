@@ -123,8 +123,7 @@ def test_the_global_queue_holds_what_the_router_keeps() -> None:
         async with scene(OneAtATime(), 1) as on:
             on.upstreams[0].hold = asyncio.Event()
             tasks = [asyncio.create_task(on.complete()) for _ in range(3)]
-            await until(lambda: len(on.proxy.dispatcher) == 2)
-            assert len(on.upstreams[0].seen) == 1
+            await until(lambda: len(on.proxy.dispatcher) == 2 and len(on.upstreams[0].seen) == 1)
             on.upstreams[0].hold.set()
             assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 3
             assert sum(on.proxy.router.fallbacks.values()) == 0

@@ -22,9 +22,11 @@ from gpu_harness import Launch, Testbed
 from gpu_harness.launching import named_scheduler
 from gpu_harness.load import LoadError
 from gpu_harness.servers import ServerError
+from sim.autoscalers import Fixed
 from sim.baselines import LeastLoadedQueue, RoundRobin
 from sim.policies import PolicyError
 from sim.results import Run
+from sim.scaling import Autoscaling
 from sim.schedulers import ShortestPromptFirst
 from sim.workloads import Workload
 
@@ -177,8 +179,10 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         Launch(model="m", replicas=0)
     with pytest.raises(ValueError, match=r"ports=\(1,\); expected one for each of 2 replicas"):
         Launch(model="m", ports=(1,))
-    with pytest.raises(ValueError, match="expected None: a testbed has as many replicas as it starts"):
-        Testbed(trivial()).run(WORKLOAD, router=RoundRobin(), autoscaler=3)
+    with pytest.raises(
+        ValueError, match=r"an autoscaler and no autoscaling; expected Launch\(\.\.\., autoscaling"
+    ):
+        Testbed(trivial()).run(WORKLOAD, router=RoundRobin(), autoscaler=Fixed(2))
     with pytest.raises(ValueError, match="each server makes its own"):
         named_scheduler(Local())
     assert named_scheduler(ShortestPromptFirst()) == "ShortestPromptFirst"
@@ -240,3 +244,40 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return status not in "ZX"
+
+
+def test_an_autoscaler_starts_and_stops_servers() -> None:
+    """A replica that is asked for starts, takes requests and is paid for from then; one too many drains,
+    then its server ends; the next run begins with as many as the first."""
+
+    class Wave:
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, int]] = []
+
+        def target(self, cluster: Any, now: float) -> int:
+            self.seen.append((len(cluster.replicas), cluster.starting))
+            return 2 if self.seen.count((2, 0)) < 8 else 1
+
+    class Newest:
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            return [(request, replicas[-1]) for request in queue]
+
+    scaling = Autoscaling(max_replicas=2, interval=0.1)
+    waves = Wave()
+    long = Workload.from_arrays(
+        arrival=np.arange(80) * 0.06, prompt_tokens=np.full(80, 20), output_tokens=np.full(80, 3)
+    )
+    with Testbed(trivial(replicas=1, autoscaling=scaling), scrape_interval=0.05) as testbed:
+        run = testbed.run(long, router=Newest(), autoscaler=waves)
+        assert testbed.pids == ()
+    assert run.metrics["unfinished_fraction"] == 0
+    assert run.totals["replicas"] == 1
+    assert run.totals["autoscaler_calls"] == len(waves.seen)
+    assert {(1, 0), (1, 1), (2, 0)} <= set(waves.seen)
+    assert waves.seen[-1] == (1, 0)
+    # What holds the fewest requests goes first: the old one, for the router prefers the new one.
+    old, new = run.replicas["paid"].tolist()
+    assert 0 < old < 5
+    assert 0 < new < 5
+    assert run.requests["replica"][0] == 0
+    assert run.series["active"].max() == 2
