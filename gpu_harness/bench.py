@@ -1,0 +1,261 @@
+"""What the proxy costs: streamed requests per second on one core, and the latency that it adds.
+
+Upstream and client are as cheap as can be (bare asyncio protocols that send and count prepared bytes), each a
+process of its own, on the other cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gpu_harness.event_log import EventLog
+from gpu_harness.limits import Limits
+from gpu_harness.pool import addresses
+from gpu_harness.proxy import Proxy
+from sim.baselines import LeastLoadedQueue
+
+__all__ = ["add_arguments", "bench"]
+
+_METRICS = b"""vllm:num_requests_running{engine="0"} 0.0
+vllm:num_requests_waiting{engine="0"} 0.0
+vllm:kv_cache_usage_perc{engine="0"} 0.0
+vllm:num_preemptions_total{engine="0"} 0.0
+vllm:cache_config_info{block_size="16",num_gpu_blocks="10001"} 1.0
+"""
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_EVENT = b'data: {"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":" word"}]}\n\n'
+_DONE = b"data: [DONE]\n\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of `bench`."""
+    parser.add_argument("--events", type=int, default=16, help="events of each answer (16)")
+    parser.add_argument("--gap", type=float, default=0.005, help="seconds between two events (0.005)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each measurement (8)")
+    parser.add_argument("--concurrency", type=int, default=256, help="open requests at full load (256)")
+    parser.add_argument("--profile", metavar="FILE", help="write a cProfile of the proxy")
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Measure, and print; the exit code is 0."""
+    cores = sorted(os.sched_getaffinity(0))
+    others = set(cores[1:]) or {cores[0]}
+    upstream, upstream_url = _start(_upstream, others, args.events, args.gap)
+    proxy, proxy_url = _start(_proxy, {cores[0]}, upstream_url, args.profile)
+    os.sched_setaffinity(0, others)
+    try:
+        full, used = asyncio.run(_closed(proxy_url, args.concurrency, args.seconds, proxy.pid))
+        print(
+            f"{full:,.0f} streamed requests/s of {args.events} events, {args.gap * 1e3:g} ms apart; "
+            f"{full / used:,.0f} for each second of the processor (it had {used:.0%} of its core)"
+        )
+        rate = full / 2
+        without = asyncio.run(_open(upstream_url, rate, args.seconds))
+        within = asyncio.run(_open(proxy_url, rate, args.seconds))
+        for share in (0.5, 0.99):
+            a, b = _quantile(without, share), _quantile(within, share)
+            print(
+                f"p{share * 100:.0f} TTFT at {rate:,.0f}/s: {a * 1e3:.2f} ms without, {b * 1e3:.2f} through "
+                f"the proxy, {(b - a) * 1e3:.2f} added"
+            )
+    finally:
+        for process in (proxy, upstream):
+            process.terminate()
+            process.join()
+    return 0
+
+
+def _start(serve: Callable[..., None], cores: set[int], *arguments: Any) -> tuple[Any, str]:
+    """A process on these cores, and its URL."""
+    ours, its = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(its, cores, *arguments), daemon=True
+    )
+    process.start()
+    return process, ours.recv()
+
+
+def _proxy(told: Connection, cores: set[int], upstream: str, profile: str | None) -> None:
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(15, stop.set)
+        proxy = Proxy(LeastLoadedQueue(), addresses([upstream]), log=EventLog(None), limits=Limits())
+        async with proxy.serving() as url:
+            told.send(url)
+            await stop.wait()
+
+    os.sched_setaffinity(0, cores)
+    if profile is None:
+        uvloop.run(serve())
+        return
+    import cProfile
+
+    recorder = cProfile.Profile()
+    recorder.runcall(uvloop.run, serve())
+    recorder.dump_stats(profile)
+
+
+def _upstream(told: Connection, cores: set[int], events: int, gap: float) -> None:
+    os.sched_setaffinity(0, cores)
+    asyncio.run(_serve_events(told, events, gap))
+
+
+async def _serve_events(told: Connection, events: int, gap: float) -> None:
+    loop = asyncio.get_running_loop()
+    chunk = b"%x\r\n%s\r\n" % (len(_EVENT), _EVENT)
+    end = b"%x\r\n%s\r\n0\r\n\r\n" % (len(_DONE), _DONE)
+
+    class Upstream(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.rest = b""
+
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.rest += data
+            while (cut := self.rest.find(b"\r\n\r\n")) >= 0:
+                head, body = self.rest[:cut].lower(), self.rest[cut + 4 :]
+                length = 0
+                if b"content-length:" in head:
+                    length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+                if len(body) < length:
+                    return
+                self.rest = body[length:]
+                if head.startswith(b"post"):
+                    self.transport.write(_HEAD)
+                    self.stream(0)
+                else:
+                    answer = _METRICS
+                    self.transport.write(
+                        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer)
+                    )
+
+        def stream(self, sent: int) -> None:
+            if gap == 0:
+                self.transport.write(chunk * events + end)
+            elif sent == events - 1:
+                self.transport.write(chunk + end)
+            else:
+                self.transport.write(chunk)
+                loop.call_later(gap, self.stream, sent + 1)
+
+    server = await loop.create_server(Upstream, "127.0.0.1", 0, backlog=4096)
+    told.send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    await server.serve_forever()
+
+
+_BODY = json.dumps(
+    {"model": "tiny", "prompt": "word " * 64, "max_tokens": 16, "stream": True, "temperature": 0}
+).encode()
+_REQUEST = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+)
+
+
+class _Client(asyncio.Protocol):
+    """One connection that asks again and again when told to."""
+
+    def __init__(self, over: Callable[[_Client, float], None]) -> None:
+        self.over = over
+        self.due = self.first = 0.0
+        self.tail = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def ask(self, due: float) -> None:
+        self.due, self.first, self.tail = due, 0.0, b""
+        self.transport.write(_REQUEST)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.first and b"data: " in data:
+            self.first = time.perf_counter()
+        self.tail = (self.tail + data)[-16:]
+        if self.tail.endswith(b"0\r\n\r\n"):
+            self.over(self, self.first - self.due)
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+async def _closed(url: str, concurrency: int, seconds: float, pid: int) -> tuple[float, float]:
+    """Requests/s with so many always open, after a second of warm-up, and the share of a core that the
+    process used for them."""
+    loop, done = asyncio.get_running_loop(), 0
+
+    def over(client: _Client, ttft: float) -> None:
+        nonlocal done
+        done += 1
+        client.ask(time.perf_counter())
+
+    clients = [
+        (await loop.create_connection(lambda: _Client(over), *_host_and_port(url)))[1]
+        for _ in range(concurrency)
+    ]
+    for client in clients:
+        client.ask(time.perf_counter())
+    await asyncio.sleep(1.0)
+    before, began, used = done, time.perf_counter(), _processor_seconds(pid)
+    await asyncio.sleep(seconds)
+    took = time.perf_counter() - began
+    rate, share = (done - before) / took, (_processor_seconds(pid) - used) / took
+    for client in clients:
+        client.over = lambda client, ttft: client.transport.close()
+    await asyncio.sleep(1.0)
+    return rate, share
+
+
+def _processor_seconds(pid: int) -> float:
+    """That the process has used (proc(5), stat: utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def _open(url: str, rate: float, seconds: float) -> list[float]:
+    """TTFT of each request of a Poisson process, from the moment at which it was due."""
+    loop, rng = asyncio.get_running_loop(), random.Random(1)
+    idle: list[_Client] = []
+    seen: list[float] = []
+
+    def over(client: _Client, ttft: float) -> None:
+        seen.append(ttft)
+        idle.append(client)
+
+    for _ in range(512):
+        idle.append((await loop.create_connection(lambda: _Client(over), *_host_and_port(url)))[1])
+    clients = list(idle)
+    due = began = time.perf_counter()
+    sent = 0
+    while due < began + seconds:
+        due += rng.expovariate(rate)
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        while not idle:
+            await asyncio.sleep(0.001)
+        idle.pop().ask(due)
+        sent += 1
+    while len(seen) < sent:
+        await asyncio.sleep(0.01)
+    for client in clients:
+        client.transport.abort()
+    return seen[len(seen) // 10 :]
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
