@@ -39,7 +39,7 @@ class Front:
     little was run, many stay.
 
     Attributes:
-        members: None beats another; the best in sum comes first.
+        members: No member beats another; the best in sum comes first.
         others: That work, too, but are refuted, or beaten by a member.
         objectives: The comparisons of the specs, each in which candidates differ alike once; that which the
             search improves comes first.

@@ -123,7 +123,8 @@ class Aim:
         """
         checks = [evaluation.checks.get(each) for each in self.known]
         n = len(evaluation.seeds)
-        if any(check is None or len(check.excess) != n for check in checks):
+        # An error of no test is one of the candidate: its source, or its evaluation as a whole.
+        if "" in evaluation.errors or any(check is None or len(check.excess) != n for check in checks):
             return [math.inf] * n
         measured = {nodeid for nodeid, _ in self.known}
         unmeasured = float(sum(nodeid not in measured for nodeid in evaluation.errors))

@@ -81,6 +81,11 @@ _INLINE = re.compile(r"```|~~~|\bdef \w+\s*\(|[(=]\s*lambda\b[^:\n]*:")
 
 # Lines over which the brackets of one statement may go.
 _LINES = 12
+_ITEM = re.compile(r"^(?:[-*+]|\d+[.)])\s+")
+"""What an item of a list begins with."""
+_SPAN = re.compile(r"`([^`\n]+)`")
+_FIGURE = re.compile(r"\s*[\w.]+\s*=\s*[-+\d.e%]+\s*")
+"""A name and a number: what was measured, or set, is told so."""
 
 
 def holds_code(text: str) -> bool:
@@ -91,8 +96,18 @@ def holds_code(text: str) -> bool:
     """
     if _INLINE.search(text):
         return True
-    lines = [line.strip().lstrip("> ").strip("`") for line in text.splitlines()]
+    lines = [_line(line) for line in text.splitlines()]
+    spans = (span for span in _SPAN.findall(text) if not _FIGURE.fullmatch(span))
+    if any(_is_statement([span]) for span in spans):
+        return True
     return any(_is_statement(lines[at : at + _LINES]) for at in range(len(lines)))
+
+
+def _line(line: str) -> str:
+    """A line without the signs of a quotation or a list; nothing if it is a figure in a list."""
+    quoted = line.strip().lstrip("> ")
+    item = _ITEM.sub("", quoted).strip("`")
+    return "" if item != quoted and _ITEM.match(quoted) and _FIGURE.fullmatch(item) else item
 
 
 def _is_statement(lines: Sequence[str]) -> bool:

@@ -65,7 +65,19 @@ def _side_by_side(lab: Lab, number: int) -> list[Ended]:
         future = Future[Ended]()
         futures.append(future)
         Thread(target=_settle, args=(future, lab.context(place, account)), daemon=True).start()
-    return [future.result() for future in futures]
+    ended: list[Ended] = []
+    failed: list[ModelFailed] = []
+    # All of them, whatever becomes of one: what the others have found was paid for.
+    for future in futures:
+        try:
+            ended.append(future.result())
+        except ModelFailed as error:
+            failed.append(error)
+    if not ended:
+        raise failed[0]
+    for each in failed:
+        lab.say(f"A context ended before it had tried anything: {each}.")
+    return ended
 
 
 def _settle(future: Future[Ended], lab: Lab) -> None:

@@ -26,6 +26,8 @@ from pytest_glia.statistics import Interval
 from pytest_glia.trials import Hypothesis, Trial
 
 _TUNING_TRIALS = 5
+_LARGEST = 1e100
+"""A constant from here on is no quantity, and ranges around it overflow."""
 _ONLY_CONSTANTS = (
     "No domain has ideas for this candidate, so all that the offline designer can do is to tune the "
     "numeric constants of its file."
@@ -266,6 +268,7 @@ def _tune_constants(lab: Lab) -> Proposal:
         (path, name): value
         for path, source in lab.start.sources.items()
         for name, value in constants(source.decode()).items()
+        if abs(value) < _LARGEST
     }
     best, gain = lab.start, 0.0
     lab.hold(len(found))

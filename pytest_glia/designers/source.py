@@ -96,7 +96,7 @@ def _constant_nodes(source: str) -> dict[str, tuple[Number, ast.expr]]:
             continue
         try:
             number = ast.literal_eval(value)
-        except ValueError:
+        except (ValueError, TypeError):  # no literal; or one that cannot be, as {[]: 1}
             continue
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             found[target.id] = (number, value)

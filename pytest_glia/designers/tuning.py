@@ -66,12 +66,13 @@ def bracket(
     losses = dict([start])
 
     def halved(one: Number, other: Number) -> Number:
-        middle = math.sqrt(one * other) if one * other > 0 else (one + other) / 2
+        by_ratio = one > 0 and other > 0
+        middle = math.sqrt(one) * math.sqrt(other) if by_ratio else one / 2 + other / 2
         value = round(middle) if isinstance(low, int) and isinstance(high, int) else rounded(middle)
-        return value if low <= value <= high else middle
+        return min(max(value, low), high)
 
     def width(one: Number, other: Number) -> float:
-        return abs(math.log(other / one)) if one * other > 0 else abs(other - one)
+        return abs(math.log(other) - math.log(one)) if one > 0 and other > 0 else abs(other - one)
 
     todo = [halved(start[0], end) for end in (low, high)]
     while len(losses) <= trials:

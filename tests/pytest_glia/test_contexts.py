@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from pytest_glia.budget import Account, Budget
+from pytest_glia.designers import glia
+from pytest_glia.models import ModelFailed
 from tests.blocking import until
 from tests.project import Result
 from tests.pytest_glia.pumps import Team, command, pumps, role_of
@@ -80,3 +83,30 @@ def test_what_was_spent_by_then_grows(interrupted: Interrupted) -> None:
     spent = [each["simulations"] for each in interrupted.design["trials"]]
     assert spent == sorted(set(spent))
     assert spent[-1] == sum(interrupted.design["spent"]["simulations"].values())
+
+
+def test_a_context_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the others have found is kept, and one line tells of it; if all fail, so does the search."""
+    said: list[str] = []
+
+    class Place:
+        account = Account(Budget(simulations=8))
+
+        def say(self, line: str) -> None:
+            said.append(line)
+
+        def context(self, number: int, account: Account) -> int:
+            return number
+
+    def context(place: int, handed_over: str) -> str:
+        if place in failing:
+            raise ModelFailed("HTTP 401")
+        return f"found in {place}"
+
+    monkeypatch.setattr(glia, "_context", context)
+    failing = {1, 3}
+    assert glia._side_by_side(Place(), 4) == ["found in 2", "found in 4"]  # type: ignore[arg-type,comparison-overlap]
+    assert said == ["A context ended before it had tried anything: HTTP 401."] * 2
+    failing = {1, 2, 3, 4}
+    with pytest.raises(ModelFailed, match="HTTP 401"):
+        glia._side_by_side(Place(), 4)  # type: ignore[arg-type]

@@ -82,17 +82,29 @@ def test_only_the_primary_check_counts_without_limit() -> None:
         evaluation(),
         evaluation(checked(MAIN, 0.1, 0.1, 0.1, 0.1)),
         evaluation(checked(MAIN, 0.1, 0.1), checked(RARE, 0.1, 0.1)),
+        Evaluation({"a.py": b""}, SEEDS, {}, {"": "breaks a rule"}),
         evaluation(
             checked(MAIN, 0.1, 0.1, 0.1, 0.1),
             Report(RARE[0], checked(RARE, 0.1, 0.1, 0.1, 0.1).glia, failed=True, longreprtext="E   died"),
         ),
     ],
-    ids=["no check", "one check missing", "too few replications", "test died after its check"],
+    ids=["no check", "one check missing", "too few replications", "a rule", "test died after its check"],
 )
 def test_candidate_that_does_not_work_is_infinitely_bad(broken: Evaluation) -> None:
     """Whatever it has measured, a candidate with a spec that did not run to its end has lost."""
     assert AIM.losses(broken) == [math.inf] * 4
     assert AIM.loss(broken) == math.inf
+
+
+def test_nothing_works_by_having_no_comparisons() -> None:
+    """Where specs have plain asserts alone, a source that breaks a rule is no better than one that fails."""
+    plain = Aim(primary=None, known=())
+    failing = Evaluation(
+        {"a.py": b""}, SEEDS, {}, {"spec.py::test_one": "assert", "spec.py::test_two": "assert"}
+    )
+    broken = Evaluation({"a.py": b""}, SEEDS, {}, {"": "it imports os"})
+    assert plain.loss(failing) == 20
+    assert plain.loss(broken) == math.inf
 
 
 def test_failing_test_without_comparison_costs_ten() -> None:

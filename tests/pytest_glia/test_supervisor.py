@@ -110,6 +110,9 @@ def test_of_a_long_turn_it_sees_the_end() -> None:
         "Use\nmin(\n    replicas,\n    key=by_load,\n)",
         "Would `min(queue, key=lambda each: each.tokens)` help?",
         "Write def route(queue) so that it waits.",
+        "Try this:\n- score = queue + 2 * tokens",
+        "1. score = queue + 2 * tokens\n2. return min(a, key=b)",
+        "Would `score = queue + 1` help?",
     ],
 )
 def test_code_is_known(text: str) -> None:
@@ -139,6 +142,8 @@ def test_code_is_known(text: str) -> None:
         "Surprise: waste",
         "Recall what was found:\n- waste = 1.2 with pressure 50\n- why (in 1.E2)?",
         "The arrival rate lambda grows: why?",
+        "You measured:\n- waste = 1.2\n- load = 3",
+        "Is `waste = 0.2` a surprise?",
         "",
     ],
 )

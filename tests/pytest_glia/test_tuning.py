@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pytest_glia.designers.source import Number, rounded
+from pytest_glia.designers.source import Number, constants, rounded
 from pytest_glia.designers.tuning import around, bracket, tune
 
 RANGES = {"SIZE": (1, 64), "SHARE": (0.01, 0.9), "SHIFT": (-5.0, 5.0)}
@@ -103,7 +103,9 @@ def test_bracket_closes_in_on_a_dip(bottom: float) -> None:
     assert min([dip(30.0), *(loss for _, loss in judged)]) < math.log(1.6)
 
 
-@pytest.mark.parametrize("limits", [(1, 4), (-3, 3), (-2.0, 6.0), (0.12345, 0.12349)])
+@pytest.mark.parametrize(
+    "limits", [(1, 4), (-3, 3), (-2.0, 6.0), (-16.0, -1.0), (-16, -1), (0.12345, 0.12349), (1e200, 4e200)]
+)
 def test_bracket_keeps_to_its_range_and_judges_nothing_twice(limits: tuple[Number, Number]) -> None:
     """Neither the start nor an earlier value costs again; whole numbers stay whole; it ends where none is
     left."""
@@ -127,3 +129,8 @@ def test_bracket_survives_what_does_not_work() -> None:
     judged = bracket((1, 64), (8, 1.0), lambda n: math.nan if n > 8 else 1 / n, trials=5)
     assert all(loss == math.inf for value, loss in judged if value > 8)
     assert min(judged, key=lambda each: each[1])[0] < 8
+
+
+def test_constants_that_are_no_quantity_are_left_alone() -> None:
+    """What cannot be a literal, though it looks like one, is none."""
+    assert constants("X = {[]: 1}\nY = 3\n") == {"Y": 3}
