@@ -45,7 +45,7 @@ def routing_mechanisms(entry: str) -> list[Mechanism]:
             gate=gates.new_requests_evicted,
             edit=edits.reserve_tokens,
             RESERVE_TOKENS=(100, 700, 3000),
-            HEADROOM=(0.01, 0.03, 0.1),
+            HEADROOM=(0.01, 0.03, 0.3),
         ),
         idea(
             "reserve for growth",
@@ -54,7 +54,7 @@ def routing_mechanisms(entry: str) -> list[Mechanism]:
             gate=gates.work_is_recomputed,
             edit=edits.growth,
             GROWTH_BLOCKS=(0.5, 2.0, 8.0),
-            HEADROOM=(0.01, 0.03, 0.1),
+            HEADROOM=(0.01, 0.03, 0.3),
         ),
         idea(
             "bind late",
