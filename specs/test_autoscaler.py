@@ -2,16 +2,17 @@
 
 Problem: A10 replicas of Llama-3-8B behind the least-loaded queue, vLLM's engine. In a day of one hour the
 rate of chat requests goes from 2 to 8 a second and back, with surges, and waves of long jobs come and go
-(`sim.workloads.changing_mix`): a replica that serves two chat requests a second serves one job in four. A
-replica takes requests half a minute after it is asked for, and costs from then on.
+(`sim.workloads.changing_mix`), which hold far more KV cache for far longer: how many requests a second a
+replica can serve differs by the hour. A replica costs from the moment it is asked for, and takes requests
+half a minute later.
 
 SLO: of all requests 99 % get their first token within 5 s and on average each later one within 0.15 s.
 
 Baseline: the off-the-shelf autoscaler, a replica for every so many requests/s of the last `window` seconds,
-tuned as well as its parameters allow: of the grid in docs/layers.md it pays least among those that are shown
-to keep the SLO on 20 seeds.
+tuned: of the grid in docs/layers.md it pays least among those that are shown to keep the SLO on ten days.
 
-Thresholds: the SLO kept, with at least 13 % fewer GPU-hours than that.
+Thresholds: the SLO kept, with at least 13 % fewer GPU-hours than that, which is what is published of a
+discovered autoscaler (arXiv 2510.27176).
 """
 
 import pytest
