@@ -123,21 +123,20 @@ class Aim:
         """
         checks = [evaluation.checks.get(each) for each in self.known]
         n = len(evaluation.seeds)
+        count = n if first is None else first
         # An error of no test is one of the candidate: its source, or its evaluation as a whole.
         if "" in evaluation.errors or any(check is None or len(check.excess) != n for check in checks):
-            return [math.inf] * n
+            return [math.inf] * count
         measured = {nodeid for nodeid, _ in self.known}
         unmeasured = float(sum(nodeid not in measured for nodeid in evaluation.errors))
         if len(evaluation.errors) > unmeasured:
-            return [math.inf] * n
-        losses = [SHORTFALL * unmeasured] * n
-        if first is not None:
-            losses = losses[:first]
+            return [math.inf] * count
+        losses = [SHORTFALL * unmeasured] * count
         for which, check in zip(self.known, checks, strict=True):
             assert check is not None
-            every = check.excess[: len(losses)]
-            spare = max(_TO_SPARE, _HALF_WIDTHS * statistics.stdev(every) if len(every) > 1 else 0.0)
-            falls_short = math.fsum(every) / len(every) + spare > 0
+            every = check.excess[:count]
+            spare = max(_TO_SPARE, _HALF_WIDTHS * statistics.stdev(every) if count > 1 else 0.0)
+            falls_short = math.fsum(every) / count + spare > 0
             for replication, excess in enumerate(every):
                 if falls_short:
                     losses[replication] += SHORTFALL * (excess + spare)
@@ -158,7 +157,7 @@ class Aim:
         n = min(len(of.seeds), len(against.seeds))
         if of.seeds[:n] != against.seeds[:n]:
             raise ValueError("the evaluations have no seeds in common")
-        pairs = zip(self.losses(of, n)[:n], self.losses(against, n)[:n], strict=True)
+        pairs = zip(self.losses(of, n), self.losses(against, n), strict=True)
         differences = [
             ours - theirs for ours, theirs in pairs if not (math.isinf(ours) and math.isinf(theirs))
         ]

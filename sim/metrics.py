@@ -96,7 +96,7 @@ def measure(
     metrics["gpu_hours"] = totals["gpu_time"] / 3600
     if np.isfinite(requests["ttft_slo"]).any() or np.isfinite(requests["tpot_slo"]).any():
         metrics["slo_attainment"] = _ratio((finished & _kept(requests)).sum(), count)
-        metrics["slo_violations"] = _ratio((~(finished & _kept(requests))).sum(), count)
+        metrics["slo_violations"] = 1.0 - metrics["slo_attainment"]
     metrics["requeued"] = totals["requeued"]
 
     total = float(response[~rejected].sum())
