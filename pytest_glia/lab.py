@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import textwrap
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -91,6 +92,7 @@ class Lab:
         self.trials: list[Trial] = []
         self.refuted: list[dict[str, bytes]] = []
         self._run_lab: Lab | None = None
+        self._keeping = threading.Lock()
         self._nodeids = nodeids
         self._evaluator = evaluator
         self._ledger = ledger
@@ -300,10 +302,12 @@ class Lab:
         change = self._change(evaluation, against)
         result = result_of(change, self.settings.margin)
         commit = self._commit(number, evaluation, hypothesis, change, result)
-        trial = Trial(number, hypothesis, evaluation, change, result, commit, self._simulations)
-        self.trials.append(trial)
-        if self._run_lab is not None:
-            self._run_lab.trials.append(trial)
+        # Contexts side by side: in the order in which the run had paid for them.
+        with self._keeping:
+            trial = Trial(number, hypothesis, evaluation, change, result, commit, self._simulations)
+            self.trials.append(trial)
+            if self._run_lab is not None:
+                self._run_lab.trials.append(trial)
         self._note(number, hypothesis.name, evaluation, result)
         decided = look == len(self._seeds) or result == "broken"
         self._line(str(number), hypothesis.name, evaluation, result if decided else "")
