@@ -10,6 +10,7 @@ import pytest
 from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate
 from pytest_glia.childprocess import EvaluatorFailed
+from pytest_glia.hardware import real_testbed
 from pytest_glia.ledger import Ledger
 from pytest_glia.misuse import Misuse
 from pytest_glia.search import REPLAYED, Search
@@ -46,6 +47,13 @@ class Optimizer:
             if not groups:
                 pytest.exit(
                     "--glia-optimize: no selected test has a glia marker", pytest.ExitCode.NO_TESTS_COLLECTED
+                )
+            # The default is no hardware, and to ask it takes time that its own process would take again.
+            if self._settings.testbed != "sim" and any(map(real_testbed, session.items)):
+                raise Misuse(
+                    f"--glia-testbed {self._settings.testbed} measures on real hardware, where a search "
+                    "would take days: design without it, switch to the branch that is delivered "
+                    "(git switch --detach glia/.../best), and run the specs there, without --glia-optimize"
                 )
             account = Account(self._settings.budget)
             for candidates, items in groups:
