@@ -1,9 +1,9 @@
-"""Router and batch scheduler in `candidates/pair/` are together a fifth faster than the best published router.
+"""Router and batch scheduler of `candidates/pair/`: together a fifth faster than the best published router.
 
 Problem: that of `test_router.py`, with the batch scheduler of its replicas under design beside the router.
 Both are candidates of their own here, for the best router alone need not be best beside another scheduler.
-What a scheduler can do that no router can is to part a prompt: a step of an A10 takes as long with 128 tokens as
-with 30, and a quarter of a millisecond more with each further one, for which all decodes wait.
+What a scheduler can do that no router can is to part a prompt: a step of an A10 takes about as long with 128
+tokens as with 30, and a quarter of a millisecond more with each further one, for which all decodes wait.
 
 Baselines: Head-Room Admission, the best router that is published, with the engine of its paper (Sarathi's
 rule, prompts in chunks of up to 8,192 tokens); and the least-loaded queue before vLLM's own rule. vLLM's
