@@ -22,8 +22,10 @@ from sim.schedulers import FirstComeFirstServed
 
 EXPOSES = ["sim/policies.py", "sim/scheduling.py"]
 pytestmark = [
-    pytest.mark.glia(candidate="candidates/pair/router.py", entry="Router", role="router", exposes=EXPOSES),
-    pytest.mark.glia(candidate="candidates/pair/scheduler.py", entry="Scheduler", role="scheduler"),
+    pytest.mark.glia(
+        candidate="candidates/pair/scheduler.py", entry="Scheduler", role="scheduler", exposes=EXPOSES
+    ),
+    pytest.mark.glia(candidate="candidates/pair/router.py", entry="Router", role="router"),
 ]
 
 
