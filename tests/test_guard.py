@@ -166,10 +166,12 @@ def test_what_matters_is_caught(layer: str, repository: Project) -> None:
     assert not missed, "\n\n".join(f"{mutant} matters:\n{out}" for mutant, out in missed.items())
 
 
-@pytest.mark.parametrize("layer", SPECS)
-def test_what_is_not_changed_passes(layer: str, repository: Project) -> None:
-    """On a branch that leaves the candidate alone the tests against the base pass."""
+def test_what_is_not_changed_passes(repository: Project) -> None:
+    """On a branch that leaves its candidate alone a spec passes: it is the mutant that turned it red.
+
+    That every spec does on the default branch is what ``pytest specs`` in .ci/run is for.
+    """
     repository.git("switch", "-q", "-C", "as-it-is", "main")
-    ran = repository.pytest(f"specs/test_{SPECS[layer]}.py", "-k", "what_we_have")
+    ran = repository.pytest("specs/test_router.py")
     assert ran.code == 0, ran.out
-    assert "against base" in ran.out
+    assert "increase of mean_response_time against base" in ran.out
