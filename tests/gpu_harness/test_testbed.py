@@ -79,6 +79,7 @@ def test_metrics_are_those_of_the_simulator(run: Run) -> None:
     assert unknown == {
         "restarts",
         "restarted_fraction",
+        "unrestarted_fraction",
         "recompute_share",
         "replica_wait_share",
         "service_share",
