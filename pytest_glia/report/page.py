@@ -53,7 +53,7 @@ def page(data: Data) -> str:
         tests = [test for test in data["tests"] if test["nodeid"] in each["specs"]]
         parts += design(each, tests, number=number)
     parts += ["## The command", fenced(data["command"], "sh")]
-    if (name := data.get("guard_seeds", FIXED)) != FIXED:
+    if (name := data["guard_seeds"]) != FIXED:
         parts.append(
             f"On the guard seeds of {code(name)}: `-o glia_guard_seeds=...` with this text has them again."
         )

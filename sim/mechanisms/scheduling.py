@@ -26,41 +26,39 @@ def due(self, request):
     """Waiting requests go in order of this; what is later by a second counts as that much longer."""
     return request.tokens_to_compute + AGEING_RATE * request.arrival
 '''
-_CHUNKED = '''
+_DEALT = """    for request in prefills:
+        tokens[request] = min(request.tokens_to_compute, left)
+        left -= tokens[request]
+    admitted = []
+    for request in admit:
+        if left > 0:
+            admitted.append(request)
+            tokens[request] = min(request.tokens_to_compute, left)
+            left -= tokens[request]
+    return admitted, tokens
+"""
+"""The end of what deals `left` tokens out: to prefills under way first, then to those that are admitted."""
+_CHUNKED = (
+    '''
 def chunked(self, engine, admit):
     """What to admit, and token counts that give prefills CHUNK_TOKENS a step while others decode."""
     prefills = [request for request in engine.running if request.prefilling]
     if len(prefills) == len(engine.running):
         return admit, {}
     left, tokens = min(CHUNK_TOKENS, engine.token_budget - len(engine.running)), {}
-    for request in prefills:
-        tokens[request] = min(request.tokens_to_compute, left)
-        left -= tokens[request]
-    admitted = []
-    for request in admit:
-        if left > 0:
-            admitted.append(request)
-            tokens[request] = min(request.tokens_to_compute, left)
-            left -= tokens[request]
-    return admitted, tokens
 '''
-_FILLED = '''
+    + _DEALT
+)
+_FILLED = (
+    '''
 def filled(self, engine, admit):
     """What to admit, and token counts that fill steps up to STEP_TOKENS; decodes come first."""
     prefills = [request for request in engine.running if request.prefilling]
     decodes = len(engine.running) - len(prefills)
     left, tokens = max(min(STEP_TOKENS, engine.token_budget) - decodes, 0), {}
-    for request in prefills:
-        tokens[request] = min(request.tokens_to_compute, left)
-        left -= tokens[request]
-    admitted = []
-    for request in admit:
-        if left > 0:
-            admitted.append(request)
-            tokens[request] = min(request.tokens_to_compute, left)
-            left -= tokens[request]
-    return admitted, tokens
 '''
+    + _DEALT
+)
 _WITH_ROOM = '''
 def with_room(self, engine, admit):
     """The first of them whose blocks are free, with head-room left for running requests to grow."""
