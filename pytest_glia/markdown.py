@@ -29,7 +29,7 @@ def code(text: object) -> str:
 def prose(text: str) -> str:
     """Words as one line of a paragraph or an item: they begin no heading, list, table, quote or HTML."""
     line = " ".join(visible(text).split()).replace("<", "&lt;").replace("|", "&#124;").replace("![", "!\\[")
-    return re.sub(r"^(?:(?=[-#>+*=_~`:])|(\d+)(?=[.)]))", r"\1\\", line)
+    return re.sub(r"^(?:(?=[-#>+*=_~`:])|(\d+)(?=[.)](?:\s|$)))", r"\1\\", line)
 
 
 def cell(text: object) -> str:

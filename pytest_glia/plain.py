@@ -26,7 +26,7 @@ def plain_context(config: pytest.Config) -> Context:
         root=root,
         source=cache(lambda path: read(root, path)),
         base_source=lambda path: _base_source(root, path).text(),
-        seeds=seeds.known("guard", settings.replications),
+        seeds=seeds.guard(settings.guard_seeds, settings.replications),
         confidence=settings.confidence,
         timeout=settings.timeout,
         workers=settings.workers,

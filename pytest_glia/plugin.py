@@ -47,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Write what the run has found out to DIR: report.md and glia.json.",
     )
     parser.addini("glia_replications", "Seeded runs behind each estimate.", type="int", default=10)
+    parser.addini(
+        "glia_guard_seeds",
+        "Seeds of a plain run: fixed, or any text from which others follow.",
+        type="string",
+        default="fixed",
+    )
     parser.addini("glia_confidence", "Confidence of the interval of a verdict.", type="float", default=0.95)
     parser.addini("glia_margin", "Change of loss that a search takes for none.", type="float", default=0.01)
     parser.addini("glia_timeout", "Seconds after which a replication is killed.", type="float", default=60.0)
@@ -218,4 +224,6 @@ class _Verdicts:
             from pytest_glia.summary import write_summary
 
             write_summary(terminalreporter, self.reports)
-            terminalreporter.write_line(Settings.from_config(self.config).sandbox_line())
+            settings = Settings.from_config(self.config)
+            for line in filter(None, (settings.seeds_line(), settings.sandbox_line())):
+                terminalreporter.write_line(line)

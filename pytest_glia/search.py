@@ -139,7 +139,8 @@ class Search:
                 raise Misuse(f"{error}; correct and commit it, so that there is something to start from")
         self.write(f"The specs at {self.base[:9]}, on guard seeds:")
         try:
-            before = self.evaluator.first_look(self.sources, seeds.known("guard", self.settings.replications))
+            chosen = seeds.guard(self.settings.guard_seeds, self.settings.replications)
+            before = self.evaluator.first_look(self.sources, chosen)
         except BudgetExhausted as error:
             raise Misuse(_too_small(error, "the present candidate was seen")) from None
         show(self.write, before)

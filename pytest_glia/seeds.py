@@ -10,6 +10,9 @@ import numpy as np
 
 Purpose = Literal["development", "guard"]
 
+FIXED = "fixed"
+"""The name of the guard seeds that are the same for ever."""
+
 
 def known(purpose: Purpose, n: int) -> tuple[int, ...]:
     """The first `n` seeds of a purpose, the same for ever: 32-bit integers.
@@ -18,6 +21,16 @@ def known(purpose: Purpose, n: int) -> tuple[int, ...]:
     search has used.
     """
     return tuple(_seed(hashlib.sha256(f"glia {purpose} {i}".encode()).digest()) for i in range(n))
+
+
+def guard(name: str, n: int) -> tuple[int, ...]:
+    """The first `n` guard seeds of a name: of ``fixed`` those `known`, of any other text its own.
+
+    Who is told the text has the seeds again; no search uses them for anything but its first look.
+    """
+    if name == FIXED:
+        return known("guard", n)
+    return tuple(_seed(hashlib.sha256(f"glia guard seeds {name} {i}".encode()).digest()) for i in range(n))
 
 
 def sealed(secret: bytes, content: str, n: int) -> tuple[int, ...]:

@@ -11,8 +11,10 @@ from pytest_glia.budget import Budget
 from pytest_glia.ini import number
 from pytest_glia.models.settings import ModelSettings, model_settings
 from pytest_glia.sandbox import describe, unavailable
+from pytest_glia.seeds import FIXED
 
 _MOST_CONTEXTS = 16
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Settings:
 
     Attributes:
         replications: Seeded runs behind each estimate (``glia_replications``).
+        guard_seeds: The name of the seeds of a plain run: ``fixed``, or any text (``glia_guard_seeds``).
         confidence: Of the two-sided interval that decides a verdict (``glia_confidence``).
         margin: The change of loss that a search takes for no change (``glia_margin``).
         timeout: Seconds after which one replication is killed (``glia_timeout``).
@@ -42,6 +45,7 @@ class Settings:
     """
 
     replications: int
+    guard_seeds: str
     confidence: float
     margin: float
     timeout: float
@@ -66,6 +70,12 @@ class Settings:
         if replications < 2:
             raise pytest.UsageError(
                 f"glia_replications is {replications!r}: an interval needs at least 2 replications"
+            )
+        guard_seeds = config.getini("glia_guard_seeds")
+        if not (guard_seeds.isprintable() and 1 <= len(guard_seeds) <= _LONGEST_NAME):
+            raise pytest.UsageError(
+                f"glia_guard_seeds is {guard_seeds!r}: give {FIXED}, or a text on one line, such as a date, "
+                f"of at most {_LONGEST_NAME} characters, from which other seeds follow"
             )
         confidence = number(config, "glia_confidence", "a number")
         if not 0.5 <= confidence < 1:
@@ -114,6 +124,7 @@ class Settings:
         designer = config.getoption("glia_designer") or config.getini("glia_designer")
         return cls(
             replications=replications,
+            guard_seeds=guard_seeds,
             confidence=confidence,
             margin=margin,
             timeout=timeout,
@@ -135,6 +146,12 @@ class Settings:
     def confined(self) -> bool:
         """Whether candidates are confined here."""
         return self.sandbox != "off" and unavailable() is None
+
+    def seeds_line(self) -> str:
+        """What a run says of its guard seeds, if they are not those that every run has; else nothing."""
+        if self.guard_seeds == FIXED:
+            return ""
+        return f"guard seeds: {self.guard_seeds!r} (glia_guard_seeds)"
 
     def sandbox_line(self) -> str:
         """What a run says of its sandbox."""

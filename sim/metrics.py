@@ -10,12 +10,12 @@ after the other: what a policy could have had by holding them, so it gains nothi
 
 duration: first arrival to last completion, or to the end of the run if a request had not finished.
 throughput, output_throughput: requests completed, output tokens made per second of it. restarts: evictions
-per request. restarted_fraction: share of requests evicted at least once. unfinished_fraction: share of
-requests that did not finish, rejected_fraction of them those that no cache could hold. requeued: requests
-that failed replicas lost, counted each time. replica_hours: time that replicas existed within the duration,
-starting, draining and down included; gpu_hours: the same, each replica times its GPUs. slo_attainment: share
-of requests that finished, within their own SLO if they had one; slo_violations: share of the others. Neither
-is there if none had one.
+per request. restarted_fraction: share of requests evicted at least once, unrestarted_fraction: share of the
+others. unfinished_fraction: share of requests that did not finish, rejected_fraction of them those that no
+cache could hold. requeued: requests that failed replicas lost, counted each time. replica_hours: time that
+replicas existed within the duration, starting, draining and down included; gpu_hours: the same, each replica
+times its GPUs. slo_attainment: share of requests that finished, within their own SLO if they had one;
+slo_violations: share of the others. Neither is there if none had one.
 prefix_hit_share: share of the tokens of admitted requests that were found in the prefix cache.
 
 Where the response time goes, as shares of its sum over requests that were not rejected, adding up to 1:
@@ -90,6 +90,7 @@ def measure(
     # Real servers may not tell what happens inside them: NaN there is NaN here, never "no restarts".
     untold = math.nan if np.isnan(requests["restarts"]).any() else 0.0
     metrics["restarted_fraction"] = _ratio((requests["restarts"] > 0).sum(), count) + untold
+    metrics["unrestarted_fraction"] = 1.0 - metrics["restarted_fraction"]
     metrics["unfinished_fraction"] = _ratio((~finished).sum(), count)
     metrics["rejected_fraction"] = _ratio(rejected.sum(), count)
     metrics["replica_hours"] = totals["replica_time"] / 3600

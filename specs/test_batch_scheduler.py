@@ -89,5 +89,7 @@ def test_better_than_an_expert_for_chat(glia, serve):
 
 
 def test_never_worse_than_what_we_have(glia, serve):
-    """No change of the scheduler may cost more than 5 % of the 90th percentile of TTFT."""
-    assert glia.compare(serve, against="base", metric="p90_ttft").increase < 0.05
+    """No change of the scheduler may cost more than 5 % of P90 of TTFT or of time per token, at any load."""
+    for rate in RATES:
+        assert glia.compare(serve, against="base", metric=f"p90_ttft_at_{rate}").increase < 0.05
+        assert glia.compare(serve, against="base", metric=f"mean_tpot_at_{rate}").increase < 0.05

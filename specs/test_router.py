@@ -50,3 +50,8 @@ def test_no_thrashing(glia, serve):
 def test_never_worse_than_what_we_have(glia, serve):
     """No change of the router may cost more than 2 % of mean response time."""
     assert glia.compare(serve, against="base", metric="mean_response_time").increase < 0.02
+
+
+def test_evicts_no_more_than_what_we_have(glia, serve):
+    """No change of the router may evict one request in a hundred that was spared before."""
+    assert glia.compare(serve, against="base", metric="unrestarted_fraction").reduction < 0.01

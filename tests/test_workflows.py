@@ -50,7 +50,7 @@ def steps() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     """The laws below are about these."""
-    assert [file.name for file in WORKFLOWS] == ["ci.yml", "discover.yml", "guard.yml"]
+    assert [file.name for file in WORKFLOWS] == ["ci.yml", "discover.yml", "guard.yml", "nightly.yml"]
 
 
 def test_jobs_have_the_least_rights() -> None:
@@ -77,7 +77,7 @@ def test_actions_are_pinned_by_their_commits() -> None:
 def test_no_checkout_keeps_its_credentials() -> None:
     """What runs after it finds no token in git's configuration."""
     checkouts = [step for _, _, step in steps() if "actions/checkout" in step.get("uses", "")]
-    assert len(checkouts) == 5
+    assert len(checkouts) == 6
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
@@ -201,3 +201,20 @@ def test_a_failing_guard_shows_why(runner: Runner) -> None:
     assert ran.returncode == 1, ran.stdout + ran.stderr
     assert runner.run("guard.yml", "specs", "Summary").returncode == 0
     assert "| **`refuted`** |" in runner.written("GITHUB_STEP_SUMMARY")
+
+
+def test_a_red_night_can_be_had_again(runner: Runner) -> None:
+    """nightly.yml: log and summary name the text of its seeds, with which all is measured again."""
+    ran = runner.run("nightly.yml", "fresh-seeds", "Specs")
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    [date] = re.findall(r"^guard seeds: '(\d{4}-\d\d-\d\d)' \(glia_guard_seeds\)$", ran.stdout, re.MULTILINE)
+    assert runner.run("nightly.yml", "fresh-seeds", "Summary").returncode == 0
+    assert f"On the guard seeds of `{date}`" in runner.written("GITHUB_STEP_SUMMARY")
+
+    project = Project(runner.folder / "project")
+    again = project.pytest("specs", "-o", f"glia_guard_seeds={date}")
+    measured = [line for line in ran.stdout.splitlines() if "; asked " in line]
+    assert len(measured) == 2
+    assert [line for line in again.out.splitlines() if "; asked " in line] == measured
+    fixed = project.pytest("specs").out.splitlines()
+    assert [line for line in fixed if "; asked " in line] != measured

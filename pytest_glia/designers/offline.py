@@ -302,7 +302,7 @@ def _tune_constants(lab: Lab) -> Proposal:
     claims: list[Claim] = []
     for trial, numbers in ranked[:3]:
         try:
-            full = lab.full(build(numbers), Hypothesis("the best constants"), lab.start)
+            full = lab.full(build(numbers), Hypothesis(f"in full: {trial.hypothesis.name}"), lab.start)
         except BudgetExhausted:
             full = trial
         if full.change.mean < gain:

@@ -65,6 +65,7 @@ class Report:
                 "version": __version__,
                 "command": before + shlex.join(["pytest", *arguments]),
                 "exit": int(exitstatus),
+                "guard_seeds": self._config.getini("glia_guard_seeds"),
                 "tests": verdicts(self._reports),
                 "designs": self._designs,
             }

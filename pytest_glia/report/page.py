@@ -13,6 +13,7 @@ from typing import Any
 from pytest_glia.budget import Kind, listed
 from pytest_glia.estimate import Check
 from pytest_glia.markdown import cell, code, fenced, table
+from pytest_glia.seeds import FIXED
 
 Data = Mapping[str, Any]
 
@@ -52,6 +53,10 @@ def page(data: Data) -> str:
         tests = [test for test in data["tests"] if test["nodeid"] in each["specs"]]
         parts += design(each, tests, number=number)
     parts += ["## The command", fenced(data["command"], "sh")]
+    if (name := data["guard_seeds"]) != FIXED:
+        parts.append(
+            f"On the guard seeds of {code(name)}: `-o glia_guard_seeds=...` with this text has them again."
+        )
     parts.append(f"pytest-glia {code(data['version'])}, exit code {int(data['exit'])}.")
     return "\n\n".join(parts) + "\n"
 

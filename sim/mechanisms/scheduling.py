@@ -26,14 +26,7 @@ def due(self, request):
     """Waiting requests go in order of this; what is later by a second counts as that much longer."""
     return request.tokens_to_compute + AGEING_RATE * request.arrival
 '''
-_CHUNKED = '''
-def chunked(self, engine, admit):
-    """What to admit, and token counts that give prefills CHUNK_TOKENS a step while others decode."""
-    prefills = [request for request in engine.running if request.prefilling]
-    if len(prefills) == len(engine.running):
-        return admit, {}
-    left, tokens = min(CHUNK_TOKENS, engine.token_budget - len(engine.running)), {}
-    for request in prefills:
+_DEALT = """    for request in prefills:
         tokens[request] = min(request.tokens_to_compute, left)
         left -= tokens[request]
     admitted = []
@@ -43,7 +36,29 @@ def chunked(self, engine, admit):
             tokens[request] = min(request.tokens_to_compute, left)
             left -= tokens[request]
     return admitted, tokens
+"""
+"""The end of what deals `left` tokens out: to prefills under way first, then to those that are admitted."""
+_CHUNKED = (
+    '''
+def chunked(self, engine, admit):
+    """What to admit, and token counts that give prefills CHUNK_TOKENS a step while others decode."""
+    prefills = [request for request in engine.running if request.prefilling]
+    if len(prefills) == len(engine.running):
+        return admit, {}
+    left, tokens = min(CHUNK_TOKENS, engine.token_budget - len(engine.running)), {}
 '''
+    + _DEALT
+)
+_FILLED = (
+    '''
+def filled(self, engine, admit):
+    """What to admit, and token counts that fill steps up to STEP_TOKENS; decodes come first."""
+    prefills = [request for request in engine.running if request.prefilling]
+    decodes = len(engine.running) - len(prefills)
+    left, tokens = max(min(STEP_TOKENS, engine.token_budget) - decodes, 0), {}
+'''
+    + _DEALT
+)
 _WITH_ROOM = '''
 def with_room(self, engine, admit):
     """The first of them whose blocks are free, with head-room left for running requests to grow."""
@@ -75,6 +90,14 @@ def scheduling_mechanisms(entry: str) -> list[Mechanism]:
             gate=_prefills_delay_decodes,
             edit=_small_chunks,
             CHUNK_TOKENS=(128, 1024, 4096),
+        ),
+        idea(
+            "fill steps, no more",
+            "A few tokens beside the decodes cost a GPU next to nothing: prefills get those of each step.",
+            predicts={"mean_response_time": -1, "p99_tpot": -1, "mean_ttft": -1},
+            gate=_decodes_wait_for_prefills,
+            edit=_fill_steps,
+            STEP_TOKENS=(64, 256, 4096),
         ),
         idea(
             "admit with head-room",
@@ -117,6 +140,19 @@ def _prefills_delay_decodes(evidence: Evidence) -> str | None:
     )
 
 
+def _decodes_wait_for_prefills(evidence: Evidence) -> str | None:
+    """Replicas are busy, a good part of what they compute is prefill, and some decodes wait for it."""
+    busy, share, slowest, median = (
+        evidence[name] for name in ("busy_share", "prefill_share", "p99_tpot", "p50_tpot")
+    )
+    if busy < 0.5 or share < 2 * SOME or slowest < 1.2 * median:
+        return None
+    return (
+        f"replicas compute {busy:.0%} of the time, {share:.0%} of the tokens are prefill, and one request in "
+        f"a hundred takes {slowest:.3f} s a token where half take {median:.3f} s or less"
+    )
+
+
 def _running_evicted(evidence: Evidence) -> str | None:
     """Requests are evicted for want of blocks."""
     restarted = evidence["restarted_fraction"]
@@ -134,12 +170,12 @@ def _some_wait_for_ever(evidence: Evidence) -> str | None:
 
 
 def _admitted(scheduler: SchedulerSource) -> ast.expr | None:
-    """What the plan admits before it is cut into chunks: `admit`, or what `chunked` is given."""
+    """What the plan admits before it is cut into chunks: `admit`, or what `chunked` or `filled` is given."""
     made = scheduler.made()
     if made is None:
         return None
     for node in ast.walk(scheduler.rule):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".chunked"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".chunked", ".filled")):
             return node.args[1]
     return next(keyword.value for keyword in made.keywords if keyword.arg == "admit")
 
@@ -164,22 +200,31 @@ def _ageing(scheduler: SchedulerSource, numbers: Numbers) -> SchedulerSource | N
 
 
 def _small_chunks(scheduler: SchedulerSource, numbers: Numbers) -> SchedulerSource | None:
+    chunks = int(numbers["CHUNK_TOKENS"])
+    edited = _with_tokens(scheduler, "chunked", _CHUNKED)
+    return edited and edited.with_constant("CHUNK_TOKENS", chunks, "tokens of prefill in a step with decodes")
+
+
+def _fill_steps(scheduler: SchedulerSource, numbers: Numbers) -> SchedulerSource | None:
+    tokens = int(numbers["STEP_TOKENS"])
+    edited = _with_tokens(scheduler, "filled", _FILLED)
+    return edited and edited.with_constant("STEP_TOKENS", tokens, "tokens of a step that has prefills")
+
+
+def _with_tokens(scheduler: SchedulerSource, name: str, method: str) -> SchedulerSource | None:
+    """With that method, which says what to admit and the tokens of prefills, before the plan is made."""
     made, admitted = scheduler.made(), _admitted(scheduler)
     if made is None or admitted is None or len(made.keywords) != 1 or made.args:
         return None
     returned = [node for node in ast.walk(scheduler.rule) if isinstance(node, ast.Return)]
-    if len(returned) != 1 or scheduler.method("chunked"):
+    if len(returned) != 1 or scheduler.method(name):
         return None
     [statement] = returned
     own, engine = scheduler.parameter(0), scheduler.parameter(1)
-    line = f"admit, tokens = {own}.chunked({engine}, {scheduler.source_of(admitted)})"
+    line = f"admit, tokens = {own}.{name}({engine}, {scheduler.source_of(admitted)})"
     called = f"return {ast.unparse(made.func)}(admit=admit, tokens=tokens)"
-    return (
-        scheduler.replaced(statement, f"{line}\n{scheduler.indentation(statement)}{called}")
-        .with_method(_CHUNKED)
-        .with_constant(
-            "CHUNK_TOKENS", int(numbers["CHUNK_TOKENS"]), "tokens of prefill in a step with decodes"
-        )
+    return scheduler.replaced(statement, f"{line}\n{scheduler.indentation(statement)}{called}").with_method(
+        method
     )
 
 

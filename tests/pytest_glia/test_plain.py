@@ -495,14 +495,17 @@ def test_base_is_the_candidate_before_the_change(make_project: MakeProject) -> N
 
 
 def test_base_of_a_branch_is_where_it_left_main(make_project: MakeProject) -> None:
-    """Slow erosion over many commits is seen: each is compared with the same base."""
+    """Slow erosion is caught at the commit with which all together cost too much: the base stays the same."""
     project = make_project(spec(TEN, BASE))
     project.git("switch", "-q", "-c", "feature")
-    for value in (10.1, 10.2, 10.3):
+    codes = []
+    for value in (10.06, 10.12, 10.18, 10.24):
         project.write({"candidate.py": f"def answer():\n    return {value}\n"}).commit()
-    ran = project.pytest()
-    assert ran.code == 1
-    assert "3.0 %" in ran.out
+        ran = project.pytest()
+        codes.append(ran.code)
+    assert codes == [0, 0, 0, 1]
+    assert "assert increase of value against base < 2.0 %" in ran.out
+    assert "measured: 2.4 % [2.4 %, 2.4 %] (n=6, 95 %)" in ran.out
 
 
 def test_base_without_a_past_is_skipped(make_project: MakeProject) -> None:
@@ -559,3 +562,39 @@ def glia_testbed(name):
     assert project.pytest("--glia-testbed=mine").code == 0
     skipped = project.pytest("--glia-testbed=broken", "-rs")
     assert (skipped.code, "the rack is being moved" in skipped.out) == (0, True)
+
+
+SEEDED = """
+def test_seeds(glia):
+    assert glia.measure(lambda answer, seed: answer() + seed / 2**32) < 5
+"""
+
+
+def test_guard_seeds_of_a_name(make_project: MakeProject) -> None:
+    """The same text has the same seeds, `fixed` those of any plain run; a run with others tells the text."""
+    project = make_project(spec(TEN, SEEDED))
+
+    def measured(*options: str) -> tuple[str, str]:
+        ran = project.pytest("--glia-report", str(project.folder / "report"), *options)
+        assert ran.code == 1
+        return ran.lines("E         measured: ")[0], ran.out
+
+    plain, out = measured()
+    assert measured("-o", "glia_guard_seeds=fixed")[0] == plain
+    assert "guard seeds" not in out
+    assert "On the guard seeds" not in (project.folder / "report/report.md").read_text("utf-8")
+    night, out = measured("-o", "glia_guard_seeds=2026-11-28")
+    assert "\nguard seeds: '2026-11-28' (glia_guard_seeds)\n" in out
+    page = (project.folder / "report/report.md").read_text("utf-8")
+    assert "On the guard seeds of `2026-11-28`" in page
+    data = json.loads((project.folder / "report/glia.json").read_text("utf-8"))
+    assert data["guard_seeds"] == "2026-11-28"
+    assert measured("-o", "glia_guard_seeds=2026-11-28")[0] == night
+    assert len({plain, night, measured("-o", "glia_guard_seeds=2026-11-29")[0]}) == 3
+
+
+def test_guard_seeds_without_a_name_are_misuse(make_project: MakeProject) -> None:
+    """An empty text, as of a variable that is not set, ends the run before the first spec."""
+    ran = make_project(spec(TEN, SEEDED)).pytest("-o", "glia_guard_seeds=")
+    assert ran.code == 4
+    assert "glia_guard_seeds is '': give fixed, or a text on one line" in ran.text

@@ -6,6 +6,8 @@ import pytest
 
 from pytest_glia import seeds
 
+FIRST_OF_A_NIGHT = (3793170279, 1532966862, 2102955263)
+
 
 @pytest.mark.parametrize(
     ("purpose", "first"),
@@ -20,6 +22,16 @@ def test_more_seeds_begin_with_the_same_ones() -> None:
     """A first look uses the first of the seeds of the full evaluation, so its runs are not paid twice."""
     assert seeds.known("development", 50)[:3] == seeds.known("development", 3)
     assert seeds.sealed(b"s", "c", 50)[:3] == seeds.sealed(b"s", "c", 3)
+
+
+def test_a_name_gives_guard_seeds_of_its_own() -> None:
+    """The same text gives the same seeds in every version, another one others; `fixed` gives the known."""
+    assert seeds.guard("2026-11-28", 3) == FIRST_OF_A_NIGHT
+    assert seeds.guard("2026-11-28", 50)[:3] == FIRST_OF_A_NIGHT
+    assert seeds.guard("fixed", 50) == seeds.known("guard", 50)
+    sets = [seeds.guard(name, 500) for name in ("fixed", "Fixed", "0", "2026-11-28", "2026-11-29")]
+    known = seeds.known("development", 500)
+    assert len(set().union(known, *sets)) == 3000
 
 
 def test_purposes_share_no_seed() -> None:

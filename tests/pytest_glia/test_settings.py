@@ -14,6 +14,7 @@ from pytest_glia.settings import Settings
 
 DEFAULTS: dict[str, Any] = {
     "glia_replications": 10,
+    "glia_guard_seeds": "fixed",
     "glia_confidence": 0.95,
     "glia_margin": 0.01,
     "glia_timeout": 60.0,
@@ -73,6 +74,8 @@ def test_contexts_are_a_number_or_seq(contexts: str) -> None:
     [
         ("glia_replications", 1),
         ("glia_replications", -3),
+        ("glia_guard_seeds", ""),
+        ("glia_guard_seeds", "x" * 81),
         ("glia_confidence", 1.0),
         ("glia_confidence", 0.4),
         ("glia_confidence", 95.0),
@@ -107,6 +110,15 @@ def test_bad_setting_names_itself_and_its_value(name: str, value: object) -> Non
     """The message begins with the setting and what it is."""
     with pytest.raises(pytest.UsageError, match=f"^{name} is {value!r}: "):
         settings(**{name: value})
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\x1b[31m"])
+def test_name_of_the_guard_seeds_can_be_shown(text: str) -> None:
+    """It is told on the terminal, so what would do something there is refused, and shown escaped."""
+    with pytest.raises(pytest.UsageError, match=r"^glia_guard_seeds is 'a") as refused:
+        settings(glia_guard_seeds=text)
+    assert str(refused.value).isprintable()
+    assert settings(glia_guard_seeds="the night of 2026-11-28").guard_seeds == "the night of 2026-11-28"
 
 
 @pytest.mark.parametrize("name", ["scipy-stats", "numpy.", "a b", "../x", ""])
