@@ -46,6 +46,8 @@ class Upstream:
         """The request (its number in X-Request-Id) that is answered with an error."""
         self.lie = 0
         """Tokens that it leaves out."""
+        self.pace = 0.0
+        """Seconds that each token takes."""
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0) -> None:
@@ -129,7 +131,7 @@ class Upstream:
             await answer.write(
                 event({"choices": [{"text": 'data: {"choices":[]}\n', "token_ids": [number]}]})
             )
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pace)
         await answer.write(event({"choices": [], "usage": usage}))
         await answer.write(b"data: [DONE]\n\n")
         await answer.write_eof()
@@ -229,6 +231,7 @@ class Holding:
 
 WAYS = (
     "well",
+    "in time",
     "dies at start",
     "never healthy",
     "dies in mid-run",
@@ -248,6 +251,7 @@ async def serve(port: int, way: str) -> None:
     upstream.healthy = way != "never healthy"
     upstream.metrics = way != "no metrics"
     upstream.lie = int(way == "lies")
+    upstream.pace = 0.05 if way == "in time" else 0.0
     upstream.version = str(port) if way == "another version" else "0"
     await upstream.start(port)
     print("serving", flush=True)
