@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from sim.workloads import Workload, at_rate, select
 __all__ = ["SpecTestbed"]
 
 _BURST = 200
-"""Requests, at most, of the burst that tells the capacity."""
+"""Requests, at most, of the burst that warms servers up, and of the one that tells their capacity."""
 _ALIKE = 0.25
 """Workloads whose mean prompts and outputs differ by less than this share have one capacity."""
 
@@ -38,6 +39,8 @@ class SpecTestbed:
         """`file` is the name of what the entries were read from."""
         self._entries, self._file = entries, file
         self._now: tuple[Servers, Testbed, DeviceLock] | None = None
+        self.warm = False
+        """Whether the servers that are up have served a run."""
         self._capacities: dict[Servers, list[_Capacity]] = {}
 
     answering = staticmethod(apart.answering)
@@ -71,18 +74,17 @@ class SpecTestbed:
             testbed = Testbed(urls=servers.urls, model=servers.served, **more)
         else:
             testbed = Testbed(servers.launch, **more)
-        self._now = servers, testbed, lock
+        self._now, self.warm = (servers, testbed, lock), False
         return testbed
 
-    def capacity(self, servers: Servers, workload: Workload, burst: Callable[[Workload], Run]) -> float:
-        """Requests a second of such a workload that the servers can do, measured once."""
+    def capacity(self, servers: Servers, workload: Workload, burst: Callable[[], Run]) -> float:
+        """Requests a second of such a workload that the servers can do, measured once by a burst of it."""
         means = float(workload.prompt_tokens.mean()), float(workload.output_tokens.mean())
         measured = self._capacities.setdefault(servers, [])
         for each in measured:
             if all(abs(a - b) <= _ALIKE * b for a, b in zip(means, each.means, strict=True)):
                 return each.rate
-        run = burst(_head(replace(workload, arrival=np.zeros(len(workload))), _BURST))
-        measured.append(_Capacity(means, _rate(run)))
+        measured.append(_Capacity(means, _rate(burst())))
         return measured[-1].rate
 
     def close(self) -> None:
@@ -131,10 +133,13 @@ class SpecCluster:
         workload = workload if self._entry.requests is None else _head(workload, self._entry.requests)
         testbed = self._testbed.running(self._servers, self._entry.settings)
         try:
+            at_once = _head(replace(workload, arrival=np.zeros(len(workload))), _BURST)
+            burst = partial(testbed.run, at_once, LeastLoadedQueue(), scheduler)
+            if not self._testbed.warm:  # what is paid once after a start is no candidate's
+                burst()
+                self._testbed.warm = True
             if self._entry.load is not None and len(workload) > 1:
-                capacity = self._testbed.capacity(
-                    self._servers, workload, lambda burst: testbed.run(burst, LeastLoadedQueue(), scheduler)
-                )
+                capacity = self._testbed.capacity(self._servers, workload, burst)
                 workload = at_rate(workload, self._entry.load * capacity)
             return testbed.run(workload, router, scheduler, autoscaler, horizon=horizon)
         except (TooFewDevices, ImportError) as reason:

@@ -24,7 +24,7 @@ from pytest_glia.hookspecs import RealTestbed
 from pytest_glia.replication import Failure, Fork, Metrics, ReplicationError, late, serve
 from pytest_glia.timing import alone, apart, readable
 
-__all__ = ["HardwareFailed", "Twice", "measured", "noise_of", "real_testbed"]
+__all__ = ["HardwareFailed", "Twice", "measured", "noise_of", "real_testbed", "uses_testbed"]
 
 
 class HardwareFailed(Exception):
@@ -55,9 +55,14 @@ def noise_of(metric: str | None, *runs: Sequence[Metrics]) -> str:
     return f" (noise {100 * apart(pairs):.2g} %)" if pairs else ""
 
 
+def uses_testbed(item: pytest.Item) -> bool:
+    """Whether a test asks for the fixture ``testbed``, by itself or by another fixture."""
+    return "testbed" in item.fixturenames  # type: ignore[attr-defined]
+
+
 def real_testbed(item: pytest.Item) -> RealTestbed | None:
     """The testbed of a test that measures on real hardware."""
-    if "testbed" not in item.fixturenames:  # type: ignore[attr-defined]
+    if not uses_testbed(item):
         return None
     testbed = testbed_of(item.config)
     return testbed if is_real(testbed) else None

@@ -10,7 +10,7 @@ import pytest
 from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate
 from pytest_glia.childprocess import EvaluatorFailed
-from pytest_glia.hardware import real_testbed
+from pytest_glia.last_stage import last_testbed
 from pytest_glia.ledger import Ledger
 from pytest_glia.misuse import Misuse
 from pytest_glia.search import REPLAYED, Search
@@ -31,6 +31,7 @@ class Optimizer:
             )
         self._config = config
         self._settings = Settings.from_config(config)
+        self._hardware = ""
         self._delivered: list[str] = []
         # The checkout still fails what its designs pass: --lf and --stepwise must go on finding it.
         for name in ("lfplugin", "stepwiseplugin"):
@@ -48,13 +49,7 @@ class Optimizer:
                 pytest.exit(
                     "--glia-optimize: no selected test has a glia marker", pytest.ExitCode.NO_TESTS_COLLECTED
                 )
-            # The default is no hardware, and to ask it takes time that its own process would take again.
-            if self._settings.testbed != "sim" and any(map(real_testbed, session.items)):
-                raise Misuse(
-                    f"--glia-testbed {self._settings.testbed} measures on real hardware, where a search "
-                    "would take days: design without it, switch to the branch that is delivered "
-                    "(git switch --detach glia/.../best), and run the specs there, without --glia-optimize"
-                )
+            self._settings, self._hardware = last_testbed(self._settings, session.items)
             account = Account(self._settings.budget)
             for candidates, items in groups:
                 replay(items, self._run_group(candidates, items, account), session)
@@ -88,7 +83,7 @@ class Optimizer:
                 return []
             for path in paths:
                 ledger.lock(path)
-            search = Search(self._config, self._settings, ledger, candidates, items, account)
+            search = Search(self._config, self._settings, ledger, candidates, items, account, self._hardware)
             reports = search.run()
             self._delivered += search.delivered
             return reports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -192,13 +193,82 @@ def test_wrong_file_fails(make_project: MakeProject) -> None:
     assert "other.toml, cluster 1 has 'url'; expected of spec, launch, urls" in ran.text
 
 
-def test_search_on_hardware_is_refused(make_project: MakeProject) -> None:
-    """It says what to do instead, before anything is run or written."""
-    project = make_project(files(COMPARED))
-    ran = project.pytest("--glia-testbed=gpu", "--glia-optimize")
-    assert ran.code == 4
-    assert "--glia-testbed gpu measures on real hardware" in ran.text
-    assert project.branches("glia/") == []
+LAST = """
+
+@pytest.fixture
+def crowd(testbed):
+    cluster = testbed(replicas=2, gpu="a10", model="llama-3-8b", kv_blocks=2240)
+    def run(router, seed):
+        arrival, prompts = [each / 30 for each in range(30)], [512 + seed % 3] * 30
+        work = workloads.Workload.from_arrays(
+            arrival=arrival, prompt_tokens=prompts, output_tokens=[8] * 30
+        )
+        return cluster.run(work, router=router)
+    return run
+
+def test_soon(glia, crowd):
+    assert glia.measure(crowd, metric="mean_response_time") < 1.9
+
+def test_no_restarts(glia, crowd):
+    assert glia.measure(crowd, metric="restarted_fraction") < 0.5
+"""
+
+TEACHER = """\
+import pluggy
+from pytest_glia.designers import Proposal
+from pytest_glia.trials import Hypothesis
+
+
+class Teacher:
+    def design(self, lab):
+        [candidate] = lab.candidates
+        sources = {candidate.path: lab.start.sources[candidate.path].replace(b"-each.index", b"each.waiting")}
+        trial = lab.full(sources, Hypothesis("shorter queues"), lab.start, race=False)
+        return Proposal(trial.evaluation)
+
+
+@pluggy.HookimplMarker("glia")
+def glia_designers():
+    return {"teacher": Teacher()}
+"""
+LAST_ONE = """\
+class Router:
+    def route(self, queue, replicas, now):
+        for request in queue:
+            yield request, min(replicas, key=lambda each: -each.index)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "code", "says"),
+    [
+        ("well", 0, "on the testbed gpu 1 of 2 specs pass, 1 skipped: restarted_fraction is not known"),
+        pytest.param("slowly", 1, "on the testbed gpu 0 of 2 specs pass, 1 skipped", marks=pytest.mark.slow),
+        ("", 0, "on the testbed gpu 0 of 2 specs pass, 2 skipped: no servers are known here"),
+    ],
+)
+def test_a_design_is_confirmed_on_servers_at_last(
+    make_project: MakeProject, way: str, code: int, says: str
+) -> None:
+    """A search runs in the simulator; what it has confirmed there runs on the servers, too. A spec that fails
+    there fails the command, the design delivered all the same; without servers it says so."""
+    project = make_project(
+        {
+            **files(LAST),
+            "candidates/router.py": LAST_ONE,
+            "conftest.py": TEACHER,
+            "servers.toml": CLUSTERS.replace('"well"', f'"{way}"'),
+        }
+    )
+    file = "servers.toml" if way else "none.toml"
+    ran = project.pytest(
+        *("--glia-testbed=gpu", "--glia-optimize", "--glia-designer=teacher"),
+        *("-o", f"glia_testbed_file={file}", "--glia-budget=100 sims"),
+        XDG_CACHE_HOME=os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+    )
+    assert (ran.code, says in ran.text) == (code, True), ran.out
+    assert project.branches("/best")
+    assert project.processes() == []
 
 
 def entry(**more: Any) -> Entry:
@@ -315,9 +385,9 @@ def test_load_is_a_fraction_of_the_capacity(tmp_path: Path, monkeypatch: pytest.
     for seed in (1, 2):
         cluster.run(sharegpt_bursty(rate=1.0, duration=400, seed=seed), RoundRobin())
     with_load.close()
-    burst, first, second = runs
-    assert (len(burst), len(first), len(second)) == (100, 100, 100)
-    assert burst.arrival.max() == 0
+    warming, burst, first, second = runs
+    assert [len(each) for each in runs] == [100] * 4
+    assert warming.arrival.max() == burst.arrival.max() == 0
     capacity = _rate(Cluster(replicas=2, engine="vllm").run(burst, RoundRobin()))
     for run in (first, second):
         rate = 99 / (run.arrival[-1] - run.arrival[0])

@@ -232,6 +232,7 @@ class Holding:
 WAYS = (
     "well",
     "in time",
+    "slowly",
     "dies at start",
     "never healthy",
     "dies in mid-run",
@@ -251,7 +252,7 @@ async def serve(port: int, way: str) -> None:
     upstream.healthy = way != "never healthy"
     upstream.metrics = way != "no metrics"
     upstream.lie = int(way == "lies")
-    upstream.pace = 0.05 if way == "in time" else 0.0
+    upstream.pace = {"in time": 0.05, "slowly": 0.3}.get(way, 0.0)
     upstream.version = str(port) if way == "another version" else "0"
     await upstream.start(port)
     print("serving", flush=True)
