@@ -123,14 +123,14 @@ class Launch:
         return tuple(f"GPU {each}" for each in self._devices() or ()) or ("cpu",)
 
     def _check(self) -> None:
-        if not vllm_is_here():
-            raise ImportError(f"vLLM is not installed: {INSTALL}")
         path = Path(self.model).expanduser()
         if (path.is_absolute() or self.model.startswith(".")) and not (path / "config.json").is_file():
             raise FileNotFoundError(
                 f"model={self.model!r} is no model folder: it has no config.json; expected a folder of a "
                 "Hugging Face model, or a name of the hub"
             )
+        if not vllm_is_here():
+            raise ImportError(f"vLLM is not installed: {INSTALL}")
 
     def _vllm(self, planned: bool, *, on_cpu: bool) -> list[str]:
         options: dict[str, Any] = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +20,8 @@ __all__ = ["ServerError", "ServerProcess", "check_versions", "free_port", "start
 
 _LINES = 15
 _GRACE = 15.0
+_KILLED = 128 + signal.SIGKILL
+"""The exit code of a keeper whose server was killed."""
 
 
 class ServerError(RuntimeError):
@@ -70,8 +74,10 @@ class ServerProcess:
         """ServerError, with its last lines, if it has ended."""
         code = self._process.poll()
         if code is not None:
+            log = self.log()
             raise ServerError(
-                f"the server at {self.url} ended with exit code {code}; its last lines:\n{self.log()}"
+                f"the server at {self.url} ended with exit code {code}{_memory(code, log)}; its last "
+                f"lines:\n{log}"
             )
 
     def wait_healthy(self, seconds: float) -> None:
@@ -102,6 +108,15 @@ class ServerProcess:
             self._process.kill()  # its server goes with it
             self._process.wait()
         self._log.close()
+
+
+def _memory(code: int, log: str) -> str:
+    """If it seems to have run out of memory: that, and what to do."""
+    if code == _KILLED:
+        return " (killed, as the kernel does where memory ends: have fewer replicas, or fewer blocks)"
+    if re.search("out of ?memory|MemoryError|can't allocate memory", log, re.IGNORECASE):
+        return " (out of memory: lower kv_blocks, max_num_seqs or --gpu-memory-utilization)"
+    return ""
 
 
 def started(
