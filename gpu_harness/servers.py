@@ -19,6 +19,9 @@ from pathlib import Path
 __all__ = ["ServerError", "ServerProcess", "check_versions", "free_port", "started"]
 
 _LINES = 15
+_CAUSES = 5
+_ERROR = re.compile(r"(?:^|\] )[\w.]*(?:Error|Exception): ")
+"""What ends a traceback, with or without the beginning of a log's line."""
 _GRACE = 15.0
 _KILLED = 128 + signal.SIGKILL
 """The exit code of a keeper whose server was killed."""
@@ -66,9 +69,12 @@ class ServerProcess:
         return self._process.pid
 
     def log(self, lines: int = _LINES) -> str:
-        """The last lines that it wrote."""
-        text = Path(self._log.name).read_text("utf-8", "replace")
-        return "\n".join(text.splitlines()[-lines:])
+        """The last lines that it wrote, and above them the last of those before that name an error: vLLM ends
+        with "see root cause above", after a hundred lines of traceback."""
+        written = Path(self._log.name).read_text("utf-8", "replace").splitlines()
+        before = dict.fromkeys(line for line in written[:-lines] if _ERROR.search(line))
+        causes = list(before)[-_CAUSES:]
+        return "\n".join([*causes, *(["..."] if causes else []), *written[-lines:]])
 
     def check(self) -> None:
         """ServerError, with its last lines, if it has ended."""

@@ -240,8 +240,8 @@ class Testbed:
         finished = {number for number, answer in enumerate(seen) if answer.finish >= 0 and not answer.error}
         if insides is not None and (lost := finished - set(insides)):
             raise ServerError(
-                f"the servers have not logged {len(lost)} of {len(finished)} requests, so what happened in them "
-                "is not known: is the disk of the temporary folder full? (request_log=False goes without)"
+                f"the servers have not logged {len(lost)} of {len(finished)} requests, so what happened in "
+                "them is not known: is the disk of the temporary folder full? (request_log=False goes without)"
             )
         return as_run(
             workload,

@@ -121,7 +121,11 @@ def test_running_servers_are_measured_and_left_running(testbed: Testbed) -> None
 @pytest.mark.parametrize(
     ("way", "error", "says"),
     [
-        ("dies at start", ServerError, r"(?s)ended with exit code 3.*OutOfMemoryError: the last line"),
+        (
+            "dies at start",
+            ServerError,
+            r"(?s)exit code 3.*:\nValueError: the root cause\n\.\.\.\nat\n.*OutOfMemoryError: the last",
+        ),
         ("never healthy", ServerError, r"is not healthy after 1 s \(start_timeout\)"),
         ("dies in mid-run", ServerError, r"(?s)exit code 4.*last words|was lost in mid-run"),
         ("hangs", ServerError, r"open requests and has streamed nothing for . s \(stall_timeout=1\)"),

@@ -259,7 +259,13 @@ async def serve(port: int, way: str) -> None:
     """Serve for ever, or as long as this way allows."""
     upstream = Upstream()
     if way == "dies at start":
-        print("first line\nOutOfMemoryError: the last line", flush=True)
+        print(
+            "ValueError: the root cause",
+            *["at"] * 20,
+            "OutOfMemoryError: the last line",
+            sep="\n",
+            flush=True,
+        )
         os._exit(3)
     if way == "runs out of memory":
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
