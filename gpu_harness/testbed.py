@@ -241,7 +241,7 @@ class Testbed:
         if insides is not None and (lost := finished - set(insides)):
             raise ServerError(
                 f"the servers have not logged {len(lost)} of {len(finished)} requests, so what happened in "
-                "them is not known: is the disk of the temporary folder full? (request_log=False goes without)"
+                "them is not known: is the temporary folder's disk full? (request_log=False goes without)"
             )
         return as_run(
             workload,

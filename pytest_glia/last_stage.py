@@ -44,10 +44,10 @@ def last_testbed(settings: Settings, items: Sequence[pytest.Item]) -> tuple[Sett
 
 def on_hardware(
     search: Search, delivery: Delivery, reports: list[pytest.TestReport]
-) -> tuple[list[pytest.TestReport], str]:
-    """The reports, those of specs that ran on the hardware instead of the simulator's, and what to tell.
+) -> list[pytest.TestReport]:
+    """The reports, those of specs that ran on the hardware instead of the simulator's; it is told, too.
 
-    The seeds are those of the confirmation, as many as a plain run has. Nothing is charged but time.
+    The design is delivered by now, and stays so. The seeds are those of the confirmation, as many as a plain run has. Nothing is charged but time.
     """
     name, settings = search.hardware, replace(search.settings, testbed=search.hardware, executor="local")
     items = [item for item in search.items if uses_testbed(item)]
@@ -72,9 +72,8 @@ def on_hardware(
         found = evaluator.judge(delivery.winner, seeds, None, settings.confidence)
     except (BudgetExhausted, EvaluatorFailed) as error:
         told = f"not confirmed on the testbed {name}: {error}"
-        search.write(f"  {told}")
-        found = [_failed(item, told) for item in items]
-        return _with(reports, found), told
+        search.delivered.append(f"  {told}")
+        return _with(reports, [_failed(item, told) for item in items])
     finally:
         evaluator.close()
     show(search.write, found)
@@ -85,7 +84,8 @@ def on_hardware(
     if skipped:
         reasons = dict.fromkeys(map(_reason, skipped.values()))
         told += f", {len(skipped)} skipped: {'; '.join(reasons)}"
-    return _with(reports, [report for report in found if report.nodeid in ran]), told
+    search.delivered.append(f"  {told}")
+    return _with(reports, [report for report in found if report.nodeid in ran])
 
 
 def _with(

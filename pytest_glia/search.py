@@ -191,7 +191,9 @@ class Search:
             self.delivered += [*delivery.deliver(), *lab.front().told()]
             # A replay repeats what the record determines; hardware is not of that.
             if self.hardware and delivery.passed and delivery.improved and not self._replayed:
-                reports = self._on_hardware(delivery, reports)
+                reports = on_hardware(self, delivery, reports)
+                if any(report.failed for report in reports):
+                    self.outcome = "not met"
         except BudgetExhausted as error:
             self.outcome = "budget spent"
             self.delivered.append(f"{self.name}: {_too_small(error, 'the first candidate was tried')}")
@@ -206,14 +208,6 @@ class Search:
             where = f"the candidates so far are on {branches}; " if tried else ""
             self.write(f"Interrupted after {tried} candidates: {where}a new run reuses what they cost.")
             raise
-        return reports
-
-    def _on_hardware(self, delivery: Delivery, reports: list[pytest.TestReport]) -> list[pytest.TestReport]:
-        """The last stage; the design is delivered, and stays so."""
-        reports, told = on_hardware(self, delivery, reports)
-        self.delivered.append(f"  {told}")
-        if any(report.failed for report in reports):
-            self.outcome = "not met"
         return reports
 
     def _begin(self) -> Run:

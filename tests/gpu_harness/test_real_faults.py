@@ -76,7 +76,7 @@ def test_a_server_that_is_killed_in_mid_run(model: str) -> None:
         killing.start()
         began = time.monotonic()
         with pytest.raises(
-            ServerError, match="exit code 137 .killed, as the kernel does|was lost in mid-run"
+            ServerError, match=r"exit code 137 .killed, as the kernel does|was lost in mid-run"
         ):
             testbed.run(long, LeastLoadedQueue())
         assert time.monotonic() - began < 40
@@ -98,7 +98,7 @@ def test_a_full_disk_is_not_a_run_without_evictions(model: str) -> None:
     what to do."""
     with (
         Testbed(launch(Nowhere, model=model), start_timeout=300) as testbed,
-        pytest.raises(ServerError, match=r"have not logged 8 of 8 requests.*is the disk.*full\?"),
+        pytest.raises(ServerError, match=r"have not logged 8 of 8 requests.*disk full"),
     ):
         testbed.run(WORK, LeastLoadedQueue())
 
