@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
 import random
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -45,36 +52,112 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gap", type=float, default=0.005, help="seconds between two events (0.005)")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each measurement (8)")
     parser.add_argument("--concurrency", type=int, default=256, help="open requests at full load (256)")
+    parser.add_argument(
+        "--beside",
+        metavar="COMMAND",
+        action="append",
+        default=[],
+        help="another proxy, measured in the same run: a command with {port} and {upstream}; may be repeated",
+    )
+    parser.add_argument("--patience", type=float, default=90.0, help="seconds for it to come up (90)")
     parser.add_argument("--profile", metavar="FILE", help="write a cProfile of the proxy")
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Measure, and print; the exit code is 0."""
+    """Measure, and print; 0. ValueError if a proxy beside this one does not come up."""
     cores = sorted(os.sched_getaffinity(0))
     others = set(cores[1:]) or {cores[0]}
     upstream, upstream_url = _start(_upstream, others, args.events, args.gap)
     proxy, proxy_url = _start(_proxy, {cores[0]}, upstream_url, args.profile)
     os.sched_setaffinity(0, others)
+    proxies = {"this proxy": (proxy_url, proxy.pid)}
+    beside: list[subprocess.Popen[bytes]] = []
     try:
-        full, used = asyncio.run(_closed(proxy_url, args.concurrency, args.seconds, proxy.pid))
-        print(
-            f"{full:,.0f} streamed requests/s of {args.events} events, {args.gap * 1e3:g} ms apart; "
-            f"{full / used:,.0f} for each second of the processor (it had {used:.0%} of its core)"
-        )
-        rate = full / 2
-        without = asyncio.run(_open(upstream_url, rate, args.seconds))
-        within = asyncio.run(_open(proxy_url, rate, args.seconds))
-        for share in (0.5, 0.99):
-            a, b = _quantile(without, share), _quantile(within, share)
+        for command in args.beside:
+            url, process = _started(command, upstream_url, cores[0], args.patience)
+            beside.append(process)
+            proxies[command.split()[0].rpartition("/")[2]] = (url, process.pid)
+        rates = []
+        for name, (url, pid) in proxies.items():
+            full, used = asyncio.run(_closed(url, args.concurrency, args.seconds, pid))
+            rates.append(full)
             print(
-                f"p{share * 100:.0f} TTFT at {rate:,.0f}/s: {a * 1e3:.2f} ms without, {b * 1e3:.2f} through "
-                f"the proxy, {(b - a) * 1e3:.2f} added"
+                f"{name}: {full:,.0f} streamed requests/s of {args.events} events, {args.gap * 1e3:g} ms "
+                f"apart; {full / used:,.0f} for each second of the processor (it had {used:.0%} of a core)",
+                flush=True,
             )
+        if min(rates) == 0:
+            raise ValueError(
+                f"a proxy finished no request within {args.seconds:g} s; expected more --seconds"
+            )
+        _added(upstream_url, {"this proxy": proxies["this proxy"]}, rates[0] / 2, args.seconds)
+        if beside:
+            _added(upstream_url, proxies, min(rates) / 2, args.seconds)
     finally:
+        os.sched_setaffinity(0, cores)
         for process in (proxy, upstream):
             process.terminate()
             process.join()
+        for each in beside:
+            os.killpg(each.pid, signal.SIGKILL)
+            each.wait()
     return 0
+
+
+def _added(upstream: str, proxies: Mapping[str, tuple[str, int]], rate: float, seconds: float) -> None:
+    """Print what each adds to TTFT at this rate, in requests/s."""
+    without = asyncio.run(_open(upstream, rate, seconds))
+    for name, (url, _) in proxies.items():
+        within = asyncio.run(_open(url, rate, seconds))
+        for share in (0.5, 0.99):
+            a, b = _quantile(without, share), _quantile(within, share)
+            print(
+                f"{name}: p{share * 100:.0f} TTFT at {rate:,.0f}/s: {a * 1e3:.2f} ms without, "
+                f"{b * 1e3:.2f} through it, {(b - a) * 1e3:.2f} added",
+                flush=True,
+            )
+
+
+def _started(command: str, upstream: str, core: int, patience: float) -> tuple[str, subprocess.Popen[bytes]]:
+    """Another proxy's URL and process, on that core; ValueError with its last words if it does not answer
+    within `patience` seconds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    filled = command.replace("{upstream}", upstream).replace("{port}", str(port))
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(
+                shlex.split(filled), start_new_session=True, stdout=log, stderr=subprocess.STDOUT
+            )
+        except OSError as error:
+            raise ValueError(f"--beside {command!r} does not start: {error}") from None
+        os.sched_setaffinity(process.pid, {core})
+        url, until = f"http://127.0.0.1:{port}", time.monotonic() + patience
+        while time.monotonic() < until and process.poll() is None:
+            if _streams(url):
+                return url, process
+            time.sleep(0.5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+        log.seek(0)
+        said = log.read().decode(errors="replace").split("\n")
+    last = "\n".join([line for line in said if line.strip()][-5:])
+    raise ValueError(
+        f"--beside {command!r} streamed no completion at {url} within {patience:g} s (exit code {code}); "
+        f"expected a command that serves {{upstream}} at {{port}} until killed; its last output:\n{last}"
+    )
+
+
+def _streams(url: str) -> bool:
+    """Whether a completion of several events comes from there."""
+    asked = urllib.request.Request(f"{url}/v1/completions", _BODY, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return bytes(answer.read()).count(b"data: ") > 1
+    except OSError:
+        return False
 
 
 def _start(serve: Callable[..., None], cores: set[int], *arguments: Any) -> tuple[Any, str]:

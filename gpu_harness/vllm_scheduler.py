@@ -30,6 +30,7 @@ from vllm.v1.request import Request, RequestStatus  # noqa: E402
 from gpu_harness.plans import Checked, checked  # noqa: E402
 from gpu_harness.vllm_views import VllmEngine, VllmRequest  # noqa: E402
 from sim.layers import policy  # noqa: E402
+from sim.planning import plans_decodes  # noqa: E402
 from sim.scheduling import BatchScheduler  # noqa: E402
 
 __all__ = ["PlannedScheduler", "planned_by"]
@@ -91,6 +92,7 @@ class PlannedScheduler(Scheduler):
                 f"vLLM {VERSION} has another scheduler than {WRITTEN_FOR}, for which this is written"
             )
         self.candidate = self.make_candidate()
+        self._plans_decodes = plans_decodes(self.candidate)
         self.fallbacks: Counter[str] = Counter()
         self.steps_planned = 0
         self._began = self.clock()
@@ -134,7 +136,7 @@ class PlannedScheduler(Scheduler):
         for name in self.finished_req_ids:
             self._views.pop(name, None)
         now = self.clock() - self._began
-        plan = None if self._own_rule or not self._views else self._ask(now)
+        plan = self._ask(now) if self._views and not self._own_rule and self._asks_for_plan() else None
         if plan is None:
             return super().schedule(*arguments, **settings)
         self.steps_planned += 1
@@ -148,6 +150,14 @@ class PlannedScheduler(Scheduler):
         if any(each.outputs for each in outputs.values()):
             self._evicting, self._own_rule = 0, False
         return outputs
+
+    def _asks_for_plan(self) -> bool:
+        engine = self._engine
+        return (
+            self._plans_decodes
+            or len(engine.waiting) > 0
+            or any(request.prefilling for request in engine.running)
+        )
 
     def _ask(self, now: float) -> Checked | None:
         try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sim import comparing, showing
+from sim import combining, comparing, showing
 from sim.complaints import explain, wrapped
 from sim.layers import LAYERS
 from sim.outputs import check_folder, check_output
@@ -52,6 +52,8 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
         return showing.report(options)
     if options.command == "compare":
         return comparing.report(options)
+    if options.command == "combine":
+        return combining.report(options)
     if options.command == "describe":
         return showing.description(options)
     if options.command == "bench":
@@ -124,6 +126,15 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--metric", action="append", help="instead of the usual ones; may be repeated")
     compare.add_argument("--html", metavar="OUT", help="draw the runs of the first seed in this file")
     showing.add_cluster_arguments(compare)
+    combine = commands.add_parser("combine", help="all combinations of policies of the layers, as bars")
+    showing.add_policy_arguments(combine, nargs="+")
+    showing.add_workload_arguments(combine)
+    combine.add_argument("--seeds", type=_positive, default=12, help="paired seeds (default %(default)s)")
+    combine.add_argument("--seed", type=_seed, default=0, help="the first of them (default %(default)s)")
+    combine.add_argument(
+        "--metric", action="append", help="bars (default gpu_hours or mean_response_time); then columns"
+    )
+    showing.add_cluster_arguments(combine)
     describe = commands.add_parser("describe", help="what a workload or a trace is like")
     showing.add_workload_arguments(describe)
     describe.add_argument("--seed", type=_seed, help="of the workload (0 without; a trace: as recorded)")

@@ -21,6 +21,10 @@ from sim.schedulers import FirstComeFirstServed
 from sim.workloads import Workload, sharegpt_bursty
 
 
+class _AtEveryStep(FirstComeFirstServed):
+    plans_decodes = True
+
+
 class ReadingLeastLoadedQueue:
     """LLQ that reads waiting, running, waiting_prompt_tokens and blocks_used of every replica at every call.
 
@@ -92,7 +96,7 @@ def report(
     )
     workload = azure(trace) if trace else sharegpt_bursty(rate, duration, seed=0)
     cluster = AZURE_CLUSTER if trace else Cluster(engine="vllm" if scheduler else "sarathi")
-    plans = FirstComeFirstServed() if scheduler else None
+    plans = _AtEveryStep() if scheduler else None
     seconds = []
     for _ in range(repeats):
         router = ReadingLeastLoadedQueue()

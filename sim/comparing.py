@@ -18,7 +18,7 @@ from sim.results import Run
 from sim.showing import cluster_of, policies_of, rejections, size, titles
 from sim.workloads import ClosedWorkload
 
-__all__ = ["METRICS", "report"]
+__all__ = ["METRICS", "report", "rows"]
 
 METRICS = (
     "mean_response_time",
@@ -94,7 +94,7 @@ def report(options: argparse.Namespace) -> Iterator[str]:
         lead.append(f"{layer}s beside {' + '.join(others)}")
     seeds = f"seeds {options.seed} to {options.seed + options.seeds - 1}"
     note = f"{seeds}; means over seeds; change against {compared[0].label} on the same seeds, 95 % interval"
-    rows = {name: _rows(values, name) for name in metrics}
+    tables = {name: rows(values, name) for name in metrics}
 
     def bound(name: str) -> str:
         return f"no policy can be below {_figure(float(np.mean(least[name])), False)} (sim.bounds)"
@@ -104,7 +104,7 @@ def report(options: argparse.Namespace) -> Iterator[str]:
     warnings = list(rejections({label: rejected[label] for label in values}))
     yield from (*lead, note, *warnings)
     width = max(map(len, values))
-    for name, table in rows.items():
+    for name, table in tables.items():
         yield f"\n{name}"
         for label, mean, change, interval in table:
             yield f"  {label:{width}s}  {mean:>10s}  {change:>8s}  {interval}".rstrip()
@@ -117,9 +117,9 @@ def report(options: argparse.Namespace) -> Iterator[str]:
             _page(
                 f"{len(first)} {layer}s on {size(cluster)} replicas",
                 options.seed,
-                [*lead, *warnings, *(f"{name}: {bound(name)}" for name in rows if name in least)],
+                [*lead, *warnings, *(f"{name}: {bound(name)}" for name in tables if name in least)],
                 note,
-                rows,
+                tables,
                 first,
             ),
             "utf-8",
@@ -147,11 +147,11 @@ def _page(
     return page(title, [*lead, f"{note}. The figures below the table are of seed {seed}."], runs, shown)
 
 
-def _rows(values: Values, metric: str) -> list[tuple[str, str, str, str]]:
-    """Of each router its name, its mean, the change against the first, and the interval of that."""
+def rows(values: Values, metric: str) -> list[tuple[str, str, str, str]]:
+    """Of each policy its name, its mean, the change against the first, and the interval of that."""
     (baseline, below), *others = ((name, of[metric]) for name, of in values.items())
     fraction = metric.endswith(("_fraction", "_share"))
-    rows = [(baseline, _figure(float(np.mean(below)), fraction), "", "")]
+    made = [(baseline, _figure(float(np.mean(below)), fraction), "", "")]
     for name, above in others:
         if min(*above, *below) > 0 and not fraction:
             ratio = paired_ratio(above, below)
@@ -161,8 +161,8 @@ def _rows(values: Values, metric: str) -> list[tuple[str, str, str, str]]:
             change = paired_difference(above, below)
             texts = [_difference(bound, fraction) for bound in vars(change).values()]
         interval = f"[{texts[1]}, {texts[2]}]" if len(above) > 1 else ""
-        rows.append((name, _figure(float(np.mean(above)), fraction), texts[0], interval))
-    return rows
+        made.append((name, _figure(float(np.mean(above)), fraction), texts[0], interval))
+    return made
 
 
 def _figure(value: float, fraction: bool) -> str:

@@ -28,7 +28,6 @@ from sim.state import (
     NOBODY,
     NOW,
     PERIOD,
-    PLANNED,
     PREEMPTIONS,
     PREFILL,
     PROMPT,
@@ -43,7 +42,7 @@ from sim.state import (
     WAITING_COUNT,
     State,
 )
-from sim.vllm import start_vllm_step
+from sim.vllm import asks_for_plan, start_vllm_step
 
 ARRIVAL, COMPLETION, TIMED, PLAN, REFUSED, LIVELOCK, PUBLISHED = 0, 1, 2, 3, 4, 5, 6
 
@@ -127,7 +126,7 @@ def policy_events(state: State) -> Iterator[int]:
                     # first in order may have preempted itself.
                     while seconds == -1.0 and evicted != gauges[replica, PREEMPTIONS]:
                         evicted = gauges[replica, PREEMPTIONS]
-                        if state.limits[replica, PLANNED]:
+                        if asks_for_plan(state, replica):
                             state.turn[0] = replica
                             yield PLAN
                         seconds = start_step_of_run(state, replica) if runs else NO_RUN

@@ -24,14 +24,31 @@ from sim.state import (
     NOT_RUNNING,
     NOT_WAITING,
     OVER_BUDGET,
+    PLANNED,
     RUNNING_COUNT,
     STATE,
     TOKENS_DONE,
     TOO_MANY_TOKENS,
     TWICE,
+    UNLESS_ONLY_DECODES,
     WORK,
     State,
 )
+
+
+def plans_decodes(scheduler: object) -> bool:
+    """Whether it is asked for steps of decodes alone too (`sim.scheduling.BatchScheduler.plans_decodes`).
+
+    PolicyError if what it says of it is neither True nor False.
+    """
+    said = getattr(scheduler, "plans_decodes", True)
+    if not isinstance(said, bool):
+        raise PolicyError(
+            f"{named(scheduler)}.plans_decodes is {shown(said)}; expected True, or False where steps in "
+            "which nothing waits and all decode are left to vLLM's own rule",
+            place=defined_at(scheduler, "plan"),
+        )
+    return said
 
 
 class _Requests(dict[int, EngineRequest]):
@@ -74,6 +91,8 @@ class Planner:
             raise PolicyError(
                 f"a batch scheduler is an object with a method plan(engine, now): got {scheduler!r}"
             )
+        if not plans_decodes(scheduler):
+            state.limits[:, PLANNED] = UNLESS_ONLY_DECODES
         self._scheduler, self._plan, self._views = scheduler, plan, views
         self.calls = 0
         self.requests = _Requests(state, views)

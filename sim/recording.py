@@ -49,6 +49,7 @@ class Recorder:
         }
         for method in _methods_of(policy):
             setattr(self, method, noting[method](getattr(policy, method)))
+        self.plans_decodes = getattr(policy, "plans_decodes", True)
         if callable(getattr(policy, "completed", None)):
             self.completed = policy.completed
 
@@ -68,6 +69,7 @@ class Recorder:
         counts = np.diff(ends)
         lengths = [len(each) for each in (counts, self._requests, self._plans, self._targets)]
         columns = (counts, self._requests, self._replicas, self._plans, self._targets)
+        lengths.append(int(bool(self.plans_decodes)))
         return json.dumps(lengths).encode() + b"\n" + b"".join(each.tobytes() for each in columns)
 
     def _routing(self, decide: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,11 +152,13 @@ class Recording:
         replicas: NDArray[np.int32],
         plans: NDArray[np.int64],
         targets: NDArray[np.int64],
+        plans_decodes: bool,
     ) -> None:
         self.ends = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         """[k] and [k + 1]: the first decision of call k of `route`, and the one after its last."""
         self.requests, self.replicas = requests, replicas
         self._plans, self._targets = plans, targets
+        self.plans_decodes = plans_decodes
         self.policy: Any = self
         self.routed = self.planned = self.scaled = 0
         """Calls of route, plan and target so far."""
@@ -275,24 +279,26 @@ def recording(log: bytes) -> Recording:
     Raises ValueError if it is not a log.
     """
     if not log:
-        log = b"[0, 0, 0, 0]\n"
+        log = b"[0, 0, 0, 0, 1]\n"
     head, _, body = log.partition(b"\n")
     try:
         lengths = json.loads(head if len(head) <= _LONGEST_HEAD else b"")
         if any(type(length) is not int or not 0 <= length <= _MOST for length in lengths):
             raise ValueError
-        calls, sent, plans, targets = lengths
+        calls, sent, plans, targets, plans_decodes = lengths
         cuts = [0, *accumulate((4 * calls, 4 * sent, 4 * sent, 8 * plans, 8 * targets))]
         if cuts[-1] != len(body):
             raise ValueError
         columns = [body[begin:end] for begin, end in pairwise(cuts)]
         counts, requests, replicas = (np.frombuffer(column, np.int32) for column in columns[:3])
         planned, targeted = (np.frombuffer(column, np.int64) for column in columns[3:])
-        if (counts < 0).any() or int(counts.sum(dtype=np.int64)) != sent or not _are_plans(planned):
+        if (counts < 0).any() or int(counts.sum(dtype=np.int64)) != sent:
+            raise ValueError
+        if not _are_plans(planned) or plans_decodes > 1:
             raise ValueError
     except (ValueError, TypeError, RecursionError):
         raise ValueError(f"{log[:40]!r}... is not a log of decisions (sim.recording)") from None
-    return Recording(counts, requests, replicas, planned, targeted)
+    return Recording(counts, requests, replicas, planned, targeted, bool(plans_decodes))
 
 
 def _are_plans(plans: NDArray[np.int64]) -> bool:

@@ -18,12 +18,16 @@ __all__ = [
 class FirstComeFirstServed:
     """vLLM's own rule: waiting requests in the order of the queue."""
 
+    plans_decodes = False
+
     def plan(self, engine: EngineView, now: float) -> Plan:
         return Plan(admit=engine.waiting)
 
 
 class ShortestPromptFirst:
     """Shortest job first by what is known of a job, its prompt; ties in the order of the queue."""
+
+    plans_decodes = False
 
     def plan(self, engine: EngineView, now: float) -> Plan:
         return Plan(admit=sorted(engine.waiting, key=lambda request: request.prompt_tokens))
@@ -32,6 +36,8 @@ class ShortestPromptFirst:
 class StallFree:
     """Stall-free batching (Agrawal et al., OSDI 2024) as one tunes it for chat: prefills get few tokens a
     step in all, in order of arrival, so that each step, and with it each output token, is short."""
+
+    plans_decodes = False
 
     def __init__(self, chunk_tokens: int = 512) -> None:
         check("chunk_tokens", chunk_tokens, 1, 10**6, "tokens of prefill a step", whole=True)
@@ -61,6 +67,8 @@ class OracleShortestRemaining:
     fewer tokens left than a running one takes its place if no seat or no room for its prompt is free:
     shortest remaining processing time with preemption, where what is evicted must be computed again.
     """
+
+    plans_decodes = False
 
     def __init__(self, workload: Workload | ClosedWorkload) -> None:
         self._tokens = (workload.prompt_tokens + workload.output_tokens).tolist()

@@ -41,15 +41,20 @@ class Plan(NamedTuple):
 
 
 class BatchScheduler(Protocol):
-    """Forms the batches of replicas."""
+    """Forms the batches of replicas.
+
+    It may say `plans_decodes = False`: then it is not asked before steps in which nothing waits and every
+    running request only decodes, which most steps are; they are as vLLM does them, and cost a simulation
+    little.
+    """
 
     def plan(self, engine: EngineView, now: float) -> Plan:
         """The plan of one replica's next step: a Plan, or any object with `admit`, `evict` and `tokens`.
 
-        Called whenever a replica with requests is about to start a step. If the plan leaves the batch empty
-        the replica stands still until the next event; after evictions it is asked again at once. A plan that
-        cannot be followed (more tokens than the budget or than a request has left, requests that are not
-        there) ends the run with a PolicyError.
+        Called whenever a replica with requests is about to start a step (but see above). If the plan leaves
+        the batch empty the replica stands still until the next event; after evictions it is asked again at
+        once. A plan that cannot be followed (more tokens than the budget or than a request has left, requests
+        that are not there) ends the run with a PolicyError.
         """
         ...
 

@@ -49,8 +49,8 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, help="seconds of arrivals (1,000 without; a trace: all)")
 
 
-def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
-    """--router, --scheduler, --autoscaler."""
+def add_policy_arguments(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    """--router, --scheduler, --autoscaler; `nargs` as `argparse` has it."""
     for layer, module in (
         ("router", "baselines or balancing"),
         ("scheduler", "schedulers"),
@@ -59,6 +59,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{layer}",
             metavar="FILE[:CLASS]",
+            nargs=nargs,
             help=f"or a name in sim.{module}"
             + (" (LeastLoadedQueue beside another layer)" if layer == "router" else ""),
         )

@@ -47,13 +47,14 @@ HEAD, TAIL = 0, 1
 NOBODY = -1
 
 # limits[replica, ...]: the engine's settings. PROFILE: row of the cost tables; FULL_FIT, BY_PRIORITY,
-# CACHING, PLANNED, CHUNKED: 0 or 1; LONG_PREFILL: tokens of a request in a step at most, while it is not the
-# only one there.
+# CACHING, CHUNKED: 0 or 1; PLANNED: 0 or as below; LONG_PREFILL: tokens of a request in a step at most, while
+# it is not the only one there.
 KV_BLOCKS, BLOCK_SIZE, MAX_NUM_SEQS, MAX_NUM_BATCHED_TOKENS, WATERMARK_BLOCKS = 0, 1, 2, 3, 4
 ENGINE, PROFILE, FULL_FIT, BY_PRIORITY, CACHING, PLANNED = 5, 6, 7, 8, 9, 10
 CHUNKED, LONG_PREFILL = 11, 12
 LIMITS = 13
 SARATHI, VLLM = 0, 1
+EVERY_STEP, UNLESS_ONLY_DECODES = 1, 2  # what is PLANNED
 
 # clock[...]: seconds. NOW: the instant; INTERVAL: between two samples; TIMER: when Python wants to be called;
 # PERIOD: between two publications of the views, 0 for live ones; PUBLISH: when the next one is due.

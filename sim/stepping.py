@@ -31,7 +31,7 @@ from sim.state import (
     SLOT,
     STATE,
 )
-from sim.vllm import start_vllm_step
+from sim.vllm import asks_for_plan, start_vllm_step
 from sim.workloads import Workload
 
 __all__ = ["Share", "Step", "Stepper"]
@@ -88,7 +88,7 @@ class Stepper:
 
         Raises PolicyError if the scheduler's plan cannot be followed.
         """
-        if self._planner is not None:
+        if self._planner is not None and asks_for_plan(self._state, 0):
             self._planner.plan(0, now)
         seconds = float(start_vllm_step(self._state, 0, now))
         if seconds == -2.0:

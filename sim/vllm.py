@@ -30,6 +30,7 @@ from sim.state import (
     COMPUTED,
     COUNTS,
     ENTRIES,
+    EVERY_STEP,
     EVICTIONS,
     FULL_FIT,
     HEAD,
@@ -54,6 +55,7 @@ from sim.state import (
     STATE,
     TOO_MANY_TOKENS,
     TWICE,
+    UNLESS_ONLY_DECODES,
     WAITING,
     WAITING_COUNT,
     WATERMARK_BLOCKS,
@@ -124,6 +126,23 @@ def _open_plan(state: State, replica: int, now: float) -> float:
     if stated > state.limits[replica, MAX_NUM_BATCHED_TOKENS]:
         return _refuse(state.plan, OVER_BUDGET, NOBODY, stated)
     return float(stated)
+
+
+@njit
+def asks_for_plan(state: State, replica: int) -> bool:
+    """Whether its batch scheduler plans the replica's next step; where it leaves this one to vLLM, vLLM's own
+    rule is written as the plan."""
+    asked = state.limits[replica, PLANNED]
+    if asked != UNLESS_ONLY_DECODES:
+        return bool(asked == EVERY_STEP)
+    if state.gauges[replica, WAITING_COUNT] > 0:
+        return True
+    for seat in range(state.gauges[replica, RUNNING_COUNT]):
+        request = state.seats[replica, seat]
+        if state.work[request, COMPUTED] < state.work[request, PREFILL]:
+            return True
+    state.plan[EVICTIONS], state.plan[ADMISSIONS], state.plan[COUNTS] = 0, -1, 0
+    return False
 
 
 @njit

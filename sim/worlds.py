@@ -182,6 +182,7 @@ class _Clock:
 
     def __init__(self, recorded: Recording) -> None:
         self._recorded = recorded
+        self.plans_decodes = recorded.plans_decodes
         self.moments: list[float] = []
 
     def route(self, queue: Any, replicas: Any, now: float) -> Any:

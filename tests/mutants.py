@@ -34,8 +34,20 @@ REMOVALS: Mapping[str, Mapping[str, Edits]] = {
         ),
     },
     "autoscaler": {"size by cache": START},
+    "pair/router": {
+        "reserve in proportion to the prompt": (
+            (
+                "        tokens += RESERVE_RATIO * (replica.waiting_prompt_tokens + request.prompt_tokens)\n",
+                "",
+            ),
+        ),
+    },
+    "pair/scheduler": {
+        "fill steps, no more": (("self.filled(engine, list(engine.waiting))", "list(engine.waiting), {}"),),
+    },
 }
-"""Of each layer the ideas of its candidate, by the sections of its design note, and how to take them out."""
+"""Of each candidate, by its file, the ideas that its search added, as its design note has them, and how to
+take them out. The note of several candidates tells of the ideas of all."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ def without(layer: str, idea: str, source: str) -> str:
     """A candidate's text without one of its ideas; raises `LookupError` if it is not there as listed."""
     edits = REMOVALS[layer][idea]
     if edits == START:
-        return (CANDIDATES / f"start/{layer}.py").read_text("utf-8")
+        return (CANDIDATES / f"start/{Path(layer).name}.py").read_text("utf-8")
     for old, new in edits:
         if source.count(old) != 1:
             raise LookupError(

@@ -27,7 +27,13 @@ from tests.mutants import Mutant, mutants
 from tests.project import Project, Result
 
 ROOT = Path(__file__).parents[1]
-SPECS = {"router": "router", "scheduler": "batch_scheduler", "autoscaler": "autoscaler"}
+SPECS = {
+    "router": "router",
+    "scheduler": "batch_scheduler",
+    "autoscaler": "autoscaler",
+    "pair/router": "router_with_scheduler",
+    "pair/scheduler": "router_with_scheduler",
+}
 # Apart from the guard's, and fewer: most mutants that matter do so by far.
 APART = seeds.guard("whether a mutant matters", 6)
 CONFIDENCE = 0.95
@@ -70,19 +76,31 @@ class Aside:
 
 
 def spec_of(layer: str) -> ModuleType:
-    """The module that guards a layer."""
+    """The module that guards a layer's candidate."""
     return importlib.import_module(f"specs.test_{SPECS[layer]}")
+
+
+def made(source: str, entry: str) -> Any:
+    """A new object of the class `entry` of this text."""
+    scope: dict[str, Any] = {"__name__": "candidate"}
+    exec(source, scope)
+    return scope[entry]()
 
 
 def measured(layer: str, sources: Sequence[str]) -> list[list[Metrics]]:
     """What the spec's replications report of each text of the candidate, on the seeds apart."""
     spec = spec_of(layer)
-    serve, entry = inspect.unwrap(spec.serve)(Cluster), spec.pytestmark.kwargs["entry"]
+    serve = inspect.unwrap(spec.serve)(Cluster)
+    marks = spec.pytestmark if isinstance(spec.pytestmark, list) else [spec.pytestmark]
+    files = {mark.kwargs["candidate"]: (ROOT / mark.kwargs["candidate"]).read_text("utf-8") for mark in marks}
 
     def run(source: str, seed: int) -> Metrics:
-        scope: dict[str, Any] = {"__name__": "candidate"}
-        exec(source, scope)
-        return metrics_of(serve(scope[entry](), seed))
+        texts = {**files, f"candidates/{layer}.py": source}
+        policies = {
+            mark.kwargs.get("role", layer): made(texts[mark.kwargs["candidate"]], mark.kwargs["entry"])
+            for mark in marks
+        }
+        return metrics_of(serve(**policies, seed=seed))
 
     replications = [
         Replication(lambda source=source, seed=seed: run(source, seed))  # type: ignore[misc]

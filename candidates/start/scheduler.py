@@ -14,6 +14,8 @@ class Plan:
 class Scheduler:
     """Admits waiting requests in order of arrival."""
 
+    plans_decodes = False  # steps in which nothing waits and all decode are left to vLLM
+
     def plan(self, engine, now):
         """The plan of the replica's next step."""
         return Plan(admit=list(engine.waiting))

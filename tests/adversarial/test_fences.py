@@ -140,7 +140,7 @@ def forged(log: bytes, seed: int) -> list[bytes]:
     numbers[1][-1] = 2**31 - 1
     numbers[2][: len(body) // 8] = 0
     rng.shuffle(numbers[3])
-    longer = b"[%d, 0, 0, 0]\n" % 10**6 + bytes(4 * 10**6)
+    longer = b"[%d, 0, 0, 0, 1]\n" % 10**6 + bytes(4 * 10**6)
     junk = [b"", b"[" * 10**6, longer, b"[0, 0, 3, 0]\n" + bytes(24)]
     return [*junk, log[:-4], *(head + b"\n" + each.tobytes() for each in numbers)]
 

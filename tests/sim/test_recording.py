@@ -78,7 +78,8 @@ def test_two_runs_with_one_router_are_one_recording() -> None:
     assert all(equal(cluster.run(load, replayed), run) for load, run in zip(loads, plain, strict=True))
 
 
-def test_all_three_layers_are_recorded() -> None:
+@pytest.mark.parametrize("decodes", [True, False])
+def test_all_three_layers_are_recorded(decodes: bool) -> None:
     """A batch scheduler's plans and an autoscaler's targets are replayed like a router's pairs."""
     cluster = Cluster(
         replicas=1,
@@ -90,6 +91,8 @@ def test_all_three_layers_are_recorded() -> None:
 
     class Evicting(ShortestPromptFirst):
         """Also evicts, and gives tokens."""
+
+        plans_decodes = decodes
 
         def plan(self, engine: Any, now: float) -> Any:
             running = engine.running
@@ -130,7 +133,7 @@ def forged(calls: list[list[tuple[int, int]]]) -> bytes:
     """A log that nobody has recorded."""
     counts = np.array([len(call) for call in calls], np.int32)
     sent = np.array([pair for call in calls for pair in call], np.int32).reshape(-1, 2)
-    head = json.dumps([len(counts), len(sent), 0, 0]).encode() + b"\n"
+    head = json.dumps([len(counts), len(sent), 0, 0, 1]).encode() + b"\n"
     return head + counts.tobytes() + sent[:, 0].tobytes() + sent[:, 1].tobytes()
 
 
@@ -254,12 +257,12 @@ def test_one_without_decisions_says_that_it_was_asked() -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"[Infinity, 0, 0, 0]",
-        b"[0.0, 0, 0, 0]",
-        b"[4611686018427387905, 0, 0, 0]",
-        b"[true, 0, 0, 0]",
+        b"[Infinity, 0, 0, 0, 1]",
+        b"[0.0, 0, 0, 0, 1]",
+        b"[4611686018427387905, 0, 0, 0, 1]",
+        b"[true, 0, 0, 0, 1]",
         b"[" * 9**5,
-        b"[0, 0, 0, 0" + b" " * 9**5 + b"]",
+        b"[0, 0, 0, 0, 1" + b" " * 9**5 + b"]",
     ],
 )
 def test_lengths_that_are_none_are_refused(head: bytes) -> None:

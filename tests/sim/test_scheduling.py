@@ -145,6 +145,41 @@ def test_plans_do_what_the_reference_does(scenario: tuple[Cluster, Workload], se
 
 @checked
 @given(scenario=vllm_scenarios())
+def test_steps_of_decodes_alone_may_be_left_to_vllm(scenario: tuple[Cluster, Workload]) -> None:
+    """Who says so is asked for all other steps, and no more; the run is that of empty plans for these."""
+    cluster, workload = scenario
+
+    class Shortest:
+        def __init__(self) -> None:
+            self.asked = self.alone = 0
+
+        def plan(self, engine: Any, now: float) -> Plan:
+            self.asked += 1
+            if not engine.waiting and not any(request.prefilling for request in engine.running):
+                self.alone += 1
+                return Plan()
+            return Plan(admit=sorted(engine.waiting, key=lambda request: request.prompt_tokens))
+
+    class LeavesDecodes(Shortest):
+        plans_decodes = False
+
+    every, some = Shortest(), LeavesDecodes()
+    assert rows(cluster.run(workload, Learner(), some)) == rows(cluster.run(workload, Learner(), every))
+    assert (some.asked, some.alone) == (every.asked - every.alone, 0)
+
+
+def test_a_scheduler_says_plainly_whether_it_plans_decodes() -> None:
+    """Anything but True and False is refused, with the name of the class."""
+
+    class Odd(schedulers.FirstComeFirstServed):
+        plans_decodes = "no"  # type: ignore[assignment]
+
+    with pytest.raises(PolicyError, match=r"Odd\.plans_decodes is 'no';\s+expected True, or False"):
+        Cluster(engine="vllm").run(workloads.sharegpt_bursty(rate=2.0, duration=5, seed=0), Learner(), Odd())
+
+
+@checked
+@given(scenario=vllm_scenarios())
 def test_the_empty_plan_is_vllms_rule(scenario: tuple[Cluster, Workload]) -> None:
     """A plan states differences only."""
     cluster, workload = scenario
