@@ -45,9 +45,10 @@ def last_testbed(settings: Settings, items: Sequence[pytest.Item]) -> tuple[Sett
 def on_hardware(
     search: Search, delivery: Delivery, reports: list[pytest.TestReport]
 ) -> list[pytest.TestReport]:
-    """The reports, those of specs that ran on the hardware instead of the simulator's; it is told, too.
+    """The reports, those of specs that ran on the hardware instead of the simulator's.
 
-    The design is delivered by now, and stays so. The seeds are those of the confirmation, as many as a plain run has. Nothing is charged but time.
+    It is told, too; the design is delivered by now, and stays so. The seeds are those of the confirmation, as
+    many as a plain run has. Nothing is charged but time.
     """
     name, settings = search.hardware, replace(search.settings, testbed=search.hardware, executor="local")
     items = [item for item in search.items if uses_testbed(item)]
