@@ -3,7 +3,7 @@
 `referee` compares the simulator's engine with vLLM's own scheduler, step by step; `vllm_scheduler` runs
 a batch scheduler on vLLM, and `step_log` logs what its steps cost. vLLM is imported when one of them is
 used: see `installed`. `Testbed` has the interface of `sim.Cluster`; `python -m gpu_harness` runs the router
-proxy, the load generator and a benchmark of the proxy.
+proxy, the load generator and a benchmark of the proxy. `glia` gives pytest-glia the testbed `gpu`.
 """
 
 from __future__ import annotations

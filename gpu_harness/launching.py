@@ -18,7 +18,7 @@ from gpu_harness.servers import ServerError, free_port
 from sim import schedulers
 from sim.scaling import Autoscaling
 
-__all__ = ["NAME", "Launch", "named_scheduler"]
+__all__ = ["NAME", "Launch", "TooFewDevices", "named_scheduler"]
 
 NAME = "testbed"
 """The model's name at the servers."""
@@ -33,6 +33,10 @@ _ON_CPU = {
 }
 
 
+class TooFewDevices(ServerError):
+    """There are not as many GPUs as the replicas need."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """One server for each replica, on ports of this machine; None leaves a setting to vLLM."""
@@ -41,7 +45,9 @@ class Launch:
     """A folder, or a name of the Hugging Face hub that is in this machine's cache."""
     replicas: int = 2
     tensor_parallel: int = 1
-    """GPUs of each replica; those of CUDA_VISIBLE_DEVICES, else of nvidia-smi, in order."""
+    """GPUs of each replica: those of `devices`, else of CUDA_VISIBLE_DEVICES, else of nvidia-smi."""
+    devices: tuple[str, ...] = ()
+    """GPUs to use, by the names that CUDA knows."""
     kv_blocks: int | None = None
     """KV blocks of each replica; vLLM keeps one of them for itself."""
     block_size: int | None = None
@@ -112,15 +118,19 @@ class Launch:
             found.append((command, f"http://127.0.0.1:{port}", environment))
         return found
 
+    def device_names(self) -> tuple[str, ...]:
+        """What it uses of this machine: GPUs, or the CPU; TooFewDevices if there are not enough."""
+        return tuple(f"GPU {each}" for each in self._devices() or ()) or ("cpu",)
+
     def _check(self) -> None:
-        if not vllm_is_here():
-            raise ImportError(f"vLLM is not installed: {INSTALL}")
         path = Path(self.model).expanduser()
         if (path.is_absolute() or self.model.startswith(".")) and not (path / "config.json").is_file():
             raise FileNotFoundError(
                 f"model={self.model!r} is no model folder: it has no config.json; expected a folder of a "
                 "Hugging Face model, or a name of the hub"
             )
+        if not vllm_is_here():
+            raise ImportError(f"vLLM is not installed: {INSTALL}")
 
     def _vllm(self, planned: bool, *, on_cpu: bool) -> list[str]:
         options: dict[str, Any] = {
@@ -148,7 +158,7 @@ class Launch:
         """GPUs to use, by the names that CUDA knows; None on the CPU."""
         if self.command is None and _is_for_cpu():
             return None
-        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        given = ",".join(self.devices) or os.environ.get("CUDA_VISIBLE_DEVICES")
         if given is None:
             smi = shutil.which("nvidia-smi")
             listed = subprocess.run([smi, "-L"], capture_output=True, text=True, check=False) if smi else None
@@ -163,7 +173,7 @@ class Launch:
             return None
         needed = self.size * self.tensor_parallel
         if len(devices) < needed:
-            raise ServerError(
+            raise TooFewDevices(
                 f"replicas={self.size} of tensor_parallel={self.tensor_parallel} need {needed} GPUs; "
                 f"there are {len(devices)} (CUDA_VISIBLE_DEVICES={given!r})"
             )

@@ -111,11 +111,14 @@ def main(args: argparse.Namespace) -> int:
     headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
     target = Target(args.url.rstrip("/"), args.model, headers)
     run = load(target, read_workload(args.workload), replicas=args.replica, horizon=args.horizon)
-    if args.out is not None:
-        run.to_parquet(args.out)
     for name in ("mean_response_time", "p99_response_time", "mean_ttft", "p99_ttft", "mean_tpot", "p99_tpot"):
         print(f"{name:<20} {run.metrics[name]:.4f} s")
     print(f"{'throughput':<20} {run.metrics['throughput']:.3f} requests/s")
     print(f"{'unfinished':<20} {run.metrics['unfinished_fraction']:.1%}, {run.totals['failed']:.0f} failed")
     print(f"{'sent late at most':<20} {run.totals['latest_sent']:.4f} s")
+    if args.out is not None:  # last, for a disk may be full
+        try:
+            run.to_parquet(args.out)
+        except OSError as error:
+            raise OSError(f"out={str(args.out)!r} cannot be written: {error}") from error
     return int(run.totals["failed"] > 0)

@@ -78,10 +78,13 @@ class Inside:
 
 def inside(lines: Iterable[str], run: str, start: float, ends: Mapping[int, float]) -> dict[int, Inside]:
     """By number of the request what lines of a request log say of this run's; `start` of the workload on
-    `time.time()`, `ends` of requests in seconds since then."""
+    `time.monotonic()`, `ends` of requests in seconds since then. A line that is cut off says nothing."""
     found = {}
     for line in lines:
-        story = json.loads(line)
+        try:
+            story = json.loads(line)
+        except ValueError:
+            continue
         _, mark, rest = story["request"].partition(f"glia-{run}-")
         number = rest.partition("-")[0]
         if not mark or not number.isdigit():

@@ -58,11 +58,18 @@ class Recording:
         )
 
     def write(self) -> None:
-        """Write the file anew; a reader never sees half of it."""
+        """Write the file anew; a reader never sees half of it. OSError, which names it, if it cannot be."""
         half = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         workload = self.workload()
-        if self._path.suffix == ".csv":
-            workload.to_csv(half)
-        else:
-            workload.to_parquet(half)
-        half.replace(self._path)
+        try:
+            if self._path.suffix == ".csv":
+                workload.to_csv(half)
+            else:
+                workload.to_parquet(half)
+            half.replace(self._path)
+        except OSError as error:
+            half.unlink(missing_ok=True)
+            raise OSError(
+                f"record={str(self._path)!r} cannot be written ({error.strerror or error}), and its "
+                f"{len(workload)} requests are lost; what was there is as it was"
+            ) from error

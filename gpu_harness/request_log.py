@@ -6,12 +6,14 @@
 When a request ends one line of JSON is written: `request` (vLLM's name of it, which holds its X-Request-Id),
 `admitted` (first scheduled), `cached` (tokens found in the prefix cache then), and `evictions`, pairs of the
 time of each and that at which the lost tokens were computed again (null if never). Times are seconds of
-`time.time()`. Written for vLLM 0.32, whose scheduler is no public interface.
+`time.monotonic()`, which is one for all processes of a machine and does not step. What cannot be written, as
+where a disk is full, is left out. Written for vLLM 0.32, whose scheduler is no public interface.
 """
 
 # mypy: disable-error-code="misc,no-any-return"
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -43,7 +45,7 @@ class _Logged(Scheduler):
         for new in output.scheduled_new_reqs:
             self._stories[new.req_id] = {
                 "request": new.req_id,
-                "admitted": time.time(),
+                "admitted": time.monotonic(),
                 "cached": new.num_computed_tokens,
                 "evictions": [],
             }
@@ -54,7 +56,7 @@ class _Logged(Scheduler):
         super()._preempt_request(request, *arguments, **settings)
         story = self._stories.get(request.request_id)
         if story is not None:
-            story["evictions"].append([time.time(), None])
+            story["evictions"].append([time.monotonic(), None])
             self._lost[request.request_id] = max(computed, self._lost.get(request.request_id, 0))
 
     def update_from_output(self, *arguments: Any, **settings: Any) -> Any:
@@ -70,13 +72,14 @@ class _Logged(Scheduler):
         self._lost.pop(request.request_id, None)
         story = self._stories.pop(request.request_id, None)
         if story is not None:
-            self._lines.write(json.dumps(story) + "\n")
+            with contextlib.suppress(OSError):  # the engine must not end with the disk
+                self._lines.write(json.dumps(story) + "\n")
         return super()._free_request(request, *arguments, **settings)
 
     def _regained(self, name: str) -> None:
         del self._lost[name]
         for eviction in self._stories[name]["evictions"]:
-            eviction[1] = eviction[1] or time.time()
+            eviction[1] = eviction[1] or time.monotonic()
 
 
 class LoggedScheduler(_Logged):

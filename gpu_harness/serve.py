@@ -6,9 +6,10 @@ import argparse
 import asyncio
 import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
-from typing import Any
+from typing import Any, TextIO
 
 import uvloop
 
@@ -75,10 +76,23 @@ def made_router(text: str) -> Any:
     return named.new(nothing, 0)
 
 
+@contextmanager
+def _appended(path: str) -> Iterator[TextIO]:
+    """A file to write at the end of; what is left of it where a disk is full is nobody's error."""
+    file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        try:
+            file.close()
+        except OSError as error:
+            print(f"log={path!r}: its last lines cannot be written ({error.strerror})", file=sys.stderr)
+
+
 def serve(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, then drain (a second one ends at once); the exit code."""
     with ExitStack() as stack:
-        file = stack.enter_context(open(args.log, "a", encoding="utf-8")) if args.log else sys.stderr
+        file = stack.enter_context(_appended(args.log)) if args.log else sys.stderr
         proxy = Proxy(
             made_router(args.router),
             addresses(args.replica),

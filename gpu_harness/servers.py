@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +19,12 @@ from pathlib import Path
 __all__ = ["ServerError", "ServerProcess", "check_versions", "free_port", "started"]
 
 _LINES = 15
+_CAUSES = 5
+_ERROR = re.compile(r"(?:^|\] )[\w.]*(?:Error|Exception): ")
+"""What ends a traceback, with or without the beginning of a log's line."""
 _GRACE = 15.0
+_KILLED = 128 + signal.SIGKILL
+"""The exit code of a keeper whose server was killed."""
 
 
 class ServerError(RuntimeError):
@@ -62,16 +69,21 @@ class ServerProcess:
         return self._process.pid
 
     def log(self, lines: int = _LINES) -> str:
-        """The last lines that it wrote."""
-        text = Path(self._log.name).read_text("utf-8", "replace")
-        return "\n".join(text.splitlines()[-lines:])
+        """The last lines that it wrote, and above them the last of those before that name an error: vLLM ends
+        with "see root cause above", after a hundred lines of traceback."""
+        written = Path(self._log.name).read_text("utf-8", "replace").splitlines()
+        before = dict.fromkeys(line for line in written[:-lines] if _ERROR.search(line))
+        causes = list(before)[-_CAUSES:]
+        return "\n".join([*causes, *(["..."] if causes else []), *written[-lines:]])
 
     def check(self) -> None:
         """ServerError, with its last lines, if it has ended."""
         code = self._process.poll()
         if code is not None:
+            log = self.log()
             raise ServerError(
-                f"the server at {self.url} ended with exit code {code}; its last lines:\n{self.log()}"
+                f"the server at {self.url} ended with exit code {code}{_memory(code, log)}; its last "
+                f"lines:\n{log}"
             )
 
     def wait_healthy(self, seconds: float) -> None:
@@ -102,6 +114,15 @@ class ServerProcess:
             self._process.kill()  # its server goes with it
             self._process.wait()
         self._log.close()
+
+
+def _memory(code: int, log: str) -> str:
+    """If it seems to have run out of memory: that, and what to do."""
+    if code == _KILLED:
+        return " (killed, as the kernel does where memory ends: have fewer replicas, or fewer blocks)"
+    if re.search("out of ?memory|MemoryError|can't allocate memory", log, re.IGNORECASE):
+        return " (out of memory: lower kv_blocks, max_num_seqs or --gpu-memory-utilization)"
+    return ""
 
 
 def started(

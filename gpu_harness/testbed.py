@@ -181,7 +181,7 @@ class Testbed:
             target = Target(url, self._model, timeout=10 * self._stall_timeout)
             prompts = Prompting(workload, salt=number, vocabulary=self._vocabulary)
             # One zero for all clocks, a moment ahead so that the first sample is taken before.
-            start, clock, wall = (now + _AHEAD for now in (proxy.now(), time.monotonic(), time.time()))
+            start, clock = (now + _AHEAD for now in (proxy.now(), time.monotonic()))
             fleet = Fleet(proxy, self._servers, clock=lambda: time.monotonic() - clock, start=self._one_more)
             tasks = [asyncio.create_task(self._watch(proxy, fleet))]
             if autoscaler is not None and self._launch is not None and self._launch.autoscaling is not None:
@@ -211,7 +211,7 @@ class Testbed:
         stories = self._stories()
         if fleet.changed:  # the next run begins as this one did
             self.close()
-        return self._told(workload, proxy, fleet, alone, seen, samples, stories, run, start, wall, end)
+        return self._told(workload, proxy, fleet, alone, seen, samples, stories, run, start, clock, end)
 
     def _told(
         self,
@@ -224,7 +224,7 @@ class Testbed:
         stories: list[str] | None,
         run: str,
         start: float,
-        wall: float,
+        clock: float,
         end: float,
     ) -> Run:
         ours = {answer.name: number for number, answer in enumerate(seen)}
@@ -236,6 +236,13 @@ class Testbed:
                 staleness.append(flight.staleness)
         failed = [answer for answer in seen if answer.error]
         ends = {number: answer.finish for number, answer in enumerate(seen)}
+        insides = None if stories is None else inside(stories, run, clock, ends)
+        finished = {number for number, answer in enumerate(seen) if answer.finish >= 0 and not answer.error}
+        if insides is not None and (lost := finished - set(insides)):
+            raise ServerError(
+                f"the servers have not logged {len(lost)} of {len(finished)} requests, so what happened in "
+                "them is not known: is the temporary folder's disk full? (request_log=False goes without)"
+            )
         return as_run(
             workload,
             seen,
@@ -243,7 +250,7 @@ class Testbed:
             alone=alone,
             end=end,
             places=places,
-            insides=None if stories is None else inside(stories, run, wall, ends),
+            insides=insides,
             paid=fleet.paid(float(workload.arrival[0]) if seen else 0.0, end),
             totals={
                 "autoscaler_calls": float(fleet.calls),

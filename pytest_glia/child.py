@@ -6,6 +6,7 @@ tests, and each replication in a fork of its own. The parent is in `evaluator`.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import importlib.util
@@ -28,8 +29,9 @@ from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.context import CONTEXT, BaseSource, Context, Found
 from pytest_glia.decisions import World
-from pytest_glia.domains import Words, audits, manager
+from pytest_glia.domains import Words, audits, manager, testbed_of
 from pytest_glia.hookspecs import Audit
+from pytest_glia.misuse import Misuse
 from pytest_glia.processes import die_with, end_session_with
 from pytest_glia.replication import Confine, Failure, Metrics
 from pytest_glia.sandbox import confining
@@ -130,7 +132,8 @@ class Evaluations:
         self._audits = audits(hooks.hook)
         if any("testbed" in item.fixturenames for item in session.items):  # type: ignore[attr-defined]
             # Once here, so that no fork has to load or compile the domain again.
-            hooks.hook.glia_testbed(name=session.config.getoption("glia_testbed"))
+            with contextlib.suppress(Misuse):  # the fixture tells it
+                testbed_of(session.config)
         importlib.import_module("pytest_glia.glia")  # likewise
         gc.freeze()
         domains = {audit.name: asdict(Words.of(audit)) for audit in self._audits}

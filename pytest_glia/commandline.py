@@ -12,7 +12,7 @@ _OURS = {
     **dict.fromkeys(("--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first"), False),
     **dict.fromkeys(("--sw", "--stepwise", "--sw-skip", "--stepwise-skip", "--co", "--collect-only"), False),
     **dict.fromkeys(("--glia-designer", "--glia-budget", "--glia-report", "-n", "--numprocesses"), True),
-    **dict.fromkeys(("--glia-model", "--glia-contexts"), True),
+    **dict.fromkeys(("--glia-model", "--glia-contexts", "--glia-testbed"), True),
     **dict.fromkeys(("--maxfail", "--junitxml", "--junit-xml", "--basetemp", "--deselect", "--pdbcls"), True),
     **dict.fromkeys(("-k", "-m", "-c", "--config-file", "--rootdir", "--confcutdir", "--durations"), True),
 }

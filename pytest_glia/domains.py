@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeGuard
 
 import pluggy
 import pytest
 
 from pytest_glia import hookspecs
-from pytest_glia.hookspecs import Audit, Mechanism
+from pytest_glia.hookspecs import Audit, Mechanism, RealTestbed
 from pytest_glia.misuse import Misuse
 
 _MECHANISM = ("name", "claim", "predicts", "numbers", "defaults", "called_for", "apply")
@@ -54,6 +54,34 @@ def _of_entry_points() -> tuple[pluggy.PluginManager, list[str]]:
         else:
             hooks.register(plugin, name=f"entry point {entry.name}")
     return hooks, problems
+
+
+_TESTBED = pytest.StashKey[Any]()
+
+
+def testbed_of(config: pytest.Config) -> Any:
+    """What the domains give for ``--glia-testbed``, asked once; a string is a reason to skip.
+
+    Raises `Misuse` if no domain has it, or it is set up wrongly.
+    """
+    if _TESTBED not in config.stash:
+        name = config.getoption("glia_testbed")
+        hooks, problems = manager(config)
+        try:
+            found = hooks.hook.glia_testbed(
+                name=name, file=config.rootpath / config.getini("glia_testbed_file")
+            )
+        except ValueError as error:
+            raise Misuse(f"--glia-testbed {name}: {error}") from error
+        if found is None:
+            raise Misuse("; ".join([f"no domain provides the testbed {name!r}", *problems]))
+        config.stash[_TESTBED] = found
+    return config.stash[_TESTBED]
+
+
+def is_real(testbed: Any) -> TypeGuard[RealTestbed]:
+    """Whether a testbed is real hardware (`RealTestbed`)."""
+    return all(callable(getattr(testbed, name, None)) for name in ("answering", "asking", "close"))
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,11 @@ class Evaluator:
         base: str,
         nodeids: Sequence[str],
         write: Callable[[str], None],
+        silence: float = SILENCE,
     ) -> None:
+        """`silence` is for how long, in seconds, a spec may do something else than run replications."""
         self._config = config
+        self._silence = silence
         self._settings = settings
         self._repository = repository
         self._ledger = ledger
@@ -101,9 +104,12 @@ class Evaluator:
         return self._run(Job(sources, seeds, base, None, payer=None, judging=True))
 
     def judge(
-        self, sources: Mapping[str, bytes], seeds: Sequence[int], payer: Payer, confidence: float
+        self, sources: Mapping[str, bytes], seeds: Sequence[int], payer: Payer | None, confidence: float
     ) -> list[pytest.TestReport]:
-        """The reports of all tests for a candidate that follows the base commit; raises as `look` does."""
+        """The reports of all tests for a candidate that follows the base commit; raises as `look` does.
+
+        Without a `payer` nothing is charged, and the time of the budget is the only limit.
+        """
         return self._run(Job(sources, seeds, self._bases, confidence, payer=payer, judging=True))
 
     def look(
@@ -323,6 +329,9 @@ class Evaluator:
             arguments += ["-n", "0"]
         if config.pluginmanager.hasplugin("_cov"):
             arguments += ["--no-cov"]
+        # What hardware there is, this machine knows, and not the tree.
+        servers = config.rootpath / config.getini("glia_testbed_file")
+        arguments += [f"--glia-testbed={self._settings.testbed}", "-o", f"glia_testbed_file={servers}"]
         inifile = config.inipath or Path(os.devnull)
         return Launch(
             options=() if "" in sys.path or os.getcwd() in sys.path else ("-P",),
@@ -373,7 +382,7 @@ class Evaluator:
 
     def _patience(self) -> float:
         """Seconds to wait for the next message: a sign of life comes at least once a replication."""
-        return min(self.timeout + SILENCE, max(0.0, self._account.seconds_left()))
+        return min(self.timeout + self._silence, max(0.0, self._account.seconds_left()))
 
     def _report(self, data: dict[str, Any]) -> pytest.TestReport:
         report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)

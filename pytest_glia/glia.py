@@ -26,6 +26,7 @@ from pytest_glia.content import content_key, digest
 from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
 from pytest_glia.estimate import Check, Estimate
+from pytest_glia.hardware import HardwareFailed, Twice, measured, noise_of, real_testbed
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Failure, Metrics, Outcome, Replication
 from pytest_glia.running import run_all
@@ -105,7 +106,7 @@ class Glia:
             raise Misuse("reference=... is what a timed output is compared with: add timed=True, or drop it")
         [runs] = self._run(replicate, [self._candidate_arm()])
         values = [self._value(run, metric, seed) for run, seed in zip(runs, self._context.seeds, strict=True)]
-        return self._estimate(metric or "value", values, "mean", runs)
+        return self._estimate(f"{metric or 'value'}{noise_of(metric, runs)}", values, "mean", runs)
 
     def compare(
         self, replicate: Replicate, against: Any, metric: str | None = None, *, timed: bool = False
@@ -137,7 +138,8 @@ class Glia:
                     f"{baseline.name} with seed {seed}: a ratio needs positive numbers; use glia.measure"
                 )
             logs.append(math.log(value / base_value))
-        return self._estimate(f"{metric or 'value'} against {baseline.name}", logs, "ratio", runs)
+        what = f"{metric or 'value'} against {baseline.name}{noise_of(metric, runs, base_runs)}"
+        return self._estimate(what, logs, "ratio", runs)
 
     def _estimate(self, what: str, samples: list[float], scale: Any, runs: Sequence[Metrics]) -> Estimate:
         shared = set.intersection(*(set(run) for run in runs))
@@ -169,6 +171,8 @@ class Glia:
         if name is None or name not in run:
             wanted = "no metric was named" if metric is None else f"there is no metric {metric!r}"
             self._fail(f"{wanted}: the replications report {', '.join(sorted(run))}")
+        if math.isnan(run[name]) and isinstance(run, Twice):
+            pytest.skip(f"{name} is not known on this testbed (docs/harness.md)")
         if not math.isfinite(run[name]):
             self._fail(f"{name} is {run[name]} with seed {seed}: a replication must report a finite number")
         return run[name]
@@ -187,6 +191,11 @@ class Glia:
     def _run(self, replicate: Replicate, arms: Sequence[Arm]) -> list[list[Metrics]]:
         """The metrics of every arm with every seed, from the store or by running them."""
         self._measured.calls += 1
+        if testbed := real_testbed(self._item):
+            roles = [each.role for each in self._candidates]
+            return self._tried(
+                partial(measured, testbed, replicate, arms, roles, self._context), HardwareFailed
+            )
         seeds = self._context.seeds
         function = (None if self._is_patched() else content_key(replicate)) or self._call_key()
         recordable = self._is_recordable(replicate, function, arms[0])
@@ -319,6 +328,16 @@ class Glia:
 
         return Recorded(audits, tuple(each.role for each in self._candidates), objects, run)
 
+    def _tried(self, work: Callable[[], list[Any]], wrong: type[Exception]) -> list[Any]:
+        """What real time gives: its simulations are reserved before, and nothing of them is known or kept."""
+        keys = [f"{self._call_key().decode()} {seed}" for seed in self._context.seeds]
+        self._context.samples.find((), keys)
+        try:
+            return work()
+        except wrong as error:
+            failure = str(error)
+        self._fail(failure)
+
     def _timed(self, prepare: Replicate, metric: str | None, other: Arm, *, paired: bool) -> list[Timings]:
         """The timings of the candidate, and of another arm if they are `paired`; none is kept."""
         if metric is not None:
@@ -326,15 +345,9 @@ class Glia:
         self._measured.calls += 1
         arms = [self._candidate_arm(), other]
         context = self._context
-        # Nothing is known and nothing is kept of them: this only reserves them.
-        context.samples.find((), [f"{self._call_key().decode()} timed {seed}" for seed in context.seeds])
         watch = Stopwatch(context.timeout, context.private, context.confine, context.samples.ran)
         codes = [Code(arm.name, partial(self._loaded, prepare, arm)) for arm in arms]
-        try:
-            return watch.time(context.seeds, *codes, paired=paired)
-        except TimingFailed as error:
-            failure = str(error)
-        self._fail(failure)
+        return self._tried(partial(watch.time, context.seeds, *codes, paired=paired), TimingFailed)
 
     def _loaded(self, prepare: Replicate, arm: Arm) -> Prepare:
         """An arm's code, loaded once in the fork in which it is timed."""

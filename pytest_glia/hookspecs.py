@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
@@ -139,6 +140,32 @@ class Audit(Protocol):
         ...
 
 
+class RealTestbed(Protocol):
+    """A testbed of real hardware: its runs take real time, and no two of them are alike.
+
+    Called with a cluster's settings it gives, as any testbed, what a spec runs on; what it cannot honour
+    skips the test. A candidate's objects stay in their own confined process: what stands for each in the spec
+    asks there for every decision, by bytes that only the domain understands.
+    """
+
+    def __call__(self, **cluster: Any) -> Any: ...
+
+    def answering(self, policy: Any) -> Callable[[bytes], bytes]:
+        """In the candidate's process: what answers a question to its object with the object's decision."""
+        ...
+
+    def asking(self, ask: Callable[[bytes], bytes]) -> Any:
+        """In a trusted process: what a spec gets for the object; it asks, and believes only decisions.
+
+        `ask` raises if there is no answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what it has started; called at the end of the session."""
+        ...
+
+
 @hookspec
 def glia_audits() -> Audit:  # type: ignore[empty-body]
     """How the domain records and replays what its candidates decide.
@@ -161,10 +188,12 @@ def glia_mechanisms(path: str, entry: str, source: str) -> Sequence[Mechanism]: 
 
 
 @hookspec(firstresult=True)
-def glia_testbed(name: str) -> Callable[..., Any] | str | None:
+def glia_testbed(name: str, file: Path) -> Callable[..., Any] | RealTestbed | str | None:
     """What the fixture ``testbed`` gives for ``--glia-testbed NAME``; a string is a reason to skip.
 
-    Return None if the domain does not have a testbed of that name.
+    Return None if the domain does not have a testbed of that name; raise ValueError if it is set up wrongly.
+    `file` is that of the setting ``glia_testbed_file``: what hardware there is, for a testbed that needs to
+    know (an implementation may leave the argument out).
     """
 
 

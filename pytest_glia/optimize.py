@@ -10,6 +10,7 @@ import pytest
 from pytest_glia.budget import Account
 from pytest_glia.candidate import Candidate
 from pytest_glia.childprocess import EvaluatorFailed
+from pytest_glia.last_stage import last_testbed
 from pytest_glia.ledger import Ledger
 from pytest_glia.misuse import Misuse
 from pytest_glia.search import REPLAYED, Search
@@ -30,6 +31,7 @@ class Optimizer:
             )
         self._config = config
         self._settings = Settings.from_config(config)
+        self._hardware = ""
         self._delivered: list[str] = []
         # The checkout still fails what its designs pass: --lf and --stepwise must go on finding it.
         for name in ("lfplugin", "stepwiseplugin"):
@@ -47,6 +49,7 @@ class Optimizer:
                 pytest.exit(
                     "--glia-optimize: no selected test has a glia marker", pytest.ExitCode.NO_TESTS_COLLECTED
                 )
+            self._settings, self._hardware = last_testbed(self._settings, session.items)
             account = Account(self._settings.budget)
             for candidates, items in groups:
                 replay(items, self._run_group(candidates, items, account), session)
@@ -80,7 +83,7 @@ class Optimizer:
                 return []
             for path in paths:
                 ledger.lock(path)
-            search = Search(self._config, self._settings, ledger, candidates, items, account)
+            search = Search(self._config, self._settings, ledger, candidates, items, account, self._hardware)
             reports = search.run()
             self._delivered += search.delivered
             return reports

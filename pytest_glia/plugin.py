@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -94,6 +94,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini("glia_command_env", "Secrets of the environment that it gets.", type="args", default=[])
     parser.addini("glia_command_timeout", "Seconds that a round may take.", type="float", default=900.0)
+    parser.addini(
+        "glia_testbed_file",
+        "Of --glia-testbed gpu: which servers stand for the clusters that specs describe.",
+        type="string",
+        default="testbed.toml",
+    )
     parser.addini("glia_sandbox", "Confine candidates: auto, required or off.", type="string", default="auto")
     parser.addini("glia_allow_imports", "More modules that candidates may import.", type="args", default=[])
 
@@ -154,18 +160,20 @@ def glia(request: pytest.FixtureRequest) -> Glia:
 
 
 @pytest.fixture(scope="session")
-def testbed(pytestconfig: pytest.Config) -> Any:
+def testbed(pytestconfig: pytest.Config) -> Iterator[Any]:
     """What ``--glia-testbed`` names, from the domain that provides it; it skips where there is none."""
-    from pytest_glia.domains import manager
+    from pytest_glia.domains import is_real, testbed_of
+    from pytest_glia.misuse import Misuse
 
-    name = pytestconfig.getoption("glia_testbed")
-    hooks, problems = manager(pytestconfig)
-    testbed = hooks.hook.glia_testbed(name=name)
+    try:
+        testbed = testbed_of(pytestconfig)
+    except Misuse as error:
+        pytest.fail(str(error), pytrace=False)
     if isinstance(testbed, str):
         pytest.skip(testbed)
-    if testbed is None:
-        pytest.fail("; ".join([f"no domain provides the testbed {name!r}", *problems]), pytrace=False)
-    return testbed
+    yield testbed
+    if is_real(testbed):
+        testbed.close()
 
 
 @pytest.hookimpl(wrapper=True)

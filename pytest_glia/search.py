@@ -28,6 +28,7 @@ from pytest_glia.domains import manager, mechanisms
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
+from pytest_glia.last_stage import on_hardware
 from pytest_glia.ledger import Command, Ledger, Run
 from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
@@ -58,6 +59,7 @@ class Search:
         candidates: What the specs name, each file and entry once.
         items: The specs.
         account: Of the budget, with what earlier searches of the same command have spent.
+        hardware: The testbed on which a confirmed design is run at last; empty for none.
 
     What it has come to at any time is in its attributes, for a report: ``outcome``, the reports ``before``
     it began, its ``lab`` and its ``delivery``.
@@ -74,7 +76,9 @@ class Search:
         candidates: tuple[Candidate, ...],
         items: list[pytest.Item],
         account: Account,
+        hardware: str = "",
     ) -> None:
+        self.hardware = hardware
         self.config = config
         self.settings = settings
         self.ledger = ledger
@@ -185,6 +189,11 @@ class Search:
                 self.delivery = delivery
             self.outcome = "passed" if delivery.passed else "not met"
             self.delivered += [*delivery.deliver(), *lab.front().told()]
+            # A replay repeats what the record determines; hardware is not of that.
+            if self.hardware and delivery.passed and delivery.improved and not self._replayed:
+                reports = on_hardware(self, delivery, reports)
+                if any(report.failed for report in reports):
+                    self.outcome = "not met"
         except BudgetExhausted as error:
             self.outcome = "budget spent"
             self.delivered.append(f"{self.name}: {_too_small(error, 'the first candidate was tried')}")

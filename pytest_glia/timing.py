@@ -16,7 +16,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -68,8 +68,12 @@ class Timings:
 
 def noise(timings: Sequence[Timings]) -> float:
     """The median relative difference between two runs of the same code on the same seed."""
-    pairs = [pair for each in timings for pair in (each.candidate, each.baseline) if pair]
-    return statistics.median(abs(a - b) / statistics.fmean((a, b)) for a, b in pairs)
+    return apart([pair for each in timings for pair in (each.candidate, each.baseline) if pair])
+
+
+def apart(pairs: Iterable[Sequence[float]]) -> float:
+    """The median relative difference within pairs of figures; those that are equal differ by nothing."""
+    return statistics.median(0.0 if a == b else abs(a - b) / abs(statistics.fmean((a, b))) for a, b in pairs)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class Stopwatch:
         floor, timings, outputs = self._floor(), [], set()
         for seed in seeds:
             runs = []
-            with _alone() as lock:
+            with alone() as lock:
                 for code in order:
                     runs.append((code, *self._run(code, seed, lock)))
                     self.ran()
@@ -136,7 +140,7 @@ class Stopwatch:
         The least of some, for what a busy machine adds now and then is noise, of which the interval tells.
         """
         nothing = Code("a function that does nothing", lambda: lambda seed: lambda: None)
-        with _alone() as lock:
+        with alone() as lock:
             return min(self._run(nothing, 0, lock)[0] for _ in range(_FLOOR_RUNS))
 
     def _run(self, code: Code, seed: int, lock: int) -> tuple[float, bytes]:
@@ -154,12 +158,12 @@ class Stopwatch:
         whole = False
         try:
             while not whole:
-                if not _readable(running.descriptor, deadline - time.monotonic()):
+                if not readable(running.descriptor, deadline - time.monotonic()):
                     return late(self.timeout)
                 whole = running.receive()
                 if began is None and running.answer[:1] == READY:
                     del running.answer[:1]
-                    if running.answer or _readable(running.descriptor, 0):
+                    if running.answer or readable(running.descriptor, 0):
                         return Failure("the candidate's process answered before it was asked")
                     began, whole = time.perf_counter(), False
                     running.ask()
@@ -216,8 +220,8 @@ def _shown(output: bytes) -> str:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[int]:
-    """Wait until no other process of this machine times anything; gives the lock's descriptor.
+def alone() -> Iterator[int]:
+    """Wait until no other process of this machine measures time; gives the lock's descriptor.
 
     It is a lock of the temporary folder itself, which takes no file that somebody else may not write.
     """
@@ -229,7 +233,8 @@ def _alone() -> Iterator[int]:
         os.close(lock)
 
 
-def _readable(descriptor: int, seconds: float) -> bool:
+def readable(descriptor: int, seconds: float) -> bool:
+    """Whether there is something to read, which is waited for so long."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(1000 * max(0.0, seconds)))

@@ -43,13 +43,11 @@ def glia_audits() -> _Audit:
 
 
 @hookimpl
-def glia_testbed(name: str) -> Callable[..., Any] | str | None:
-    """`sim` is the simulated cluster, its kernel compiled and loaded; `gpu` skips, with the reason."""
+def glia_testbed(name: str) -> Callable[..., Any] | None:
+    """`sim` is the simulated cluster, its kernel compiled and loaded."""
     if name == "sim":
         from sim.cluster import Cluster, warm_up
 
         warm_up(replays=True)
         return Cluster
-    if name == "gpu":
-        return "the testbed of real servers is not part of this release: use --glia-testbed sim"
     return None

@@ -17,7 +17,18 @@ SERVE = f"{sys.executable} -m gpu_harness serve --router llq --replica {{upstrea
 def test_another_proxy_is_measured_in_the_same_run() -> None:
     """It gets the same requests; what each adds is told at the same rate."""
     ended = subprocess.run(
-        [sys.executable, *"-m gpu_harness bench --seconds 1 --concurrency 8 --beside".split(), SERVE],
+        [
+            sys.executable,
+            "-m",
+            "gpu_harness",
+            "bench",
+            "--seconds",
+            "1",
+            "--concurrency",
+            "8",
+            "--beside",
+            SERVE,
+        ],
         capture_output=True,
         text=True,
         timeout=120,

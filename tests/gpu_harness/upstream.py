@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -40,19 +42,24 @@ class Upstream:
         self.gauges = {"running": 0, "waiting": 0, "use": 0.0, "preemptions": 0}
         self.healthy = True
         self.metrics = True
+        self.has_metrics = True
+        """Whether it has that endpoint at all."""
         self.error: int | None = None
         self.version = "0"
         self.broken: int | None = None
         """The request (its number in X-Request-Id) that is answered with an error."""
         self.lie = 0
         """Tokens that it leaves out."""
+        self.pace = 0.0
+        """Seconds that each token takes."""
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0) -> None:
         """Listen, on the port of before if there was one."""
         app = web.Application()
         app.router.add_get("/health", self._health)
-        app.router.add_get("/metrics", self._metrics)
+        if self.has_metrics:
+            app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/version", self._version)
         app.router.add_post("/v1/completions", self._complete)
@@ -129,7 +136,7 @@ class Upstream:
             await answer.write(
                 event({"choices": [{"text": 'data: {"choices":[]}\n', "token_ids": [number]}]})
             )
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pace)
         await answer.write(event({"choices": [], "usage": usage}))
         await answer.write(b"data: [DONE]\n\n")
         await answer.write_eof()
@@ -229,25 +236,45 @@ class Holding:
 
 WAYS = (
     "well",
+    "in time",
+    "slowly",
     "dies at start",
     "never healthy",
     "dies in mid-run",
     "hangs",
+    "is stopped",
+    "runs out of memory",
+    "is killed",
     "no metrics",
+    "no metrics endpoint",
     "another version",
     "lies",
 )
+
+
+_SIGNALS = {"is stopped": signal.SIGSTOP, "is killed": signal.SIGKILL}
 
 
 async def serve(port: int, way: str) -> None:
     """Serve for ever, or as long as this way allows."""
     upstream = Upstream()
     if way == "dies at start":
-        print("first line\nOutOfMemoryError: the last line", flush=True)
+        print(
+            "ValueError: the root cause",
+            *["at"] * 20,
+            "OutOfMemoryError: the last line",
+            sep="\n",
+            flush=True,
+        )
         os._exit(3)
+    if way == "runs out of memory":
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        print(len(bytearray(1 << 31)))
     upstream.healthy = way != "never healthy"
     upstream.metrics = way != "no metrics"
+    upstream.has_metrics = way != "no metrics endpoint"
     upstream.lie = int(way == "lies")
+    upstream.pace = {"in time": 0.05, "slowly": 0.3}.get(way, 0.0)
     upstream.version = str(port) if way == "another version" else "0"
     await upstream.start(port)
     print("serving", flush=True)
@@ -258,6 +285,8 @@ async def serve(port: int, way: str) -> None:
     if way == "dies in mid-run":
         print("CUDA error: the last words", flush=True)
         os._exit(4)
+    if way in _SIGNALS:
+        os.kill(os.getpid(), _SIGNALS[way])
     if way != "hangs":
         upstream.hold.set()
     await asyncio.Event().wait()

@@ -18,7 +18,7 @@ from tests.project import MakeProject
         ("-k fast -m slow -n 0 --maxfail 1 --junitxml out.xml", ""),
         ("-kfast -mslow -n0 --maxfail=1 --junitxml=out.xml", ""),
         ("-x -xvs -q", "-vs -q"),
-        ("--glia-budget 9sims --glia-testbed gpu", "--glia-testbed gpu"),
+        ("--glia-budget 9sims --glia-testbed gpu", ""),
     ],
 )
 def test_what_specs_may_depend_on_is_kept(given: str, kept: str) -> None:
