@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder that holds traces/ (docs/layers.md says whose); without, recorded traces are left out",
     )
-    transfer.add_argument("--seeds", type=_positive, default=6, help="paired seeds (default %(default)s)")
+    transfer.add_argument("--seeds", type=_positive, default=10, help="paired seeds (default %(default)s)")
     describe = commands.add_parser("describe", help="what a workload or a trace is like")
     showing.add_workload_arguments(describe)
     describe.add_argument("--seed", type=_seed, help="of the workload (0 without; a trace: as recorded)")

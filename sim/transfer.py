@@ -27,7 +27,7 @@ from sim.layers import NamedPolicy, Policies, policy
 from sim.scaling import Autoscaling
 from sim.workloads import Workload
 
-__all__ = ["PLANS", "TRACES", "Plan", "Setting", "capacity", "report"]
+__all__ = ["PLANS", "TRACES", "Plan", "Setting", "capacity", "report", "rivals"]
 
 TRACES: Mapping[str, str] = {
     "azure-conv": "AzureLLMInferenceTrace_conv.csv",
@@ -169,12 +169,7 @@ def capacity(cluster: Cluster, workload: Workload) -> float:
     autoscaled. The lengths are the workload's, taken in order and again from its beginning."""
     single = replace(cluster, replicas=1, autoscaling=None) if cluster.autoscaling else cluster
     count = BACKLOG * single.replicas
-    rows = np.arange(count) % len(workload)
-    backlog = Workload.from_arrays(
-        arrival=np.zeros(count),
-        prompt_tokens=workload.prompt_tokens[rows],
-        output_tokens=workload.output_tokens[rows],
-    )
+    backlog = w.select(workload, np.arange(count) % len(workload), np.zeros(count))
     finish = np.sort(single.run(backlog, router=LeastLoadedQueue()).requests["finish"])
     finish = finish[np.isfinite(finish)]
     first, last = len(finish) // 4, 3 * len(finish) // 4
@@ -182,22 +177,25 @@ def capacity(cluster: Cluster, workload: Workload) -> float:
 
 
 def report(options: argparse.Namespace) -> Iterator[str]:
-    """The lines of the table, as they are measured; FileNotFoundError if there is no such folder."""
+    """The lines of the table, as they are measured.
+
+    FileNotFoundError if there is no such folder or file, ValueError for a trace that cannot be read or a name
+    that no policy has, PolicyError if the candidate fails: what was measured before it stays printed.
+    """
     plan = PLANS[options.layer]
     candidate = policy(options.layer, options.candidate)
     if options.data is not None and not options.data.is_dir():
         raise FileNotFoundError(
-            f"--data {str(options.data)!r} is not there; expected a folder that holds traces/, or none"
+            f"--data {str(options.data)!r} is no folder; expected one that holds traces/, or none"
         )
-    rivals = [text.partition("(")[0] for text in plan.against]
     yield (
         f"Change of each metric, smaller is better, against each baseline on the same {options.seeds} seeds, "
-        "with its 95 % interval: **worse** or better if that lies on one side of 0. A load of 1 is what a "
-        "backlog is served at (`sim/transfer.py`)."
+        "with its 95 % interval: **worse** or better if that lies on one side of 0, as one in twenty does by "
+        "chance where nothing changes. A load of 1 is what a backlog is served at (`sim/transfer.py`)."
     )
     yield ""
     head = ["GPU, replicas", "model", "engine", "trace", "load", "metric", "mean"]
-    head += [f"against {each}" for each in rivals]
+    head += [f"against {text.partition('(')[0]}" for text in plan.against]
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     left_out = []
@@ -231,6 +229,12 @@ def _workload(plan: Plan, source: str, rate: float, seed: int) -> Workload:
     return w.with_slo(made, ttft=plan.slo[0], tpot=plan.slo[1])
 
 
+def rivals(plan: Plan, most: float) -> list[str]:
+    """The plan's baselines, the threshold set for replicas that serve so many requests/s at most."""
+    threshold = f"ThroughputThreshold(per_replica={_THRESHOLD * most:.6g})"
+    return [threshold if text == "ThroughputThreshold" else text for text in plan.against]
+
+
 def _rows(
     plan: Plan, setting: Setting, source: str, load: float, candidate: NamedPolicy, seeds: int
 ) -> Iterator[str]:
@@ -238,11 +242,7 @@ def _rows(
     most = capacity(setting.cluster, _workload(plan, source, 5.0, 0))
     rate = load * most
     layer = candidate.layer
-    texts = [
-        f"ThroughputThreshold(per_replica={_THRESHOLD * most:.6g})" if text == "ThroughputThreshold" else text
-        for text in plan.against
-    ]
-    compared = [candidate, *(policy(layer, text) for text in texts)]
+    compared = [candidate, *(policy(layer, text) for text in rivals(plan, most))]
     values: list[dict[str, list[float]]] = [{name: [] for name in plan.metrics} for _ in compared]
     rejected = requests = 0
     for seed in range(seeds):

@@ -1,5 +1,5 @@
-"""What the robustness specs ask of each layer: its family of worlds, its baseline, its margins, and how far
-beyond them a policy is in a world."""
+"""What the robustness specs ask of each layer, and of a pair of them: the family of worlds, the baseline,
+the margins, and how far beyond them a policy is in a world."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,11 @@ import numpy as np
 from sim import Autoscaling, workloads
 from sim.autoscalers import ThroughputThreshold
 from sim.baselines import LeastLoadedQueue
-from sim.schedulers import FirstComeFirstServed
 from sim.workloads import Workload
 from specs.worlds import KINDS, Day, Episode, Phase, Pick, draw_day, draw_episode
 
 SAVED = Path(__file__).parent / "counterexamples"
-"""A file a layer: worlds that `specs/hunt.py` found and shrunk."""
+"""A file a family: worlds that `specs/hunt.py` found and shrunk."""
 
 KEPT = 0.01
 """Share of the requests that may miss their SLO."""
@@ -41,29 +40,32 @@ class Found:
 
 @dataclass(frozen=True)
 class Family:
-    """The worlds of one layer, and what is asked there.
+    """The worlds of one layer or pair, and what is asked there.
 
-    `clusters` has the settings of each, by name; `elsewhere` those of clusters that no spec asks about, where
-    weaknesses are known. `compared` has the margins by metric: a ratio to the baseline's may be larger than 1
-    by so much, `slo_violations` by so many shares than the baseline's or than 1 %. `silence` is for how many
-    seconds nothing comes between two worlds of one run; `beside` makes the policies of the other layers.
+    `candidates` has the file of each policy that is judged, by its layer; `baseline` makes the policies that
+    it is compared with, those of layers without a candidate included. `clusters` has the settings of each,
+    by name; `elsewhere` those of clusters that no spec asks about, where weaknesses are known. `compared`
+    has the margins by metric: a ratio to the baseline's may be larger than 1 by so much, `slo_violations` by
+    so many shares than the baseline's or than 1 %. `silence` is for how many seconds nothing comes between
+    two worlds of one run.
     """
 
-    layer: str
+    name: str
+    candidates: Mapping[str, str]
+    baseline: Callable[[], Mapping[str, Any]]
     clusters: Mapping[str, Mapping[str, Any]]
     elsewhere: Mapping[str, Mapping[str, Any]]
-    baseline: Callable[[], Any]
     compared: Mapping[str, float]
     draw: Callable[[Pick, str], World]
     silence: float
-    beside: Callable[[], Mapping[str, Any]]
 
     def settings(self, cluster: str) -> Mapping[str, Any]:
         """Of a cluster of either kind; ValueError if there is none of this name."""
         known = {**self.clusters, **self.elsewhere}
         if cluster not in known:
             raise ValueError(
-                f"no cluster of {self.layer}s is called {cluster!r}; expected {', '.join(known)}"
+                f"no cluster of the family {self.name} is called {cluster!r}; expected one of "
+                f"{', '.join(known)}"
             )
         return known[cluster]
 
@@ -74,20 +76,17 @@ class Family:
         pick = by_seed(seed)
         return [*saved, *(self.draw(pick, cluster) for _ in range(count))]
 
-    def serve(self, cluster: Any, workload: Workload, policy: Any) -> Any:
-        """A run of this policy beside the usual ones of the other layers."""
-        return cluster.run(workload, **{**self.beside(), self.layer: policy})
-
-    def judge(self, cluster: Any, worlds: Sequence[World], policy: Any) -> dict[str, float]:
-        """How far beyond its margins the policy is in these worlds of one cluster, which it serves in one
-        run: see `asked`."""
+    def judge(self, cluster: Any, worlds: Sequence[World], policies: Mapping[str, Any]) -> dict[str, float]:
+        """How far beyond its margins these policies, by layer, are in these worlds of one cluster, which they
+        serve in one run: see `asked`."""
         workload, starts = one_run(worlds, self.silence)
-        run, base = (self.serve(cluster, workload, each) for each in (policy, self.baseline()))
+        base = cluster.run(workload, **self.baseline())
+        run = cluster.run(workload, **{**self.baseline(), **policies})
         return asked(self.compared, run, base, starts)
 
     def saved(self) -> list[Found]:
-        """The counterexamples of this layer, in the order of their file."""
-        file = SAVED / f"{self.layer}.json"
+        """The counterexamples of this family, in the order of their file."""
+        file = SAVED / f"{self.name}.json"
         return [_read(row) for row in json.loads(file.read_text("utf-8"))] if file.is_file() else []
 
     def keep(self, found: Found) -> None:
@@ -95,7 +94,7 @@ class Family:
         rows = [_row(each) for each in [*self.saved(), found]]
         SAVED.mkdir(exist_ok=True)
         text = ",\n".join(json.dumps(row) for row in rows)
-        (SAVED / f"{self.layer}.json").write_text(f"[\n{text}\n]\n", "utf-8")
+        (SAVED / f"{self.name}.json").write_text(f"[\n{text}\n]\n", "utf-8")
 
 
 def one_run(worlds: Sequence[World], silence: float) -> tuple[Workload, np.ndarray]:
@@ -142,7 +141,7 @@ def _ratios(metric: str, run: Any, base: Any, starts: np.ndarray) -> np.ndarray:
         return np.full(len(starts), run.metrics[metric] / base.metrics[metric] if kept else 0.0)
     end = {"response_time": "finish", "ttft": "first_token"}[metric]
     ours, theirs = (_mean(each.requests[end] - each.requests["arrival"], starts) for each in (run, base))
-    return np.where(np.isfinite(ours), ours, np.inf) / theirs
+    return np.asarray(np.where(np.isfinite(ours), ours, np.inf) / theirs)
 
 
 def _violates(run: Any) -> Any:
@@ -170,11 +169,11 @@ def _row(found: Found) -> dict[str, Any]:
 
 
 def _read(row: Mapping[str, Any]) -> Found:
-    world = dict(row["world"])
-    if world.pop("kind") == "Day":
-        day = Day(**{**world, "phases": tuple(Phase(**phase) for phase in world["phases"])})
-        return Found(**{**row, "world": day})
-    return Found(**{**row, "world": Episode(**world)})
+    world = {name: tuple(each) if isinstance(each, list) else each for name, each in row["world"].items()}
+    if world.pop("kind") == "Episode":
+        return Found(**{**row, "world": Episode(**world)})
+    phases = tuple(Phase(**phase) for phase in world.pop("phases"))
+    return Found(**{**row, "world": Day(phases=phases, **world)})
 
 
 class Tuned(ThroughputThreshold):
@@ -188,20 +187,22 @@ def _one_replica(**settings: int) -> dict[str, Any]:
     return {"replicas": 1, "engine": "vllm", **settings}
 
 
-def _scaled(**scaling: float) -> dict[str, Any]:
-    settings: dict[str, Any] = {"max_replicas": 32, "interval": 5, **scaling}
-    return {
-        "replicas": 4,
-        "kv_blocks": 2240,
-        "engine": "vllm",
-        "max_num_batched_tokens": 2048,
-        "autoscaling": Autoscaling(**settings),
-    }
+_SCALED: Mapping[str, Any] = {
+    "replicas": 4,
+    "kv_blocks": 2240,
+    "engine": "vllm",
+    "max_num_batched_tokens": 2048,
+    "autoscaling": Autoscaling(max_replicas=32, interval=5, provisioning_time=10, load_time=20),
+}
 
+_LONG = 7200.0
+"""Seconds after which what was left of an episode has long been served."""
 
-FAMILIES: Mapping[str, Family] = {
-    "router": Family(
-        layer="router",
+_LISTED = (
+    Family(
+        name="router",
+        candidates={"router": "candidates/router.py"},
+        baseline=lambda: {"router": LeastLoadedQueue()},
         clusters={
             "four": {"replicas": 4, "kv_blocks": 2240},
             "one": {"replicas": 1, "kv_blocks": 1120},
@@ -209,14 +210,14 @@ FAMILIES: Mapping[str, Family] = {
             "vllm": {"replicas": 3, "kv_blocks": 900, "engine": "vllm", "max_num_batched_tokens": 2048},
         },
         elsewhere={},
-        baseline=LeastLoadedQueue,
         compared={"response_time": 0.25},
         draw=draw_episode,
-        silence=7200.0,  # what was left of the episode before has long been served
-        beside=dict,
+        silence=_LONG,
     ),
-    "scheduler": Family(
-        layer="scheduler",
+    Family(
+        name="scheduler",
+        candidates={"scheduler": "candidates/scheduler.py"},
+        baseline=lambda: {"router": LeastLoadedQueue()},
         clusters={
             "a100": {
                 "gpu": "a100-80g",
@@ -227,24 +228,35 @@ FAMILIES: Mapping[str, Family] = {
             "small-steps": {"kv_blocks": 2240, **_one_replica(max_num_batched_tokens=512)},
         },
         elsewhere={"tight": {"kv_blocks": 640, **_one_replica(max_num_batched_tokens=2048)}},
-        baseline=FirstComeFirstServed,
         compared={"ttft": 0.15, "response_time": 0.10},
         draw=draw_episode,
-        silence=7200.0,  # what was left of the episode before has long been served
-        beside=lambda: {"router": LeastLoadedQueue()},
+        silence=_LONG,
     ),
-    "autoscaler": Family(
-        layer="autoscaler",
-        clusters={"soon": _scaled(provisioning_time=10, load_time=20)},
-        elsewhere={
-            "late": _scaled(provisioning_time=60, load_time=60),
-            "code": _scaled(provisioning_time=10, load_time=20),
+    Family(
+        name="pair",
+        candidates={"router": "candidates/pair/router.py", "scheduler": "candidates/pair/scheduler.py"},
+        baseline=lambda: {"router": LeastLoadedQueue()},
+        clusters={
+            "four-vllm": {"replicas": 4, "kv_blocks": 2240, "engine": "vllm", "prefix_caching": False},
         },
-        baseline=Tuned,
+        elsewhere={
+            "tight-vllm": {"replicas": 2, "kv_blocks": 640, "engine": "vllm", "prefix_caching": False},
+        },
+        compared={"response_time": 0.25},
+        draw=draw_episode,
+        silence=_LONG,
+    ),
+    Family(
+        name="autoscaler",
+        candidates={"autoscaler": "candidates/autoscaler.py"},
+        baseline=lambda: {"router": LeastLoadedQueue(), "autoscaler": Tuned()},
+        clusters={"soon": _SCALED},
+        elsewhere={"code": _SCALED},
         compared={"slo_violations": 0.15, "gpu_hours": 0.10},
         draw=lambda pick, cluster: draw_day(pick, cluster, KINDS if cluster == "code" else ("chat", "jobs")),
         silence=600.0,  # of every day the same, and paid for
-        beside=lambda: {"router": LeastLoadedQueue()},
     ),
-}
-"""By layer."""
+)
+
+FAMILIES: Mapping[str, Family] = {family.name: family for family in _LISTED}
+"""By name."""

@@ -1,22 +1,21 @@
-"""Looks for a world in which a policy is beyond its margin, and shrinks it: `python -m specs.hunt LAYER`.
+"""Looks for a world in which a policy is beyond its margin, and shrinks it: `python -m specs.hunt FAMILY`.
 
-Hypothesis draws the worlds of a layer's family (`specs/families.py`), climbs towards worse ones, and shrinks
+Hypothesis draws the worlds of a family (`specs/families.py`), climbs towards worse ones, and shrinks
 the first that is beyond: fewer requests, then shorter gaps and lengths. The policy is run in this process, so
 look only for weaknesses of code that is trusted.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings, target
 from hypothesis import strategies as st
 
 from sim import Cluster
-from sim.layers import policy
+from sim.layers import NamedPolicy, policy
 from sim.policies import PolicyError
 from specs.families import FAMILIES, Family, Found, World
 
@@ -42,8 +41,8 @@ def worlds(family: Family, cluster: str | None = None) -> st.SearchStrategy[Worl
 class Hunt:
     """What was met while hypothesis looked: the worlds tried, the worst, and the smallest that is beyond."""
 
-    def __init__(self, family: Family, make: Callable[[], Any]) -> None:
-        self.family, self.make = family, make
+    def __init__(self, family: Family, policies: Sequence[NamedPolicy]) -> None:
+        self.family, self.policies = family, policies
         self.tried = 0
         self.worst: dict[str, float] = {}
         self.smallest: World | None = None
@@ -52,8 +51,9 @@ class Hunt:
     def judge(self, world: World) -> dict[str, float]:
         """What is asked of the policy in this world alone; one that breaks the protocol is beyond all."""
         cluster = Cluster(**self.family.settings(world.cluster))
+        made = {each.layer: each.make(**each.arguments) for each in self.policies}
         try:
-            return self.family.judge(cluster, [world], self.make())
+            return self.family.judge(cluster, [world], made)
         except PolicyError as error:
             self.fault = " ".join(str(error).split())
             return {"beyond_margin": BROKEN, "worlds_beyond": 1.0}
@@ -97,27 +97,45 @@ class Hunt:
 
 
 def report(options: argparse.Namespace) -> Iterator[str]:
-    """The lines of the report; adds what was found to the layer's file if `--save` asks for it."""
-    family = FAMILIES[options.layer]
+    """The lines of the report; adds what was found to the family's file if `--save` asks for it.
+
+    ValueError for a cluster that the family has not, for numbers out of range, and for another number of
+    candidates than the family has layers; FileNotFoundError or PolicyError for a candidate that is none.
+    """
+    family = FAMILIES[options.family]
+    if options.examples < 1 or (options.margin is not None and options.margin < 0):
+        raise ValueError(
+            f"--examples {options.examples} and --margin {options.margin}; expected at least 1 world, and a "
+            "margin of at least 0 (0.1 for 10 %)"
+        )
+    if options.cluster is not None:
+        family.settings(options.cluster)
     if options.margin is not None:
         family = replace(family, compared=dict.fromkeys(family.compared, options.margin))
-    named = policy(options.layer, options.candidate or f"candidates/{options.layer}.py")
-    hunt = Hunt(family, lambda: named.make(**named.arguments))
+    given = options.candidate or list(family.candidates.values())
+    if len(given) != len(family.candidates):
+        raise ValueError(
+            f"--candidate {' '.join(given)}; expected one for each of {', '.join(family.candidates)}, in "
+            "this order"
+        )
+    policies = [policy(layer, text) for layer, text in zip(family.candidates, given, strict=True)]
+    name = " + ".join(each.name for each in policies)
+    hunt = Hunt(family, policies)
     if options.replay:
         yield from _replayed(hunt)
         return
     found = hunt.look(options.examples, options.cluster, options.seed)
-    worst = ", ".join(f"{name} {value:.3f}" for name, value in sorted(hunt.worst.items()))
     if found is None:
-        yield f"{named.name}: within its margins in all of {hunt.tried} worlds; {worst}"
+        worst = ", ".join(f"{metric} {value:.3f}" for metric, value in sorted(hunt.worst.items()))
+        yield f"{name}: within its margins in all of {hunt.tried} worlds; {worst}"
         return
     measured = hunt.told(found)
-    yield f"{named.name}: beyond its margins in world {hunt.tried}; shrunk to"
+    yield f"{name}: beyond its margins in world {hunt.tried}; shrunk to"
     yield f"{found}"
     yield f"{measured}"
     if options.save is not None:
         family.keep(Found(found, options.save, measured, options.open))
-        yield f"saved in specs/counterexamples/{family.layer}.json"
+        yield f"saved in specs/counterexamples/{family.name}.json"
 
 
 def _replayed(hunt: Hunt) -> Iterator[str]:
@@ -127,10 +145,12 @@ def _replayed(hunt: Hunt) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report; 1 if a world was found."""
+    """Print the report; 1 if a world was found, 2 with a sentence if none can be looked for."""
     parser = argparse.ArgumentParser(prog="python -m specs.hunt", description=__doc__)
-    parser.add_argument("layer", choices=tuple(FAMILIES))
-    parser.add_argument("--candidate", metavar="FILE_OR_NAME", help="instead of candidates/LAYER.py")
+    parser.add_argument("family", choices=tuple(FAMILIES))
+    parser.add_argument(
+        "--candidate", nargs="+", metavar="FILE_OR_NAME", help="instead of the family's own, one a layer"
+    )
     parser.add_argument("--examples", type=int, default=1000, help="worlds (default %(default)s)")
     parser.add_argument("--cluster", help="only this one of the family's")
     parser.add_argument("--margin", type=float, help="instead of the family's")
@@ -139,9 +159,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--save", metavar="FOUND_IN", help="keep what is found, with these words")
     parser.add_argument("--open", action="store_true", help="... as not yet asked of the candidate")
     beyond = False
-    for line in report(parser.parse_args(arguments)):
-        print(line, flush=True)
-        beyond = beyond or "beyond its margins" in line
+    try:
+        for line in report(parser.parse_args(arguments)):
+            print(line, flush=True)
+            beyond = beyond or "beyond its margins" in line
+    except (OSError, ValueError, PolicyError) as error:
+        print(f"python -m specs.hunt: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     return int(beyond)
 
 

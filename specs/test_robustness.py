@@ -24,33 +24,37 @@ import pytest
 
 from specs.families import FAMILIES
 
-EPISODES = {"router": 12, "scheduler": 6}
+EPISODES = {"router": 12, "scheduler": 6, "pair": 6}
 """Worlds that a seed draws at each cluster; for an autoscaler it is one day."""
 
-EXPOSED = ["specs/counterexamples/{}.json", "sim/policies.py"]
 
-
-def asked_of(layer, *views):
-    """The marker of a layer's spec; a designer is shown the counterexamples."""
+def asked_of(layer, *views, family=None):
+    """The marker of a candidate; a designer is shown the counterexamples."""
+    family = family or layer
     return pytest.mark.glia(
-        candidate=f"candidates/{layer}.py",
+        candidate=FAMILIES[family].candidates[layer],
         entry=layer.title(),
-        exposes=[*(file.format(layer) for file in EXPOSED), *views],
+        role=layer,
+        exposes=[f"specs/counterexamples/{family}.json", "sim/policies.py", *views],
     )
 
 
-def replication(testbed, layer, cluster):
-    """Serves the saved worlds of this cluster, and so many that the seed draws."""
-    family, count = FAMILIES[layer], EPISODES.get(layer, 1)
-    place = testbed(**family.settings(cluster))
-    return lambda policy, seed: family.judge(place, family.worlds(cluster, seed, count), policy)
+def replication(testbed, family, cluster):
+    """Serves the saved worlds of this cluster, and so many that the seed draws, with policies by layer."""
+    asked, count = FAMILIES[family], EPISODES.get(family, 1)
+    place = testbed(**asked.settings(cluster))
+    return lambda seed, **policies: asked.judge(place, asked.worlds(cluster, seed, count), policies)
 
 
 @asked_of("router")
 @pytest.mark.parametrize("cluster", FAMILIES["router"].clusters)
 def test_router_is_nowhere_much_worse(glia, testbed, cluster):
     """In no world of the family is the mean response time 25 % above the least-loaded queue's."""
-    serve = replication(testbed, "router", cluster)
+    judge = replication(testbed, "router", cluster)
+
+    def serve(router, seed):
+        return judge(seed, router=router)
+
     assert glia.measure(serve, metric="beyond_margin") <= 0
 
 
@@ -58,7 +62,24 @@ def test_router_is_nowhere_much_worse(glia, testbed, cluster):
 @pytest.mark.parametrize("cluster", FAMILIES["scheduler"].clusters)
 def test_scheduler_is_nowhere_much_worse(glia, testbed, cluster):
     """In no world of the family are mean TTFT 15 % or mean response time 10 % above those of vLLM's rule."""
-    serve = replication(testbed, "scheduler", cluster)
+    judge = replication(testbed, "scheduler", cluster)
+
+    def serve(scheduler, seed):
+        return judge(seed, scheduler=scheduler)
+
+    assert glia.measure(serve, metric="beyond_margin") <= 0
+
+
+@asked_of("scheduler", "sim/scheduling.py", family="pair")
+@asked_of("router", family="pair")
+@pytest.mark.parametrize("cluster", FAMILIES["pair"].clusters)
+def test_pair_is_nowhere_much_worse(glia, testbed, cluster):
+    """In no world of the family is the mean response time 25 % above the least-loaded queue's."""
+    judge = replication(testbed, "pair", cluster)
+
+    def serve(router, scheduler, seed):
+        return judge(seed, router=router, scheduler=scheduler)
+
     assert glia.measure(serve, metric="beyond_margin") <= 0
 
 
@@ -67,5 +88,9 @@ def test_scheduler_is_nowhere_much_worse(glia, testbed, cluster):
 def test_autoscaler_is_nowhere_much_worse(glia, testbed, cluster):
     """On no day of the family do 15 % more requests miss their SLO than by the tuned threshold, nor does it
     cost 10 % more where that keeps it."""
-    serve = replication(testbed, "autoscaler", cluster)
+    judge = replication(testbed, "autoscaler", cluster)
+
+    def serve(autoscaler, seed):
+        return judge(seed, autoscaler=autoscaler)
+
     assert glia.measure(serve, metric="beyond_margin") <= 0

@@ -27,15 +27,15 @@ KINDS = ("chat", "code", "jobs")
 @cache
 def lengths(kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Prompt and output tokens of a thousand requests, those of the fewest tokens first."""
-    drawn: workloads.Lengths = {
+    drawn: dict[str, workloads.Lengths] = {
         "chat": workloads.SHAREGPT,
         "code": workloads.Joint.of(workloads.code_completion(rate=10.0, duration=100.0, seed=0)),
         "jobs": workloads.Independent(
             workloads.LogNormal(mean=1500, sigma=0.8, low=64, high=6000),
             workloads.LogNormal(mean=1000, sigma=0.6, low=16, high=3000),
         ),
-    }[kind]
-    made = workloads.generate(workloads.Recorded(tuple(map(float, range(1000)))), drawn, seed=0)
+    }
+    made = workloads.generate(workloads.Recorded(tuple(map(float, range(1000)))), drawn[kind], seed=0)
     order = np.argsort(made.prompt_tokens + made.output_tokens, kind="stable")
     return made.prompt_tokens[order], made.output_tokens[order]
 
