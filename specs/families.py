@@ -169,7 +169,9 @@ def _row(found: Found) -> dict[str, Any]:
 
 
 def _read(row: Mapping[str, Any]) -> Found:
-    world = {name: tuple(each) if isinstance(each, list) else each for name, each in row["world"].items()}
+    world: dict[str, Any] = {
+        name: tuple(each) if isinstance(each, list) else each for name, each in row["world"].items()
+    }
     if world.pop("kind") == "Episode":
         return Found(**{**row, "world": Episode(**world)})
     phases = tuple(Phase(**phase) for phase in world.pop("phases"))
