@@ -78,6 +78,10 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
         from sim import paper
 
         return paper.report(options.data, options.resamplings)
+    if options.command == "transfer":
+        from sim import transfer
+
+        return transfer.report(options)
     if options.command == "fit":
         from sim import fit
 
@@ -135,6 +139,17 @@ def _parser() -> argparse.ArgumentParser:
         "--metric", action="append", help="bars (default gpu_hours or mean_response_time); then columns"
     )
     showing.add_cluster_arguments(combine)
+    transfer = commands.add_parser(
+        "transfer", help="a policy on other systems and traces, as a Markdown table"
+    )
+    transfer.add_argument("layer", choices=tuple(LAYERS), help="whose policy it is")
+    transfer.add_argument("candidate", metavar="FILE[:CLASS]", help="or a name, as for compare")
+    transfer.add_argument(
+        "--data",
+        type=Path,
+        help="folder that holds traces/ (docs/layers.md says whose); without, recorded traces are left out",
+    )
+    transfer.add_argument("--seeds", type=_positive, default=10, help="paired seeds (default %(default)s)")
     describe = commands.add_parser("describe", help="what a workload or a trace is like")
     showing.add_workload_arguments(describe)
     describe.add_argument("--seed", type=_seed, help="of the workload (0 without; a trace: as recorded)")
