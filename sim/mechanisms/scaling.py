@@ -58,7 +58,7 @@ def scaling_mechanisms(entry: str) -> list[Mechanism]:
             predicts={"gpu_hours": -1, "kv_use_mean": +1},
             gate=_cache_idle,
             edit=_by_cache,
-            TARGET_USE=(0.2, 0.4, 0.8),
+            TARGET_USE=(0.2, 0.6, 0.9),
         ),
         idea(
             "size by requests in flight",
