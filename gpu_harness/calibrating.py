@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ __all__ = ["add_arguments", "calibrate", "fitted", "seconds_of"]
 Floats = NDArray[np.float64]
 TOKENS, SEQUENCES, DECODES, LONGEST, SECONDS = 0, 1, 2, 7, 8
 """Columns of steps (`sim.costs.sources.steps.COLUMNS`)."""
+_WARM = 10.0
 
 
 def fitted(
@@ -117,7 +117,7 @@ def measured(
     ServerError if a log is not there, or does not grow.
     """
     targets = [Target(url, model) for url in urls]
-    asyncio.run(drive(targets, room, 0.0, seed=secrets.randbits(32), rounds=1))  # warm
+    asyncio.run(drive(targets, room, _WARM, seed=seed, rounds=0))
     before = [_rows(log, url) for log, url in zip(logs, urls, strict=True)]
     asyncio.run(drive(targets, room, seconds, seed=seed))
     found = []

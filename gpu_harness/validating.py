@@ -6,7 +6,7 @@ import argparse
 import csv
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,11 @@ class Measured:
     policy: str
     servers: dict[str, float]
     simulator: dict[str, float]
+    paced: dict[str, float]
+    """The simulator again, its steps as fast as those of the servers in this run."""
     steps: float
     """Measured time of the servers' steps over what the profile says of the very same steps; NaN if they do
-    not log them."""
+    not log them, and `paced` is as `simulator` then."""
 
 
 def times(run: Run, latency: float = 0.0) -> dict[str, float]:
@@ -92,6 +94,13 @@ def alone(cluster: Cluster, workload: Workload) -> Workload:
     return Workload.from_arrays(arrival=np.arange(_ALONE) * gap, prompt_tokens=prompts, output_tokens=outputs)
 
 
+def outside(seen: Run, told: Run) -> float:
+    """Seconds of TTFT that are not in steps - HTTP, the proxy, tokens on their way - in runs of requests alone:
+    the median of what those on servers take longer."""
+    real, ours = (run.requests["first_token"] - run.requests["arrival"] for run in (seen, told))
+    return max(0.0, float(np.nanmedian(real - ours)))
+
+
 def report(runs: Sequence[Measured]) -> Iterator[str]:
     """For each rate a table of both testbeds' means with their errors, and the agreement on the ranking."""
     for rate, group in itertools.groupby(runs, key=lambda run: run.rate):
@@ -100,10 +109,10 @@ def report(runs: Sequence[Measured]) -> Iterator[str]:
         seeds = len({run.seed for run in of})
         yield f"{rate:g} requests/s, {seeds} seeds; mean on servers, in the simulator, error"
         width = max(map(len, names))
-        yield f"  {'':{width}s}" + "".join(f"{name:>28s}" for name in METRICS)
+        yield f"  {'':{width}s}" + "".join(f"{name:>32s}" for name in METRICS)
         for name in [*names, "all"]:
             mine = [run for run in of if name in (run.policy, "all")]
-            yield f"  {name:{width}s}" + "".join(f"{_error(mine, metric):>28s}" for metric in METRICS)
+            yield f"  {name:{width}s}" + "".join(f"{_error(mine, metric):>32s}" for metric in METRICS)
         slower = np.array([run.steps for run in of])
         if not np.isnan(slower).all():
             yield (
@@ -120,7 +129,8 @@ def report(runs: Sequence[Measured]) -> Iterator[str]:
 def _error(runs: Sequence[Measured], metric: str) -> str:
     real = float(np.mean([run.servers[metric] for run in runs]))
     told = float(np.mean([run.simulator[metric] for run in runs]))
-    return f"{1e3 * real:,.0f} {1e3 * told:9,.0f} ms {told / real - 1:+7.1%}"
+    paced = float(np.mean([run.paced[metric] for run in runs]))
+    return f"{1e3 * real:,.0f} {1e3 * told:7,.0f} ms {told / real - 1:+7.1%} {paced / real - 1:+7.1%}"
 
 
 def _ranking(runs: Sequence[Measured], names: Sequence[str], metric: str) -> Iterator[str]:
@@ -157,7 +167,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", action="append", default=[], type=Path, metavar="FILE", help="step logs of running servers"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="every run's figures")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.csv",
+        help="every run's figures; those that it has are not run again",
+    )
 
 
 def validate(args: argparse.Namespace) -> int:
@@ -168,29 +183,31 @@ def validate(args: argparse.Namespace) -> int:
     loads = [(rate, seed) for rate in args.rate for seed in range(args.seed, args.seed + args.seeds)]
     workloads = {load: _workload(args, *load) for load in loads}
     costs.profile(args.profile, "")  # is it one?
+    runs = _kept(args.out)
     with clusters.testbed_of(args) as testbed:
         testbed.start()
         cluster = _cluster(args, testbed)
         probes = alone(cluster, workloads[loads[0]])
-        seen, told = (times(where.run(probes, RoundRobin())) for where in (testbed, cluster))
-        latency = seen["ttft"] - told["ttft"]
+        seen, told = (where.run(probes, RoundRobin()) for where in (testbed, cluster))
+        latency = outside(seen, told)
+        tpot = [1e3 * times(run)["tpot"] for run in (seen, told)]
         print(
             f"alone: {1e3 * latency:.1f} ms of TTFT are outside of steps and added to the simulator's; TPOT "
-            f"{1e3 * seen['tpot']:.1f} ms, simulated {1e3 * told['tpot']:.1f}",
+            f"{tpot[0]:.1f} ms, simulated {tpot[1]:.1f}",
             flush=True,
         )
         logs = _Logs(args.steps or testbed.step_logs, args.profile)
-        runs = []
         for number, load in enumerate(loads):
             turn = number % len(policies)
             # Another one first for each seed: what drifts, and what comes first, is shared by all.
             for one in [*policies[turn:], *policies[:turn]]:
-                runs.append(_both(testbed, cluster, workloads[load], one, load, latency, logs))
-    rank = {one.label: place for place, one in enumerate(policies)}
-    runs.sort(key=lambda run: (args.rate.index(run.rate), rank[run.policy], run.seed))
-    if args.out is not None:
-        _write(args.out, runs)
-    print(*report(runs), sep="\n")
+                if (*load, one.label) not in runs:
+                    run = _both(testbed, cluster, workloads[load], one, load, latency, logs)
+                    runs[*load, one.label] = run
+                    if args.out is not None:
+                        _append(args.out, run)
+    wanted = [runs[rate, seed, one.label] for rate, seed in loads for one in policies]
+    print(*report(wanted), sep="\n")
     return 0
 
 
@@ -236,7 +253,11 @@ def _both(
     simulated = times(cluster.run(workload, router.new(workload, seed)), latency)
     logs.skip()
     real = times(testbed.run(workload, router.new(workload, seed)))
-    return Measured(rate, seed, router.label, real, simulated, logs.ratio())
+    ratio, paced = logs.ratio(), simulated
+    if not np.isnan(ratio):
+        scaled = replace(cluster, time_scale=ratio)
+        paced = times(scaled.run(workload, router.new(workload, seed)), latency)
+    return Measured(rate, seed, router.label, real, simulated, paced, ratio)
 
 
 class _Logs:
@@ -257,15 +278,39 @@ class _Logs:
         return float(steps[:, -1].sum() / seconds_of(self._profile, steps).sum()) if len(steps) else np.nan
 
 
-def _write(path: Path, runs: Sequence[Measured]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+_SIDES = ("servers", "simulator", "paced")
+_COLUMNS = ("rate", "seed", "policy", *(f"{side}_{name}" for side in _SIDES for name in METRICS), "steps")
+
+
+def _append(path: Path, run: Measured) -> None:
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        sides = ("servers", "simulator")
-        rows.writerow(
-            ["rate", "seed", "policy", *(f"{side}_{name}" for side in sides for name in METRICS), "steps"]
-        )
-        for run in runs:
-            figures = [getattr(run, side)[name] for side in sides for name in METRICS]
-            rows.writerow(
-                [run.rate, run.seed, run.policy, *(f"{value:.6f}" for value in (*figures, run.steps))]
+        if new:
+            rows.writerow(_COLUMNS)
+        figures = [getattr(run, side)[name] for side in _SIDES for name in METRICS]
+        rows.writerow([run.rate, run.seed, run.policy, *(f"{value:.6f}" for value in (*figures, run.steps))])
+
+
+def _kept(path: Path | None) -> dict[tuple[float, int, str], Measured]:
+    """The runs in the file, by rate, seed and policy; ValueError if it is another file."""
+    if path is None or not path.exists():
+        return {}
+    found = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != _COLUMNS:
+            raise ValueError(f"--out {path} is no table of `validate`; give another name, or remove it")
+        for row in reader:
+            sides = [{name: float(row[f"{side}_{name}"]) for name in METRICS} for side in _SIDES]
+            run = Measured(
+                float(row["rate"]),
+                int(row["seed"]),
+                row["policy"],
+                sides[0],
+                sides[1],
+                sides[2],
+                float(row["steps"]),
             )
+            found[run.rate, run.seed, run.policy] = run
+    return found
