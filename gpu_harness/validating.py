@@ -95,8 +95,8 @@ def alone(cluster: Cluster, workload: Workload) -> Workload:
 
 
 def outside(seen: Run, told: Run) -> float:
-    """Seconds of TTFT that are not in steps - HTTP, the proxy, tokens on their way - in runs of requests alone:
-    the median of what those on servers take longer."""
+    """Seconds of TTFT that are not in steps - HTTP, the proxy, tokens on their way - in two runs of requests
+    alone: the median of what those on servers take longer."""
     real, ours = (run.requests["first_token"] - run.requests["arrival"] for run in (seen, told))
     return max(0.0, float(np.nanmedian(real - ours)))
 
@@ -108,11 +108,11 @@ def report(runs: Sequence[Measured]) -> Iterator[str]:
         names = list(dict.fromkeys(run.policy for run in of))
         seeds = len({run.seed for run in of})
         yield f"{rate:g} requests/s, {seeds} seeds; mean on servers, in the simulator, error"
-        width = max(map(len, names))
-        yield f"  {'':{width}s}" + "".join(f"{name:>32s}" for name in METRICS)
+        width = max(map(len, [*names, "all"]))
+        yield f"  {'':{width}s}" + "".join(f"{name:>36s}" for name in METRICS)
         for name in [*names, "all"]:
             mine = [run for run in of if name in (run.policy, "all")]
-            yield f"  {name:{width}s}" + "".join(f"{_error(mine, metric):>32s}" for metric in METRICS)
+            yield f"  {name:{width}s}" + "".join(f"{_error(mine, metric):>36s}" for metric in METRICS)
         slower = np.array([run.steps for run in of])
         if not np.isnan(slower).all():
             yield (
@@ -180,6 +180,14 @@ def validate(args: argparse.Namespace) -> int:
     policies = [policy("router", text) for text in args.routers]
     if len({one.label for one in policies}) < len(policies):
         raise ValueError("a router is given twice; expected different ones")
+    if not args.shrink >= 1:
+        raise ValueError(f"--shrink {args.shrink:g}; expected a number of at least 1")
+    if args.seeds < 1:
+        raise ValueError(f"--seeds {args.seeds}; expected at least 1")
+    if not costs.is_file(args.profile):
+        raise ValueError(
+            f"--profile {args.profile}; expected the file of a profile, as `calibrate` writes it"
+        )
     loads = [(rate, seed) for rate in args.rate for seed in range(args.seed, args.seed + args.seeds)]
     workloads = {load: _workload(args, *load) for load in loads}
     costs.profile(args.profile, "")  # is it one?
@@ -217,7 +225,7 @@ def _workload(args: argparse.Namespace, rate: float, seed: int) -> Workload:
         raise ValueError(
             f"workload={args.workload!r}, a closed loop; expected one whose arrivals are its own"
         )
-    found = shrunk(found, args.shrink) if args.shrink != 1 else found
+    found = shrunk(found, args.shrink) if args.shrink > 1 else found
     longest = int((found.prompt_tokens + found.output_tokens).max())
     if longest > args.max_model_len:
         raise ValueError(

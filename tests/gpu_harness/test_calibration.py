@@ -117,7 +117,8 @@ def server() -> Iterator[str]:
         yield testbed.urls[0]
 
 
-LIMITS = ["--max-num-seqs", "2", "--max-num-batched-tokens", "64", "--max-model-len", "64", "--seconds", "0", "--gpu", "cpu"]
+LIMITS = ["--max-num-seqs", "2", "--max-num-batched-tokens", "64", "--max-model-len", "64"]
+LIMITS += ["--seconds", "0", "--gpu", "cpu"]
 
 
 def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
