@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import signal
 import sys
@@ -34,7 +35,7 @@ from gpu_harness.views import Flight
 from sim.workloads import Workload
 from tests.gpu_harness.tiny_model import LAUNCH, make_model
 
-RATE = 25.0
+RATE = 15.0
 """Requests/s, which one server alone can serve, too."""
 
 
@@ -69,17 +70,21 @@ def small(folder: Path) -> Launch:
 
 
 def lose(launch: Launch, folder: Path, router: str, count: int) -> Lost:
-    """One run: the first server is killed when a third of the requests have been sent, and comes back."""
+    """One run: the first server is killed when a third of the requests have been sent, and started again at
+    once; the last third is sent when it is back (or the second third over, if that is later)."""
     rng = np.random.default_rng(1)
-    workload = Workload.from_arrays(
-        arrival=np.arange(count) / RATE,
-        prompt_tokens=rng.integers(10, 120, count),
-        output_tokens=rng.integers(4, 40, count),
-    )
+    parts = [
+        Workload.from_arrays(
+            arrival=np.arange(size) / RATE,
+            prompt_tokens=rng.integers(10, 120, size),
+            output_tokens=rng.integers(4, 40, size),
+        )
+        for size in (count - count // 3, count // 3)
+    ]
     commands = launch.commands(None, folder)
     servers = started(commands, 300)
     try:
-        return asyncio.run(_lose(commands[0], servers, folder, router, workload))
+        return asyncio.run(_lose(commands[0], servers, folder, router, parts))
     finally:
         for server in servers:
             server.stop()
@@ -90,38 +95,44 @@ async def _lose(
     servers: list[ServerProcess],
     folder: Path,
     router: str,
-    workload: Workload,
+    parts: list[Workload],
 ) -> Lost:
-    limits = Limits(max_queued=len(workload), router_time=1.0, scrape_interval=0.1)
-    proxy = Proxy(
-        made_router(router), addresses([each.url for each in servers]), limits=limits, log=EventLog(None)
-    )
+    count = sum(map(len, parts))
+    limits = Limits(max_queued=count, router_time=1.0, scrape_interval=0.1)
+    urls = addresses([each.url for each in servers])
+    proxy = Proxy(made_router(router), urls, limits=limits, log=EventLog(None))
     over: list[Flight] = []
     proxy.over = over
     run = secrets.token_hex(4)
+
+    def by_first() -> int:
+        return sum(flight.outcome == "finished" and flight.replica is first for flight in over)
+
     async with proxy.serving() as url:
-        sending = asyncio.create_task(
-            answers(Target(url, NAME), workload, Prompting(workload, salt=secrets.randbits(32)), run=run)
-        )
-        while proxy.arrived < len(workload) / 3 or not proxy.pool.replicas[0].flights:
+        first, target = proxy.pool.replicas[0], Target(url, NAME)
+        one, other = (Prompting(part, salt=secrets.randbits(32)) for part in parts)
+        sending = asyncio.create_task(answers(target, parts[0], one, run=run + "a"))
+        while proxy.arrived < count / 3 or not first.flights:
             await asyncio.sleep(0.005)
         kill(servers[0].pid)
-        before = sum(flight.outcome == "finished" and flight.replica.index == 0 for flight in over)
+        before = by_first()
         await asyncio.to_thread(servers[0].stop)
         servers[0] = ServerProcess(*command)
         seen = await sending
+        async with asyncio.timeout(300):
+            while not first.healthy:
+                await asyncio.sleep(0.1)
+        seen += await answers(target, parts[1], other, run=run + "b")
         open_ = len(proxy.dispatcher) + sum(len(each.flights) for each in proxy.pool.replicas)
-    failed = Counter(answer.error.partition(":")[0] for answer in seen if answer.error)
-    served = sum(flight.outcome == "finished" and flight.replica.index == 0 for flight in over)
     lines = [line for log in folder.glob("*.jsonl") for line in log.read_text("utf-8").splitlines()]
-    names = Counter(line.partition(f"glia-{run}-")[2].partition("-")[0] for line in lines if run in line)
+    names = Counter(re.findall(rf"glia-{run}[ab]-\d+-", "\n".join(lines)))
     return Lost(
         finished=sum(not answer.error for answer in seen),
-        failed=failed,
+        failed=Counter(answer.error.partition(":")[0] for answer in seen if answer.error),
         twice=sum(times > 1 for times in names.values()),
         retried=proxy.exposition.retries,
         served_before=before,
-        served_after=served - before,
+        served_after=by_first() - before,
         open_at_end=open_,
     )
 
