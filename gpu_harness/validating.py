@@ -15,6 +15,7 @@ import numpy as np
 from gpu_harness import clusters
 from gpu_harness.agreement import order, tau_b
 from gpu_harness.calibrating import Floats, seconds_of
+from gpu_harness.servers import check_versions
 from gpu_harness.testbed import Testbed
 from sim import costs, naming
 from sim.baselines import RoundRobin
@@ -194,6 +195,7 @@ def validate(args: argparse.Namespace) -> int:
     runs = _kept(args.out)
     with clusters.testbed_of(args) as testbed:
         testbed.start()
+        check_versions(testbed.urls)
         cluster = _cluster(args, testbed)
         probes = alone(cluster, workloads[loads[0]])
         seen, told = (where.run(probes, RoundRobin()) for where in (testbed, cluster))
@@ -221,10 +223,7 @@ def validate(args: argparse.Namespace) -> int:
 
 def _workload(args: argparse.Namespace, rate: float, seed: int) -> Workload:
     found = naming.workload(args.workload, rate, args.duration, seed)
-    if not isinstance(found, Workload):
-        raise ValueError(
-            f"workload={args.workload!r}, a closed loop; expected one whose arrivals are its own"
-        )
+    assert isinstance(found, Workload)  # a closed loop has no rate, and has been refused
     found = shrunk(found, args.shrink) if args.shrink > 1 else found
     longest = int((found.prompt_tokens + found.output_tokens).max())
     if longest > args.max_model_len:

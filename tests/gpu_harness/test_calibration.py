@@ -15,10 +15,12 @@ pytest.importorskip("aiohttp", reason='the harness needs it: pip install "pytest
 from gpu_harness import Launch, Testbed
 from gpu_harness.__main__ import main
 from gpu_harness.calibrating import fitted, seconds_of
-from gpu_harness.shaping import OUTPUT, Room, shapes
+from gpu_harness.load import LoadError, Target
+from gpu_harness.shaping import OUTPUT, Room, drive, shapes
 from sim.costs import Batch, DecodeRow, Prefill, Profile, toml
 from sim.costs.sources.steps import COLUMNS
 from tests.gpu_harness.test_testbed import trivial
+from tests.gpu_harness.upstream import Upstream, play
 
 TRUE = Profile(
     gpu="cpu",
@@ -151,6 +153,22 @@ def test_a_server_must_log_its_steps(server: str, tmp_path: Path, capsys: pytest
     other = said(arguments, capsys)
     assert f"has got 0 steps of the server at {server} while it was driven; expected at least 20" in other
     assert not (tmp_path / "p.toml").exists()
+
+
+def test_a_request_that_fails_ends_it() -> None:
+    """With what the server said."""
+
+    async def scenario() -> None:
+        upstream = Upstream()
+        await upstream.start()
+        upstream.error = 500
+        try:
+            with pytest.raises(LoadError, match=r"a request of the calibration failed: 500: .*so"):
+                await drive([Target(upstream.url, "tiny")], Room(2, 64, 512, 64), 0.0, rounds=1)
+        finally:
+            await upstream.stop()
+
+    play(scenario)
 
 
 def test_steps_are_logged_by_vllm_alone() -> None:

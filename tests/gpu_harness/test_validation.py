@@ -137,6 +137,7 @@ def test_runs_are_kept_and_not_run_again(
             ["--rate", "1", "--workload", "short_prompts_long_outputs", "llq"],
             r"the workload has a request of \d+ tokens, and --max-model-len is 900; .* --shrink divides",
         ),
+        (["--rate", "1", "--workload", "sharegpt_closed:users=2", "llq"], "whose users come when they have"),
         (["--rate", "1", "--shrink", "0.5", "llq"], r"--shrink 0\.5; expected a number of at least 1"),
         (["--rate", "1", "--seeds", "0", "llq"], r"--seeds 0; expected at least 1"),
     ],
@@ -164,5 +165,7 @@ def test_another_file_is_not_overwritten(
     )
     assert main(["validate", *common, "--profile", str(other.with_suffix(".toml"))]) == 2
     assert "the cost profile's file is not there" in capsys.readouterr().err
+    assert main(["validate", *common, "--profile", profile]) == 2
+    assert "the server at http://127.0.0.1:1 does not say its version" in capsys.readouterr().err
     assert main(["validate", *common, "--profile", "h100"]) == 2
     assert "--profile h100; expected the file of a profile" in capsys.readouterr().err
