@@ -49,6 +49,9 @@ class Measured:
     steps: float
     """Measured time of the servers' steps over what the profile says of the very same steps; NaN if they do
     not log them, and `paced` is as `simulator` then."""
+    late: float
+    """Seconds by which a request was sent late at most: more than a few milliseconds say that the load
+    generator had no core, and that TTFT is of that, too."""
 
 
 def times(run: Run, latency: float = 0.0) -> dict[str, float]:
@@ -120,6 +123,7 @@ def report(runs: Sequence[Measured]) -> Iterator[str]:
                 f"  the servers' steps took {np.nanmean(slower) - 1:+.1%} against the profile "
                 f"({np.nanmin(slower) - 1:+.1%} to {np.nanmax(slower) - 1:+.1%} by run)"
             )
+        yield f"  requests were sent up to {1e3 * max(run.late for run in of):,.0f} ms late"
         if seeds < 2 or len(names) < 2:
             yield "  no ranking: that takes at least two routers and two seeds"
             continue
@@ -259,12 +263,13 @@ def _both(
     rate, seed = load
     simulated = times(cluster.run(workload, router.new(workload, seed)), latency)
     logs.skip()
-    real = times(testbed.run(workload, router.new(workload, seed)))
+    served = testbed.run(workload, router.new(workload, seed))
+    real, late = times(served), served.totals["latest_sent"]
     ratio, paced = logs.ratio(), simulated
     if not np.isnan(ratio):
         scaled = replace(cluster, time_scale=ratio)
         paced = times(scaled.run(workload, router.new(workload, seed)), latency)
-    return Measured(rate, seed, router.label, real, simulated, paced, ratio)
+    return Measured(rate, seed, router.label, real, simulated, paced, ratio, late)
 
 
 class _Logs:
@@ -286,7 +291,14 @@ class _Logs:
 
 
 _SIDES = ("servers", "simulator", "paced")
-_COLUMNS = ("rate", "seed", "policy", *(f"{side}_{name}" for side in _SIDES for name in METRICS), "steps")
+_COLUMNS = (
+    "rate",
+    "seed",
+    "policy",
+    *(f"{side}_{name}" for side in _SIDES for name in METRICS),
+    "steps",
+    "late",
+)
 
 
 def _append(path: Path, run: Measured) -> None:
@@ -296,7 +308,9 @@ def _append(path: Path, run: Measured) -> None:
         if new:
             rows.writerow(_COLUMNS)
         figures = [getattr(run, side)[name] for side in _SIDES for name in METRICS]
-        rows.writerow([run.rate, run.seed, run.policy, *(f"{value:.6f}" for value in (*figures, run.steps))])
+        rows.writerow(
+            [run.rate, run.seed, run.policy, *(f"{value:.6f}" for value in (*figures, run.steps, run.late))]
+        )
 
 
 def _kept(path: Path | None) -> dict[tuple[float, int, str], Measured]:
@@ -318,6 +332,7 @@ def _kept(path: Path | None) -> dict[tuple[float, int, str], Measured]:
                 sides[1],
                 sides[2],
                 float(row["steps"]),
+                float(row["late"]),
             )
             found[run.rate, run.seed, run.policy] = run
     return found

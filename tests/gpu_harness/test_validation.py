@@ -42,7 +42,7 @@ def urls() -> Iterator[list[str]]:
 def run(policy: str, seed: int, servers: float, simulator: float, steps: float = 1.1) -> Measured:
     """One whose times are all these."""
     sides = [dict.fromkeys(("ttft", "tpot", "response"), value) for value in (servers, simulator, 0.5)]
-    return Measured(4.0, seed, policy, sides[0], sides[1], sides[2], steps)
+    return Measured(4.0, seed, policy, sides[0], sides[1], sides[2], steps, 0.012 * seed)
 
 
 def test_the_report_has_errors_and_agreement() -> None:
@@ -56,6 +56,7 @@ def test_the_report_has_errors_and_agreement() -> None:
     (a,) = (line for line in lines if line.startswith("  a "))
     assert a.split() == ["a", *["1,500", "1,800", "ms", "+20.0%", "-66.7%"] * 3]
     assert any("steps took +10.0% against the profile" in line for line in lines)
+    assert "  requests were sent up to 12 ms late" in lines
     (ranking,) = (line for line in lines if "ranking by response" in line)
     assert "tau-b 0.33; of 3 pairs 0 tied on both, 0 on one, 1 opposed" in ranking
     assert "    opposed: a and b" in lines
