@@ -24,6 +24,7 @@ NAME = "testbed"
 """The model's name at the servers."""
 _PLANNED = "GLIA_BATCH_SCHEDULER"
 _LOG = "GLIA_REQUEST_LOG"
+_STEPS = "GLIA_STEP_LOG"
 _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 _ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -64,6 +65,8 @@ class Launch:
     autoscaling: Autoscaling | None = None
     """How it scales under an autoscaler, from `replicas` at the start; starting takes the time that it takes,
     whatever this says."""
+    step_log: bool = False
+    """Log what each engine step computed, too (`gpu_harness.step_log`)."""
     request_log: bool = True
     """Run vLLM's scheduler in a subclass that logs evictions and admissions of each request; vLLM then runs
     without asynchronous scheduling. Without, restarts are not known by request."""
@@ -99,13 +102,18 @@ class Launch:
         ImportError or FileNotFoundError if they cannot be started."""
         if scheduler is not None and self.command is not None:
             raise ValueError("a scheduler with command=...; expected servers of vLLM, which can run it")
+        if self.step_log and (scheduler is not None or self.command is not None):
+            raise ValueError(
+                "step_log=True with a scheduler or command=...; expected servers of vLLM under its own rule"
+            )
         if self.command is None:
             self._check()
         devices = self._devices()
         found = []
         for slot in range(self.replicas) if slots is None else slots:
             port = free_port(self.ports[slot] if self.ports else 0)
-            environment = {**_QUIET, **os.environ, _LOG: str(logs / f"{slot}.jsonl")}
+            own = {_LOG: str(logs / f"{slot}.jsonl"), _STEPS: str(logs / f"{slot}.csv")}
+            environment = {**_QUIET, **os.environ, **own}
             if scheduler is not None:
                 environment[_PLANNED] = scheduler
             if devices is None:
@@ -147,8 +155,10 @@ class Launch:
             command += [] if value is None else [name, str(value)]
         if self.prefix_caching is not None:
             command.append("--enable-prefix-caching" if self.prefix_caching else "--no-enable-prefix-caching")
-        if planned or self.request_log:
+        if planned or self.request_log or self.step_log:
             logged = "LoggedPlannedScheduler" if planned else "LoggedScheduler"
+            if self.step_log:
+                logged = "LoggedStepsScheduler"
             command += ["--scheduler-cls", f"gpu_harness.request_log.{logged}", "--no-async-scheduling"]
         if on_cpu:
             command += ["--distributed-executor-backend", "uni", "--enforce-eager"]

@@ -21,9 +21,10 @@ from typing import Any
 
 from vllm.v1.core.sched.scheduler import Scheduler
 
+from gpu_harness.step_log import LoggingScheduler
 from gpu_harness.vllm_scheduler import PlannedScheduler
 
-__all__ = ["LoggedPlannedScheduler", "LoggedScheduler"]
+__all__ = ["LoggedPlannedScheduler", "LoggedScheduler", "LoggedStepsScheduler"]
 
 PATH = "GLIA_REQUEST_LOG"
 
@@ -88,3 +89,7 @@ class LoggedScheduler(_Logged):
 
 class LoggedPlannedScheduler(_Logged, PlannedScheduler):
     """vLLM's scheduler under a batch scheduler (`gpu_harness.vllm_scheduler`)."""
+
+
+class LoggedStepsScheduler(_Logged, LoggingScheduler):
+    """vLLM's own scheduler, whose steps are logged, too (`gpu_harness.step_log`)."""

@@ -26,10 +26,11 @@ PATH = "GLIA_STEP_LOG"
 
 
 class LoggingScheduler(Scheduler):
-    """vLLM's scheduler, with a row in the file named by GLIA_STEP_LOG for each step that computes something.
+    """vLLM's scheduler, with a row in the file named by GLIA_STEP_LOG for each step that computes anything.
 
-    A step's seconds are the wall clock from the call of `schedule` to the end of `update_from_output`:
-    scheduling, the model, sampling, and booking what came out. ValueError if GLIA_STEP_LOG is not set.
+    A step's seconds are the wall clock to the end of `update_from_output`: from the end of the step before
+    it, if that left requests, for what passes in between (taking requests in, handing tokens out) holds the
+    engine up as well; else from the call of `schedule`. ValueError if GLIA_STEP_LOG is not set.
     """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -40,12 +41,14 @@ class LoggingScheduler(Scheduler):
         self._log = open(path, "w", newline="", buffering=1, encoding="utf-8")  # noqa: SIM115
         self._rows = csv.writer(self._log)
         self._rows.writerow(COLUMNS)
-        self._began = 0.0
+        self._began = self._ended = 0.0
+        self._went_on = False
+        """Whether the last step left requests."""
         self._step: Batch | None = None
 
     def schedule(self, *arguments: Any, **settings: Any) -> Any:
         """As vLLM's; the clock starts before."""
-        self._began = time.perf_counter()
+        self._began = self._ended if self._went_on else time.perf_counter()
         output = super().schedule(*arguments, **settings)
         # vLLM has already counted the step's tokens among the computed ones.
         chunks = [
@@ -61,7 +64,9 @@ class LoggingScheduler(Scheduler):
     def update_from_output(self, *arguments: Any, **settings: Any) -> Any:
         """As vLLM's; the clock stops after."""
         outputs = super().update_from_output(*arguments, **settings)
-        seconds = time.perf_counter() - self._began
+        self._ended = time.perf_counter()
+        self._went_on = self.has_requests()
+        seconds = self._ended - self._began
         if self._step is not None and self._step.tokens > 0:
             self._rows.writerow([*self._step, f"{seconds:.9f}"])
         self._step = None

@@ -8,6 +8,7 @@ import itertools
 import secrets
 import tempfile
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from gpu_harness.prompting import Prompting
 from gpu_harness.proxy import Proxy
 from gpu_harness.sampling import Samples, sampling
 from gpu_harness.scaling import Fleet
+from gpu_harness.scraping import parse
 from gpu_harness.servers import ServerError, ServerProcess, check_versions, started
 from sim.policies import PolicyError, Router
 from sim.results import Run
@@ -82,6 +84,26 @@ class Testbed:
     def pids(self) -> tuple[int, ...]:
         """Of the processes that keep the servers that it has started."""
         return tuple(server.pid for server in self._servers)
+
+    @property
+    def step_logs(self) -> tuple[Path, ...]:
+        """Of its servers, where `Launch(step_log=True)` has them logged."""
+        if self._launch is None or not self._launch.step_log or self._folder is None:
+            return ()
+        return tuple(Path(self._folder.name) / f"{slot}.csv" for slot in range(len(self._servers)))
+
+    def start(self) -> None:
+        """Start the servers, if they do not run: a run would do it, too. Its errors are those of `run`."""
+        self._start(self._scheduler)
+
+    def caches(self) -> list[tuple[int, int]]:
+        """Of each server the KV blocks that requests can have, and their tokens, by its /metrics."""
+        found = []
+        for url in self._urls:
+            with urllib.request.urlopen(url + "/metrics", timeout=30) as answer:
+                gauges = parse(answer.read())
+            found.append((gauges.blocks_total, gauges.block_size))
+        return found
 
     def __enter__(self) -> Testbed:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 VOCABULARY = 2048
@@ -10,15 +11,15 @@ LAUNCH = ("--load-format", "dummy", "--dtype", "float32", "--gpu-memory-utilizat
 """What vLLM needs to know of it."""
 
 
-def make_model(folder: Path) -> Path:
-    """Write the model's files (vLLM makes the weights up)."""
+def make_model(folder: Path, *, hidden: int = 128, layers: int = 2) -> Path:
+    """Write the model's files (vLLM makes the weights up); its size grows with layers x hidden^2."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "vocab_size": VOCABULARY,
@@ -42,3 +43,7 @@ def make_model(folder: Path) -> Path:
     }.items():
         (folder / name).write_text(json.dumps(content))
     return folder
+
+
+if __name__ == "__main__":  # python -m tests.gpu_harness.tiny_model FOLDER HIDDEN LAYERS
+    make_model(Path(sys.argv[1]), hidden=int(sys.argv[2]), layers=int(sys.argv[3]))
