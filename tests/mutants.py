@@ -45,6 +45,9 @@ REMOVALS: Mapping[str, Mapping[str, Edits]] = {
     "pair/scheduler": {
         "fill steps, no more": (("self.filled(engine, list(engine.waiting))", "list(engine.waiting), {}"),),
     },
+    "stack/router": {},
+    "stack/scheduler": {},
+    "stack/autoscaler": {"size by cache": START},
 }
 """Of each candidate, by its file, the ideas that its search added, as its design note has them, and how to
 take them out. The note of several candidates tells of the ideas of all."""

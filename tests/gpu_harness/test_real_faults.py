@@ -19,7 +19,7 @@ from gpu_harness.servers import ServerError
 from gpu_harness.testbed import Testbed
 from sim.baselines import LeastLoadedQueue
 from sim.workloads import Workload
-from tests.gpu_harness.test_faults import STEPS
+from tests.gpu_harness.test_provoked_faults import STEPS
 from tests.gpu_harness.test_testbed import children
 from tests.gpu_harness.tiny_model import LAUNCH, make_model
 

@@ -17,7 +17,7 @@ from sim import Cluster
 from sim.baselines import RoundRobin
 from sim.costs import toml
 from sim.workloads import Workload
-from tests.gpu_harness.test_calibration import TRUE
+from tests.gpu_harness.test_calibrating import TRUE
 from tests.gpu_harness.test_testbed import trivial
 
 LIMITS = ["--max-num-seqs", "16", "--max-num-batched-tokens", "256", "--max-model-len", "900"]
