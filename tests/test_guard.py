@@ -32,7 +32,6 @@ SPECS = {
     "scheduler": "batch_scheduler",
     "autoscaler": "autoscaler",
     "pair/router": "router_with_scheduler",
-    "pair/scheduler": "router_with_scheduler",
 }
 # Apart from the guard's, and fewer: most mutants that matter do so by far.
 APART = seeds.guard("whether a mutant matters", 6)
