@@ -67,7 +67,11 @@ def test_writing_specs(project: Path) -> None:
     sessions = CONSOLE.findall((ROOT / "docs/specs.md").read_text("utf-8"))
     assert [command.split()[1] for command, _ in sessions] == ["specs", "speed"]
     for command, shown in sessions:
-        check(shown, run(project, command))
+        printed = run(project, command)
+        for _ in range(2):  # a machine that is noisy just then shows nothing that is timed, as it should be
+            if "not shown  " in printed and "(noise " in printed:
+                printed = run(project, command)
+        check(shown, printed)
 
 
 LIAR = """\
