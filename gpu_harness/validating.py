@@ -176,7 +176,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE.csv",
-        help="every run's figures; those that it has are not run again",
+        help="every run's figures; what it has is not run again: a file for each command",
     )
 
 

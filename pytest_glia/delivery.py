@@ -122,7 +122,8 @@ class Delivery:
             )
         except BudgetExhausted as error:
             search.write(f"  not confirmed: {error}")
-            return [_unconfirmed(item, str(error)) for item in search.items]
+            told = f"{error}: the best candidate was not confirmed; give a larger --glia-budget"
+            return [not_run(item, told) for item in search.items]
         self.passed = not failed
         if failed:
             self._refute()
@@ -285,13 +286,14 @@ def _failed(report: pytest.TestReport, sentence: str, goals: Collection[str]) ->
     return report
 
 
-def _unconfirmed(item: pytest.Item, reason: str) -> pytest.TestReport:
+def not_run(item: pytest.Item, sentence: str) -> pytest.TestReport:
+    """The report of a test that did not run, which fails with this sentence."""
     return pytest.TestReport(
         nodeid=item.nodeid,
         location=item.location,
         keywords={"glia": 1},
         outcome="failed",
-        longrepr=f"{reason}: the best candidate was not confirmed; give a larger --glia-budget",
+        longrepr=sentence,
         when="call",
     )
 

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.childprocess import EvaluatorFailed
+from pytest_glia.delivery import Delivery, not_run
 from pytest_glia.domains import is_real, testbed_of
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.hardware import uses_testbed
@@ -17,7 +18,6 @@ from pytest_glia.settings import Settings
 from pytest_glia.summary import show
 
 if TYPE_CHECKING:
-    from pytest_glia.delivery import Delivery
     from pytest_glia.search import Search
 
 __all__ = ["last_testbed", "on_hardware"]
@@ -74,14 +74,15 @@ def on_hardware(
     except (BudgetExhausted, EvaluatorFailed) as error:
         told = f"not confirmed on the testbed {name}: {error}"
         search.delivered.append(f"  {told}")
-        return _with(reports, [_failed(item, told) for item in items])
+        sentence = f"The design passes in the simulator, but was {told}"
+        return _with(reports, [not_run(item, sentence) for item in items])
     finally:
         evaluator.close()
     show(search.write, found)
     skipped = {report.nodeid: report for report in found if report.skipped}
     ran = {report.nodeid for report in found} - set(skipped)
-    failed = {report.nodeid for report in found if report.failed}
-    told = f"on the testbed {name} {len(ran - failed)} of {len(items)} specs pass"
+    missed = {report.nodeid for report in found if report.failed}
+    told = f"on the testbed {name} {len(ran - missed)} of {len(items)} specs pass"
     if skipped:
         reasons = dict.fromkeys(map(_reason, skipped.values()))
         told += f", {len(skipped)} skipped: {'; '.join(reasons)}"
@@ -95,17 +96,6 @@ def _with(
     """The reports, those of the same tests replaced by the others."""
     replaced = {report.nodeid for report in others}
     return [*(report for report in reports if report.nodeid not in replaced), *others]
-
-
-def _failed(item: pytest.Item, sentence: str) -> pytest.TestReport:
-    return pytest.TestReport(
-        nodeid=item.nodeid,
-        location=item.location,
-        keywords={"glia": 1},
-        outcome="failed",
-        longrepr=f"The design passes in the simulator, but was {sentence}",
-        when="call",
-    )
 
 
 def _reason(report: pytest.TestReport) -> str:
