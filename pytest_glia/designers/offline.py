@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pytest_glia.budget import BudgetExhausted
@@ -26,6 +27,8 @@ from pytest_glia.statistics import Interval
 from pytest_glia.trials import Hypothesis, Trial
 
 _TUNING_TRIALS = 5
+_ENOUGH = 3
+"""Settings of an idea, all worse than what there is, after which no other is tried."""
 _LARGEST = 1e100
 """A constant from here on is no quantity, and ranges around it overflow."""
 _ONLY_CONSTANTS = (
@@ -100,6 +103,10 @@ class _State:
     shown: dict[Key, str] = field(default_factory=dict)
     rejected: dict[Key, Rejected] = field(default_factory=dict)
     tuning: dict[Key, list[tuple[Mapping[str, float], float]]] = field(default_factory=dict)
+
+
+class _NoUse(Exception):
+    """The first settings of an idea were all worse than what there is: the budget is for other ideas."""
 
 
 class OfflineDesigner:
@@ -196,20 +203,26 @@ def _tuned(state: _State, idea: _Applied, first: Trial, hypothesis: Hypothesis, 
     """The idea with the best of a few settings of its numbers, by quick looks."""
     lab = state.lab
     judged = [(dict(idea.numbers), lab.aim.loss(first.evaluation))]
+    promising = first.change.mean <= 0
 
     def judge(numbers: dict[str, Number]) -> float:
+        nonlocal promising
+        if len(judged) >= _ENOUGH and not promising:
+            raise _NoUse
         setting = replace(idea, numbers=numbers)
         sources = state.design.plus(setting).build()[0]
         trial = lab.quick(sources, replace(hypothesis, name=setting.label), state.best)
-        return lab.aim.loss(trial.evaluation)
+        promising = promising or trial.change.mean <= 0
+        judged.append((numbers, lab.aim.loss(trial.evaluation)))
+        return judged[-1][1]
 
-    if len(idea.numbers) == 1:
-        [(name, limits)] = idea.mechanism.numbers.items()
-        start = (idea.numbers[name], judged[0][1])
-        found = bracket(limits, start, lambda value: judge({name: value}), trials=trials)
-        judged += [({name: value}, loss) for value, loss in found]
-    else:
-        judged += tune(idea.mechanism.numbers, idea.numbers, judge, trials=trials)
+    with suppress(_NoUse):
+        if len(idea.numbers) == 1:
+            [(name, limits)] = idea.mechanism.numbers.items()
+            start = (idea.numbers[name], judged[0][1])
+            bracket(limits, start, lambda value: judge({name: value}), trials=trials)
+        else:
+            tune(idea.mechanism.numbers, idea.numbers, judge, trials=trials)
     state.tuning[idea.key] = [(dict(numbers), loss) for numbers, loss in judged]
     return replace(idea, numbers=min(judged, key=lambda each: each[1])[0])
 
