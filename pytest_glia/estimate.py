@@ -72,6 +72,12 @@ class Check:
         means = {name: math.fsum(values) / len(values) for name, values in self.metrics.items()}
         return {name: mean for name, mean in means.items() if math.isfinite(mean)}
 
+    @property
+    def metric(self) -> str | None:
+        """Which of `metrics` the quantity is of; None for a value without a name."""
+        named = [name for name in self.metrics if f"{self.quantity} ".startswith(f"{name} ")]
+        return max(named, key=len, default=None)
+
     def as_json(self) -> dict[str, Any]:
         """A dictionary of JSON types (an unbounded end of the interval is null)."""
         data = asdict(self)

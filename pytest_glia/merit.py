@@ -135,8 +135,8 @@ class Aim:
         for which, check in zip(self.known, checks, strict=True):
             assert check is not None
             every = check.excess[:count]
-            spare = max(_TO_SPARE, _HALF_WIDTHS * statistics.stdev(every) if count > 1 else 0.0)
-            falls_short = math.fsum(every) / count + spare > 0
+            spare = _to_spare(every)
+            falls_short = _mean(every) + spare > 0
             for replication, excess in enumerate(every):
                 if falls_short:
                     losses[replication] += SHORTFALL * (excess + spare)
@@ -147,7 +147,19 @@ class Aim:
     def loss(self, evaluation: Evaluation) -> float:
         """The mean of `losses`."""
         losses = self.losses(evaluation)
-        return math.fsum(losses) / len(losses) if losses else math.inf
+        return _mean(losses) if losses else math.inf
+
+    def wanted(self, evaluation: Evaluation) -> dict[str, bool]:
+        """Of each metric that a spec asks about, whether a better one would lower the loss.
+
+        It would where the check is the primary one, or is not met with enough to spare.
+        """
+        wanted: dict[str, bool] = {}
+        for which, check in evaluation.checks.items():
+            if check.metric is not None and check.excess:
+                better = which == self.primary or _mean(check.excess) + _to_spare(check.excess) > 0
+                wanted[check.metric] = wanted.get(check.metric, False) or better
+        return wanted
 
     def change(self, of: Evaluation, against: Evaluation, confidence: float) -> Interval:
         """How much larger the loss of one candidate is than another's, paired on their common seeds.
@@ -165,6 +177,15 @@ class Aim:
             worst = math.inf if not differences or differences[0] > 0 else -math.inf
             return Interval(worst, 0.0, n, confidence, worst, worst)
         return mean_interval(differences, confidence, deterministic=True)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _to_spare(excess: Sequence[float]) -> float:
+    """By how much a check is to be met, on the mean of its replications."""
+    return max(_TO_SPARE, _HALF_WIDTHS * statistics.stdev(excess) if len(excess) > 1 else 0.0)
 
 
 def result_of(change: Interval, margin: float) -> Result:

@@ -146,28 +146,42 @@ class OfflineDesigner:
 
 
 def _improve(state: _State) -> bool:
-    """Try the ideas that the evidence calls for until one is kept; False if none is."""
-    present = {each.key for each in state.design.applied}
-    for path, mechanisms in state.lab.mechanisms.items():
-        for mechanism in mechanisms:
-            key = (path, mechanism.name)
-            if key in present or (key in state.rejected and state.rejected[key].verdict == "refuted"):
-                continue
-            try:
-                reason = mechanism.called_for(state.best.evidence)
-                if reason is not None and _try_idea(
-                    state, _Applied(path, mechanism, mechanism.defaults, reason)
-                ):
-                    return True
-            except BudgetExhausted:
-                raise
-            except Exception as error:
-                # An idea is code of the domain or the user; a fault in it must not end the search.
-                fault = f"{type(error).__name__}: {error}"
-                state.lab.say(f"The mechanism {mechanism.name!r} failed ({fault}) and is left out.")
-                nothing = Interval(math.nan, math.nan, 0, math.nan, math.nan, math.nan)
-                state.rejected[key] = _rejected(mechanism, f"it failed ({fault})", nothing, "refuted")
+    """Try the ideas that the evidence calls for until one is kept; False if none is.
+
+    Those come last of which nothing is predicted that the specs still lack, but something that they have.
+    """
+    found = [
+        (path, mechanism) for path, mechanisms in state.lab.mechanisms.items() for mechanism in mechanisms
+    ]
+    lacking = state.lab.aim.wanted(state.best)
+    for path, mechanism in sorted(found, key=lambda each: _beside_the_point(each[1], lacking)):
+        key = (path, mechanism.name)
+        if any(key == each.key for each in state.design.applied) or (
+            key in state.rejected and state.rejected[key].verdict == "refuted"
+        ):
+            continue
+        try:
+            reason = mechanism.called_for(state.best.evidence)
+            if reason is not None and _try_idea(state, _Applied(path, mechanism, mechanism.defaults, reason)):
+                return True
+        except BudgetExhausted:
+            raise
+        except Exception as error:
+            # An idea is code of the domain or the user; a fault in it must not end the search.
+            fault = f"{type(error).__name__}: {error}"
+            state.lab.say(f"The mechanism {mechanism.name!r} failed ({fault}) and is left out.")
+            nothing = Interval(math.nan, math.nan, 0, math.nan, math.nan, math.nan)
+            state.rejected[key] = _rejected(mechanism, f"it failed ({fault})", nothing, "refuted")
     return False
+
+
+def _beside_the_point(mechanism: Mechanism, lacking: Mapping[str, bool]) -> bool:
+    """Whether all that an idea promises the specs is what they have already."""
+    try:
+        promised = [lacking[metric] for metric in mechanism.predicts if metric in lacking]
+    except Exception:
+        return False  # a fault in it is told where it is tried
+    return bool(promised) and not any(promised)
 
 
 def _try_idea(state: _State, idea: _Applied) -> bool:

@@ -31,10 +31,13 @@ class Report:
 
 
 def checked(
-    which: tuple[str, int], *samples: float, evidence: Mapping[str, tuple[float, ...]] = {}
+    which: tuple[str, int],
+    *samples: float,
+    evidence: Mapping[str, tuple[float, ...]] = {},
+    quantity: str = "rt",
 ) -> Report:
     """A test that asked for less than 1 and measured these."""
-    value = Estimate("rt", mean_interval(samples, 0.95), samples, "mean", dict(evidence))
+    value = Estimate(quantity, mean_interval(samples, 0.95), samples, "mean", dict(evidence))
     return Report(which[0], [(value < 1.0).check.as_json()])
 
 
@@ -67,6 +70,20 @@ def test_a_demand_is_asked_of_the_mean() -> None:
     spare = 0.72 * stdev(rare)
     assert spare > 0.1
     assert AIM.losses(missed) == pytest.approx([-0.5 + 10 * (each - 1 + spare) for each in rare])
+
+
+@pytest.mark.parametrize(("rare", "lacks"), [(0.9, False), (0.99, True), (1.1, True)])
+def test_metrics_that_specs_want_better(rare: float, lacks: bool) -> None:
+    """The first goal's always; another's until it is met with enough to spare."""
+    metrics = {"rt": (0.0,) * 4, "rt p99": (0.0,) * 4}
+    of_main = checked(MAIN, *[0.2] * 4, quantity="rt against base", evidence=metrics)
+    of_rare = checked(RARE, *[rare] * 4, quantity="rt p99", evidence=metrics)
+    assert AIM.wanted(evaluation(of_main, of_rare)) == {"rt": True, "rt p99": lacks}
+
+
+def test_values_without_a_name_are_no_metrics() -> None:
+    """What a spec measured of a replication that returns one number."""
+    assert AIM.wanted(evaluation(checked(MAIN, *[0.2] * 4, quantity="value"))) == {}
 
 
 def test_only_the_primary_check_counts_without_limit() -> None:
