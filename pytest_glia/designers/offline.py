@@ -148,13 +148,15 @@ class OfflineDesigner:
 def _improve(state: _State) -> bool:
     """Try the ideas that the evidence calls for until one is kept; False if none is.
 
-    Those come last of which nothing is predicted that the specs still lack, but something that they have.
+    Those come last of which nothing is predicted that the specs still lack, but something that they have;
+    of the others those first that have no numbers to tune, for they cost least to try.
     """
     found = [
         (path, mechanism) for path, mechanisms in state.lab.mechanisms.items() for mechanism in mechanisms
     ]
     lacking = state.lab.aim.wanted(state.best)
-    for path, mechanism in sorted(found, key=lambda each: _beside_the_point(each[1], lacking)):
+    found.sort(key=lambda each: (_beside_the_point(each[1], lacking), bool(each[1].numbers)))
+    for path, mechanism in found:
         key = (path, mechanism.name)
         if any(key == each.key for each in state.design.applied) or (
             key in state.rejected and state.rejected[key].verdict == "refuted"

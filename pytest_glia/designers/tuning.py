@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 
 from pytest_glia.designers.source import Number, rounded
 
+_FINE = 1.15
+"""Values that differ by less than this factor are not parted by the few seeds of a quick look."""
+
 Ranges = Mapping[str, tuple[float, float]]
 
 
@@ -59,8 +62,8 @@ def bracket(
     """Judge up to `trials` values of one number besides the start, given with its loss; each with its loss.
 
     First half-way to either end, then each value halves the wider of the gaps beside the best so far, by
-    ratio where both ends are above zero. With a handful of looks that comes nearer to the bottom of a single
-    dip than chance does.
+    ratio where both ends are above zero, until they differ by less than 15 %. With a handful of looks that
+    comes nearer to the bottom of a single dip than chance does.
     """
     low, high = limits
     losses = dict([start])
@@ -81,6 +84,8 @@ def bracket(
             known = sorted({low, high, *losses})
             beside = known[max(known.index(best) - 1, 0) :][:3]
             gaps = sorted((-width(best, other), other) for other in beside if other != best)
+            if best > 0 and all(1 / _FINE < other / best < _FINE for _, other in gaps):
+                break
             todo = [halved(best, other) for _, other in gaps]
             todo = [value for value in todo if value not in losses][:1]
             if not todo:

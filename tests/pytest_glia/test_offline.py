@@ -43,6 +43,17 @@ def test_an_idea_that_only_harms_is_left_after_three_settings(
     assert len(set(re.findall(r"open early (0\.\d+)", titles(project)))) == settings
 
 
+def test_ideas_without_numbers_come_first(make_project: MakeProject) -> None:
+    """One look tells of them what takes up to six of one that has a number."""
+    ideas = PACKER_IDEAS.replace(
+        "    numbers = {}\n    defaults = {}\n",
+        '    numbers = {"UNUSED": (1, 9)}\n    defaults = {"UNUSED": 3}\n',
+    ).replace('not only in the last one."', 'not only in the last one."\n    numbers = {}\n    defaults = {}')
+    project = make_project({**PACKING, "conftest.py": ideas})
+    project.pytest("--glia-optimize", "--glia-budget=60 sims, 300 s")
+    assert "glia 1: first fit\n" in titles(project)
+
+
 @pytest.mark.parametrize(("limit", "first"), [(1.01, "largest first"), (1.3, "first fit")])
 def test_ideas_that_promise_what_is_met_come_last(
     make_project: MakeProject, limit: float, first: str

@@ -124,6 +124,15 @@ def test_bracket_keeps_to_its_range_and_judges_nothing_twice(limits: tuple[Numbe
     assert 1 <= len(seen) <= 20
 
 
+def test_bracket_ends_where_looks_no_longer_part_its_values() -> None:
+    """The neighbours of the best are within 15 % of it, and no nearer than a fifth of that."""
+    judged = bracket((1.0, 1000.0), (30.0, 3.4), lambda value: abs(math.log(value / 7)), trials=50)
+    best = min(judged, key=lambda each: each[1])[0]
+    beside = sorted(abs(math.log(value / best)) for value, _ in judged if value != best)
+    assert math.log(1.03) < beside[0] <= beside[1] < math.log(1.15)
+    assert len(judged) < 12
+
+
 def test_bracket_survives_what_does_not_work() -> None:
     """A broken setting has no finite loss, and is never the best."""
     judged = bracket((1, 64), (8, 1.0), lambda n: math.nan if n > 8 else 1 / n, trials=5)
