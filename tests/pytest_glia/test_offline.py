@@ -26,7 +26,7 @@ class OpenEarly(LargestFirst):
     ("limits", "default", "settings"),
     [
         pytest.param((0.05, 0.4), 0.2, 3, id="harmful at all of three"),
-        pytest.param((0.05, 0.6), 0.48, 6, id="worth a closer look at one of them"),
+        pytest.param((0.05, 0.9), 0.48, 6, id="worth a closer look at one of them"),
     ],
 )
 def test_an_idea_that_only_harms_is_left_after_three_settings(
@@ -35,11 +35,10 @@ def test_an_idea_that_only_harms_is_left_after_three_settings(
     """The budget is for ideas of which at least one setting is no worse than what there is."""
     idea = IDEA.replace("LIMITS", str(limits)).replace("DEFAULT", str(default))
     ideas = PACKER_IDEAS.replace("\n\n@pluggy", f"{idea}\n\n@pluggy").replace(
-        "[LargestFirst()", "[OpenEarly(), LargestFirst()"
+        "[LargestFirst(), FirstFit()]", "[OpenEarly()]"
     )
     project = make_project({**PACKING, "conftest.py": ideas})
-    result = project.pytest("--glia-optimize", "--glia-budget=120 sims, 300 s")
-    assert result.code == 0, result.out
+    project.pytest("--glia-optimize", "--glia-budget=120 sims, 300 s")
     assert len(set(re.findall(r"open early (0\.\d+)", titles(project)))) == settings
 
 
@@ -51,7 +50,7 @@ def test_ideas_without_numbers_come_first(make_project: MakeProject) -> None:
     ).replace('not only in the last one."', 'not only in the last one."\n    numbers = {}\n    defaults = {}')
     project = make_project({**PACKING, "conftest.py": ideas})
     project.pytest("--glia-optimize", "--glia-budget=60 sims, 300 s")
-    assert "glia 1: first fit\n" in titles(project)
+    assert "glia 1: first fit\n" in f"{titles(project)}\n"
 
 
 @pytest.mark.parametrize(("limit", "first"), [(1.01, "largest first"), (1.3, "first fit")])
@@ -68,7 +67,7 @@ def test_ideas_that_promise_what_is_met_come_last(
     specs = PACKER_SPEC.replace(wasted, wasted.replace("1.1", str(limit))).replace(saved, "reduction > 0.75")
     project = make_project({**PACKING, "conftest.py": ideas, "specs/test_packer.py": specs})
     project.pytest("--glia-optimize", "--glia-budget=60 sims, 300 s")
-    assert f"glia 1: {first}\n" in titles(project)
+    assert f"glia 1: {first}\n" in f"{titles(project)}\n"
 
 
 def titles(project: Project) -> str:
