@@ -145,6 +145,7 @@ def forged(log: bytes, seed: int) -> list[bytes]:
     return [*junk, log[:-4], *(head + b"\n" + each.tobytes() for each in numbers)]
 
 
+@pytest.mark.slow
 def test_forged_logs_spoil_no_replay_beside_them(confine: Any, round_robins: list[Metrics]) -> None:
     """In one process they are refused between honest ones, whose metrics are the same, to the last bit."""
 

@@ -126,6 +126,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Result,
     return project, ran, model.answered
 
 
+@pytest.mark.slow
 def test_it_is_answered_and_its_run_ends_in_words(searched: tuple[Project, Result, list[str]]) -> None:
     """Whatever it says is answered; its design is confirmed, and a claim that nothing shows fails it."""
     _, ran, _ = searched

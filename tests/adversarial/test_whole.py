@@ -170,6 +170,7 @@ def search(make_project: MakeProject, allowed: str) -> tuple[Project, Result, di
     return project, ran, found
 
 
+@pytest.mark.slow
 def test_a_search_sees_through_cheats(make_project: MakeProject) -> None:
     """With the rules as they are every proposal is committed with what was wrong, and none wins."""
     project, ran, found = search(make_project, "")

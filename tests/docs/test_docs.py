@@ -62,6 +62,7 @@ def check(shown: str, printed: str) -> None:
         assert lines, f"{expected!r} was not printed:\n{printed}"
 
 
+@pytest.mark.slow
 def test_writing_specs(project: Path) -> None:
     """docs/specs.md: its specs print what it shows, the message of the one that fails included."""
     sessions = CONSOLE.findall((ROOT / "docs/specs.md").read_text("utf-8"))
@@ -96,6 +97,7 @@ def test_first_spec_is_not_passed_with_nothing_packed(project: Path, how: str) -
     check("*2 failed*", run(project, "pytest specs"))
 
 
+@pytest.mark.slow
 def test_designing(project: Path) -> None:
     """docs/designing.md: its mechanism makes the spec of docs/specs.md pass, and that can be verified."""
     text = (ROOT / "docs/designing.md").read_text("utf-8")
@@ -112,6 +114,7 @@ def test_designing(project: Path) -> None:
         check(shown, run(project, command.replace("RUN", name)))
 
 
+@pytest.mark.slow
 def test_several_objectives(project: Path) -> None:
     """docs/designing.md: a second objective leaves a choice, which the note of the design tells of."""
     text = (ROOT / "docs/designing.md").read_text("utf-8")
@@ -129,6 +132,7 @@ def test_several_objectives(project: Path) -> None:
     check(blocks["markdown"], subprocess.run(shows, cwd=project, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.slow
 def test_comparing(project: Path) -> None:
     """docs/comparing.md: two runs of a designer on the specs of docs/specs.md leave what it lists."""
     for name, content in FILE.findall((ROOT / "docs/designing.md").read_text("utf-8")):
@@ -144,6 +148,7 @@ def test_comparing(project: Path) -> None:
 ELSEWHERE = (ROOT / "docs/agents-elsewhere.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_agents_elsewhere(project: Path) -> None:
     """docs/agents-elsewhere.md: its first command meets the spec, and so does its MCP client."""
     settings, *_ = TOML.findall(ELSEWHERE)
@@ -161,6 +166,7 @@ def test_agents_elsewhere(project: Path) -> None:
 MODELS = (ROOT / "docs/models.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", TOML.findall(MODELS + ELSEWHERE))
 def test_settings_of_models_and_agents(settings: str, project: Path) -> None:
     """docs/models.md, docs/agents-elsewhere.md: each of their configurations is one."""
@@ -170,6 +176,7 @@ def test_settings_of_models_and_agents(settings: str, project: Path) -> None:
     assert "2 tests collected" in printed, printed
 
 
+@pytest.mark.slow
 def test_models(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """docs/models.md: a model without a limit is refused; a reply from a mailbox meets the spec."""
     for name, content in FILE.findall(MODELS):
@@ -185,6 +192,7 @@ def test_models(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None
     assert "Pack into fewer bins." in (mail / "0001.request.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_reports(project: Path) -> None:
     """docs/ci.md: the command leaves the files of its table, and the data has the names of the other."""
     text = (ROOT / "docs/ci.md").read_text("utf-8")

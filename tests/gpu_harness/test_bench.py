@@ -14,6 +14,7 @@ from gpu_harness.__main__ import main
 SERVE = f"{sys.executable} -m gpu_harness serve --router llq --replica {{upstream}} --port {{port}}"
 
 
+@pytest.mark.slow
 def test_another_proxy_is_measured_in_the_same_run() -> None:
     """It gets the same requests; what each adds is told at the same rate."""
     ended = subprocess.run(
@@ -46,6 +47,7 @@ def test_another_proxy_is_measured_in_the_same_run() -> None:
     assert len({line.split(" at ")[1].split(":")[0] for line in told[4:]}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),
     [

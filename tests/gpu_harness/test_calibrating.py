@@ -51,6 +51,7 @@ def steps(count: int, noise: float, seed: int) -> NDArray[np.float64]:
     return found
 
 
+@pytest.mark.slow
 def test_a_known_profile_is_found_again() -> None:
     """From 1,000 steps without noise others of them are told within 1.5 % on the mean, and in sum."""
     profile, lines = fitted(steps(1000, 0.0, 1), gpu="cpu", model="tiny", eager=True, source="test")
@@ -63,6 +64,7 @@ def test_a_known_profile_is_found_again() -> None:
     assert profile.marks() == ""
 
 
+@pytest.mark.slow
 def test_the_sum_of_steps_is_right_where_some_take_longer() -> None:
     """Half of the steps take 40 % longer on the mean: a profile near their median would be 20 % short in sum;
     that of each half is not more than 3 % off for the other half, and says so."""
@@ -141,6 +143,7 @@ def test_which_servers_must_be_clear(capsys: pytest.CaptureFixture[str]) -> None
     assert "--out p.txt; expected a name that ends in .toml" in name
 
 
+@pytest.mark.slow
 def test_a_server_must_log_its_steps(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No log, or the log of another server: both are told, with what to do."""
     log = tmp_path / "steps.csv"

@@ -75,6 +75,7 @@ def full(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_proxy_serves_on_a_full_disk(tmp_path: Path, suffix: str) -> None:
     """Requests are served and all ends as ever where neither log nor record can be written; the record is
@@ -127,6 +128,7 @@ def free() -> int:
     return free_port()
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_no_measured_figures(tmp_path: Path) -> None:
     """`load` prints what it has measured, and then names the file that it could not write."""
     Workload.from_arrays(arrival=[0.0, 0.1], prompt_tokens=[9, 9], output_tokens=[3, 3]).to_csv(
@@ -180,6 +182,7 @@ print("measured", run.metrics["mean_response_time"])
 """
 
 
+@pytest.mark.slow
 def test_steps_of_the_clock_change_no_measurement(tmp_path: Path) -> None:
     """Where the wall clock of harness and servers goes an hour forth and back all the time, requests are
     served, and their times are in order and of the length that they had."""

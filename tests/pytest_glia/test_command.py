@@ -121,6 +121,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     return Played(project, ran, notes, before)
 
 
+@pytest.mark.slow
 def test_what_it_leaves_is_designed_with_round_by_round(played: Played) -> None:
     """Rounds that leave a better candidate lead to one that is confirmed, delivered and explained."""
     assert played.ran.code == 0, played.ran.out
@@ -217,6 +218,7 @@ def test_command_that_does_nothing_is_given_up(make_project: MakeProject) -> Non
     assert "no better candidate than the present one was found" in ran.text
 
 
+@pytest.mark.slow
 def test_spent_budget_ends_with_the_best(make_project: MakeProject) -> None:
     """An agent that gets better and better is stopped by the budget, and its best is delivered."""
     better = "n=$(grep -c '^## Round' RESULTS.md); echo \"def answer(): return 1.1$n\" > candidate.py"
@@ -253,6 +255,7 @@ def glia_designers():
 """
 
 
+@pytest.mark.slow
 def test_replay_ends_its_rounds_where_the_run_did(make_project: MakeProject, tmp_path: Path) -> None:
     """When the time was over after a round, a replay, for which no time is over, starts no further one."""
     agent = f"echo round >> {tmp_path}/rounds; echo 'def answer(): return 2.0' > candidate.py"
@@ -284,6 +287,7 @@ def test_what_is_missing_is_said_at_once(
     assert says in ran.text
 
 
+@pytest.mark.slow
 def test_killed_search_goes_on_without_running_its_rounds_again(
     make_project: MakeProject, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def test_cost(glia, pytestconfig):
 """
 
 
+@pytest.mark.slow
 def test_options_of_a_conftest_decide_what_is_measured(make_project: MakeProject) -> None:
     """A spec that fails for the option that was given fails in the search's first look, too."""
     project = make_project(

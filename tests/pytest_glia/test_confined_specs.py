@@ -62,6 +62,7 @@ def test_baseline_is_trusted(make_project: MakeProject, tmp_path: Path) -> None:
     assert ran.code == 0, ran.out
 
 
+@pytest.mark.slow
 def test_candidate_knows_no_secret(make_project: MakeProject) -> None:
     """A plain run of pytest has the user's keys; its candidates do not."""
     candidate = "import os\n\ndef answer():\n    return float('MY_TOKEN' in os.environ)\n"
@@ -70,6 +71,7 @@ def test_candidate_knows_no_secret(make_project: MakeProject) -> None:
     assert ran.code == 0, ran.out
 
 
+@pytest.mark.slow
 def test_run_says_what_confines_candidates(make_project: MakeProject) -> None:
     """One line below the verdicts: what does it, or that it is off."""
     project = make_project(spec("def answer():\n    return 7.0\n", MEASURED), commit=False)

@@ -122,6 +122,7 @@ def waste(pack, seed):
 def test_little"""
 
 
+@pytest.mark.slow
 def test_an_ablation_that_ends_the_evaluation_leaves_the_confirmed_design(
     make_project: MakeProject,
 ) -> None:
@@ -169,6 +170,7 @@ def test_an_audit_of_several_functions_is_set_aside_whole(make_project: MakeProj
     assert ", 68 simulations" in ran.out
 
 
+@pytest.mark.slow
 def test_a_failure_is_paid_for_and_told_once(make_project: MakeProject) -> None:
     """Specs of one function that all fail for one reason: its runs are booked once, and so is the reason."""
     again = "def test_again(glia):\n    assert glia.measure(cost) < 6\n\n\n"

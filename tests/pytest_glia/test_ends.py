@@ -88,6 +88,7 @@ def test_larger_budget_goes_on(ledger: Ledger) -> None:
     assert thread(ledger, Fickle("a"))[0].complete(said("a", most=1000)).text == "a"
 
 
+@pytest.mark.slow
 def test_rival_that_its_model_has_left_is_replayed(tmp_path: Path) -> None:
     """Best-of-n whose key expires in mid-run: the replay needs no model, and comes to the same commits."""
     played = play(
@@ -135,6 +136,7 @@ def glia_designers():
 """
 
 
+@pytest.mark.slow
 def test_replication_that_was_too_late_is_too_late_for_its_run(
     make_project: MakeProject, tmp_path: Path
 ) -> None:
@@ -191,6 +193,7 @@ def glia_designers():
 """
 
 
+@pytest.mark.slow
 def test_evaluation_that_the_budget_ended_half_way_is_paid_for_again(make_project: MakeProject) -> None:
     """A replay comes to the same note: what the first of two specs had cost counts, though neither is run."""
     files = spec("def answer():\n    return 9.0\n", TWO)

@@ -37,6 +37,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupte
         search.process.wait()
 
 
+@pytest.mark.slow
 def test_second_search_at_once_is_refused(interrupted: Interrupted) -> None:
     """It says who is at work, exits 4 and does not disturb the first."""
     assert interrupted.second.code == 4
@@ -95,6 +96,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
         search.process.wait()
 
 
+@pytest.mark.slow
 def test_killed_search_leaves_no_process(killed: Killed) -> None:
     """The kernel ends what it had started, down to a replication that never returns."""
     assert killed.left == []

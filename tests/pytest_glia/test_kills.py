@@ -68,6 +68,7 @@ def sizes(project: Project) -> list[str]:
     return (project.folder.parent / "runs").read_text().splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["job", "child"])
 def test_killed_evaluation_is_taken_up_again(victim: str, project: Project) -> None:
     """Once: only what was under way is run again, it is not charged again, and no candidate is blamed."""
@@ -83,6 +84,7 @@ def test_killed_evaluation_is_taken_up_again(victim: str, project: Project) -> N
     assert int(told) == len(set(lines)) - 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["job", "child"])
 def test_evaluation_that_is_killed_twice_fails_its_candidate(victim: str, project: Project) -> None:
     """The search goes on with the next one, and what that measured is its own."""

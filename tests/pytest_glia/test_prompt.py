@@ -25,6 +25,7 @@ def failing(make_project: MakeProject) -> Project:
     return make_project(spec("def answer():\n    return 3\n", BODY))
 
 
+@pytest.mark.slow
 def test_the_statement_and_no_trace(failing: Project) -> None:
     """It tries no candidate, and a run that was killed can go on as if nothing had been."""
     first = failing.command("prompt", *PLAIN)
@@ -45,6 +46,7 @@ def test_the_statement_and_no_trace(failing: Project) -> None:
     assert failing.fingerprint() == before
 
 
+@pytest.mark.slow
 def test_metrics_are_explained_as_the_domain_has_it(make_project: MakeProject) -> None:
     """What a domain says of its metrics stands behind their means, where it is its candidate."""
     words = "cost: what a choice costs, in dollars."

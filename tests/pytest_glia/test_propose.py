@@ -221,6 +221,7 @@ def _only_the_texts(job: Job, commit: str) -> None:
     assert "Fixes" not in message
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_stop_another(job: Job) -> None:
     """Whatever a report says: of two designs the one that holds is proposed, and the exit code is 1."""
     job.hand(PACKER + "\n# better\n", GOOD)

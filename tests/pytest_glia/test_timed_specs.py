@@ -95,6 +95,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return project.pytest("-v")
 
 
+@pytest.mark.slow
 def test_a_faster_algorithm_is_shown_faster(verdicts: Result) -> None:
     """The sum that is built in beats a loop by what it does, and not by a hundred times."""
     assert verdicts.code == 0, verdicts.out
@@ -113,6 +114,7 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return project.pytest("-n", "2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("test", "told"),
     [

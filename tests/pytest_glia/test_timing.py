@@ -158,6 +158,7 @@ def test_threads_that_end_are_welcome() -> None:
     assert min(timings.candidate) >= WORK
 
 
+@pytest.mark.slow
 def test_memory_of_the_warm_up_is_of_no_use() -> None:
     """The warm-up has another seed's input: who keeps its answers computes again, or is wrong."""
 

@@ -135,6 +135,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Drawn]:
     return found
 
 
+@pytest.mark.slow
 def test_search_finds_what_was_drawn(drawn: list[Drawn]) -> None:
     """The design meets its spec with the lever that matters, near its best value, and with no other."""
     for each in drawn:

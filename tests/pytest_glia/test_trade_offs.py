@@ -152,6 +152,7 @@ def test_note_has_what_another_gains_and_gives_up(searched: Searched) -> None:
     assert "wasteful" not in section
 
 
+@pytest.mark.slow
 def test_killed_search_of_two_contexts_comes_to_the_same_choice(
     searched: Searched, make_project: MakeProject
 ) -> None:

@@ -91,6 +91,7 @@ def test_what_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(unavailable() is not None, reason="nothing can be confined here")
 @pytest.mark.parametrize(
     "code",

@@ -116,6 +116,7 @@ def test_funsearchs_example_learns_by_class_and_fears_the_capacity() -> None:
     assert decisions(router, [request(0, 2000)], [full, long]) == [(0, 1)]
 
 
+@pytest.mark.slow
 def test_the_oracle_bounds_the_routers() -> None:
     """Past the knee it is better than all that do not know the answers, and nothing is evicted."""
     workload = workloads.sharegpt_bursty(rate=9.0, duration=300, seed=2)

@@ -93,6 +93,7 @@ def test_head_room_admission() -> None:
     assert decisions(router, [request(0, 30_000), request(1, 9)], pair) == [(1, 1)]
 
 
+@pytest.mark.slow
 def test_published_order_on_a_loaded_cluster() -> None:
     """Past the knee head-room admission and the expert beat LLQ, which beats RR, and restart fewer
     requests."""

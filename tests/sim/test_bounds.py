@@ -119,6 +119,7 @@ def test_a_closed_loop_has_no_bound() -> None:
             bound(Cluster(), loop)
 
 
+@pytest.mark.slow
 def test_under_overload_the_pool_binds() -> None:
     """Far beyond capacity the work decides, and is within a factor of two of an oracle."""
     workload = workloads.sharegpt_bursty(40.0, 100, seed=1)

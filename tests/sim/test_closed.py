@@ -43,6 +43,7 @@ def closed(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", ["LeastLoadedQueue", "Hoarder", "Learner"])
 @checked
 @given(scenario=scenarios(), users=users, pause=pauses)
@@ -58,6 +59,7 @@ def test_equals_the_reference(router: str, scenario: Any, users: int, pause: flo
     ]
 
 
+@pytest.mark.slow
 @checked
 @given(scenario=vllm_scenarios(), users=users, pause=pauses, seed=st.integers(0, 1000))
 def test_equals_the_reference_on_vllms_engine(scenario: Any, users: int, pause: float, seed: int) -> None:
@@ -80,6 +82,7 @@ class Counting(LeastLoadedQueue):
         return super().route(queue, replicas, now)
 
 
+@pytest.mark.slow
 @checked
 @given(
     scenario=st.one_of(scenarios(), vllm_scenarios()),
@@ -210,6 +213,7 @@ def test_the_empty_plan_is_vllms_rule() -> None:
     assert rows(runs[0]) == rows(runs[1])
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_bytes() -> None:
     """Neither hash seeds nor the state of a process reach a result."""
     program = (
