@@ -48,6 +48,8 @@ _BY_NAME: Mapping[str, slice] = {
 _FIXED = frozenset({"isinstance", "issubclass", "super"})
 _READ = READABLE | {"__debug__"}
 _FORMATS = frozenset({"format", "format_map"})
+_FORMATS_WITHIN = 3
+"""A format, those of its fields, and theirs, in which Python takes no fields any more."""
 
 
 def violation(tree: ast.Module, path: str, modules: Modules) -> str | None:
@@ -235,14 +237,16 @@ def _formats_values_only(node: ast.Attribute) -> bool:
         return False
     texts: list[str] = [node.value.value]
     try:
-        for text in texts:
-            for _, name, inner, _ in string.Formatter().parse(text):
-                if name and not name.isalnum() and not name.isidentifier():
-                    return False
-                texts += [inner] if inner else []
+        for _ in range(_FORMATS_WITHIN):
+            fields = [field for text in texts for field in string.Formatter().parse(text)]
+            if any(name and not name.isalnum() and not name.isidentifier() for _, name, _, _ in fields):
+                return False
+            texts = [inner for _, _, inner, _ in fields if inner]
+            if not texts:
+                return True
     except ValueError:
-        return False
-    return True
+        pass
+    return False
 
 
 def _looks_up(call: ast.Call) -> bool:
