@@ -62,4 +62,5 @@ def _names(node: ast.AST) -> Iterator[str]:
     """The names that stand in a node itself."""
     if not isinstance(node, ast.Constant):
         for _, value in ast.iter_fields(node):
-            yield from (each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str))
+            values = value if isinstance(value, list) else [value]
+            yield from (each for each in values if isinstance(each, str))
