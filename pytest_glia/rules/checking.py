@@ -178,6 +178,12 @@ class _Text:
             case "type":
                 if not self.tree.compares_type(node):
                     yield "uses type other than as type(x) is ... or type(x).__name__: use isinstance"
+            case "classmethod":
+                if not self.tree.decorates_function(node):
+                    yield (
+                        "uses classmethod other than on a function, where reading the class could run code: "
+                        "write @classmethod above def, and between them no more than abstractmethod or cache"
+                    )
             case "super":
                 if not self.tree.is_plain_super(node):
                     yield "uses super other than as super().method(...): write it so"

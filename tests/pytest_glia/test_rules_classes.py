@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import EnumMeta
 from typing import Any
 
@@ -93,3 +94,62 @@ def test_enum_that_passes_makes_no_other(name: str) -> None:
 def test_dataclass_next_to_its_class_has_no_fault() -> None:
     """Other decorators may stand above it."""
     assert told(DATACLASSES) is None
+
+
+# Until Python 3.13 reading a class runs a property in a classmethod: here as dataclass reads the default of y,
+# when the name of x stands and is not written into code yet.
+CODE_IN_A_NAME = """
+from dataclasses import dataclass, field
+taken = field(init=False, repr=False, compare=False)
+def rename(cls):
+    taken.name = "x=print('executed'),*"
+    return 3
+@dataclass
+class C:
+    x: int = taken
+{hidden}
+    y: int
+"""
+HIDDEN = {
+    "decorators": "    @classmethod\n    @property\n    def y(cls): return rename(cls)",
+    "calls": "    y = classmethod(property(rename))",
+    "own decorator": "    @classmethod\n    @(lambda f: property(f))\n    def y(cls): return rename(cls)",
+    "alias": "    bound = classmethod\n    y = bound(property(rename))",
+    "handed on": "    [y] = map(classmethod, [property(rename)])",
+    "subclass": "    class bound(classmethod): ...\n    y = bound(property(rename))",
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_code_that_reading_a_class_would_run_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It could change the name of a field before the dataclass writes it into code."""
+    text = CODE_IN_A_NAME.format(hidden=HIDDEN[name])
+    assert "uses classmethod other than on a function" in str(told(text))
+    if sys.version_info < (3, 13):
+        with pytest.raises(TypeError):
+            exec(text, {"__name__": __name__})
+        assert capsys.readouterr().out == "executed\n"
+
+
+def test_classmethods_have_no_fault() -> None:
+    """Of functions, abstract and cached ones included."""
+    text = """
+from abc import ABC, abstractmethod
+from functools import cache, lru_cache
+class C(ABC):
+    @classmethod
+    def plain(cls): return cls()
+    @classmethod
+    @abstractmethod
+    def abstract(cls): ...
+    @classmethod
+    @lru_cache(maxsize=3)
+    def cached(cls, n): return n
+    @property
+    def size(self): return 3
+    @staticmethod
+    def other(): return 4
+"""
+    assert told(text) is None
