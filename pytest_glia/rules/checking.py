@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from pytest_glia.rules.classes import class_faults, enum_names
+from pytest_glia.rules.classes import class_faults, enum_names, is_field_of_dataclass
 from pytest_glia.rules.declarations import constant_names, declared
 from pytest_glia.rules.modules import Modules, dotted_path
 from pytest_glia.rules.names import (
@@ -163,6 +163,12 @@ class _Text:
         elif shown == "dataclasses.dataclass":
             if not self.tree.decorates(node):
                 yield "uses dataclass other than as a decorator: write @dataclass above a class statement"
+        elif shown == "dataclasses.field":
+            if not is_field_of_dataclass(node, self.tree):
+                yield (
+                    "uses field other than in a dataclass, as x: int = field(...) with keywords that are "
+                    "True or False: whoever holds a field could change the code that is made of it"
+                )
         elif self.modules.is_changeable(parts) and not self.tree.stays_a_type(node):
             yield (
                 f"hands on {shown}, which could then be changed for all: call it, inherit from it or ask "
