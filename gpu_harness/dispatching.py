@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_harness.guarding import GuardedRouter
 from gpu_harness.replicas import Replica
-from gpu_harness.views import Flight, ServedRequest, Server
+from gpu_harness.views import Flight, ServedRequest, Server, flight_of, replica_of
 from sim.complaints import Refused, shown
 
 __all__ = ["Dispatcher"]
@@ -82,7 +82,7 @@ class Dispatcher:
         queue = tuple(flight.view for flight in self._queue.values())
         now = self._clock()
         self._router.route(queue, replicas, now, self._take)
-        idle = not any(view.replica.flights or view.running + view.waiting for view in replicas)
+        idle = not any(replica_of(view).flights or view.running + view.waiting for view in replicas)
         if not (self._queue and idle):
             self._held_since = math.inf
         elif now - self._held_since > self._patience:
@@ -103,13 +103,13 @@ class Dispatcher:
             raise Refused(
                 f"the router gave {shown(pair)} where a pair (request, replica) is expected"
             ) from None
-        flight = request.flight if isinstance(request, ServedRequest) else None
+        flight = flight_of(request) if isinstance(request, ServedRequest) else None
         if flight is None or self._queue.get(flight.id) is not flight:
             raise Refused(f"the pair {shown(pair)} does not start with a request of `queue`")
-        if not isinstance(server, Server) or not server.replica.takes_requests:
+        if not isinstance(server, Server) or not replica_of(server).takes_requests:
             raise Refused(f"the pair {shown(pair)} does not end with one of `replicas`")
         del self._queue[flight.id]
-        replica, now = server.replica, self._clock()
+        replica, now = replica_of(server), self._clock()
         replica.send(flight, now)
         flight.routed, flight.staleness = now, now - replica.scraped
         if not flight.admission.done():

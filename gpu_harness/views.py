@@ -14,7 +14,7 @@ from sim.policies import ReplicaView, RequestView
 if TYPE_CHECKING:
     from gpu_harness.replicas import Replica
 
-__all__ = ["Flight", "ServedRequest", "Server"]
+__all__ = ["Flight", "ServedRequest", "Server", "flight_of", "replica_of"]
 
 _set = object.__setattr__  # past the views' read-only `__setattr__`, for constructors alone
 
@@ -116,11 +116,6 @@ class ServedRequest(RequestView):
             _set(self, "_hashes", self._flight.prompt.hashes(self._flight.block_size))
         return self._hashes or ()
 
-    @property
-    def flight(self) -> Flight:
-        """What the proxy knows of it; for the proxy alone."""
-        return self._flight
-
 
 class Server(ReplicaView):
     """A replica behind the proxy.
@@ -171,7 +166,13 @@ class Server(ReplicaView):
         running = [flight.view for flight in flights if flight.state == "running"]
         return (*running, *(flight.view for flight in flights if flight.state != "running"))
 
-    @property
-    def replica(self) -> Replica:
-        """What the proxy knows of it; for the proxy alone."""
-        return self._replica
+
+# No methods: what a candidate can name of a view is what the simulator's views have.
+def flight_of(view: ServedRequest) -> Flight:
+    """What the proxy knows of a request; for the proxy alone."""
+    return view._flight
+
+
+def replica_of(view: Server) -> Replica:
+    """What the proxy knows of a replica; for the proxy alone."""
+    return view._replica

@@ -28,7 +28,7 @@ from vllm.v1.core.sched.scheduler import Scheduler  # noqa: E402
 from vllm.v1.request import Request, RequestStatus  # noqa: E402
 
 from gpu_harness.plans import Checked, checked  # noqa: E402
-from gpu_harness.vllm_views import VllmEngine, VllmRequest  # noqa: E402
+from gpu_harness.vllm_views import VllmEngine, VllmRequest, note_eviction, request_of  # noqa: E402
 from sim.layers import policy  # noqa: E402
 from sim.planning import plans_decodes  # noqa: E402
 from sim.scheduling import BatchScheduler  # noqa: E402
@@ -194,7 +194,7 @@ class PlannedScheduler(Scheduler):
             self._own_rule, self._empty_since, self._evicting = True, None, 0
 
     def _follow(self, plan: Checked, *arguments: Any, **settings: Any) -> Any:
-        by_id = {view.id: view.of_vllm for view in self._views.values()}
+        by_id = {view.id: request_of(view) for view in self._views.values()}
         for each in plan.evict:
             request = by_id[each]
             self.running.remove(request)
@@ -239,7 +239,7 @@ class PlannedScheduler(Scheduler):
     def _preempt_request(self, request: Request, *arguments: Any, **settings: Any) -> None:
         super()._preempt_request(request, *arguments, **settings)
         self._given.pop(request.request_id, None)
-        self._views[request.request_id].evicted()
+        note_eviction(self._views[request.request_id])
 
 
 def planned_by(make: Callable[[], BatchScheduler]) -> type[PlannedScheduler]:

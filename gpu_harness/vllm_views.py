@@ -10,7 +10,7 @@ from typing import Any
 
 from sim.scheduling import EngineRequest, EngineView, WaitingQueue
 
-__all__ = ["VllmEngine", "VllmRequest"]
+__all__ = ["VllmEngine", "VllmRequest", "note_eviction", "request_of"]
 
 _set = object.__setattr__  # past the views' read-only `__setattr__`, for constructors alone
 
@@ -47,15 +47,6 @@ class VllmRequest(EngineRequest):
         _set(self, "_blocks", blocks)
         _set(self, "_prefill", request.num_prompt_tokens)
 
-    def evicted(self) -> None:
-        """Its output so far is to be computed again, too."""
-        _set(self, "_prefill", self._request.num_tokens)
-
-    @property
-    def of_vllm(self) -> Any:
-        """vLLM's own object."""
-        return self._request
-
     @property
     def state(self) -> str:
         status = self._request.status
@@ -86,6 +77,17 @@ class VllmRequest(EngineRequest):
     @property
     def preemptions(self) -> int:
         return self._request.num_preemptions  # type: ignore[no-any-return]
+
+
+# No methods: what a candidate can name of a view is what the simulator's views have.
+def request_of(view: VllmRequest) -> Any:
+    """vLLM's own object, which knows how many tokens its client has asked for."""
+    return view._request
+
+
+def note_eviction(view: VllmRequest) -> None:
+    """The request's output so far is to be computed again, too."""
+    _set(view, "_prefill", view._request.num_tokens)
 
 
 def _prefix(request: Any) -> tuple[int, ...]:

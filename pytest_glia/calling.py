@@ -17,6 +17,10 @@ from pytest_glia.candidate import make
 from pytest_glia.decisions import Objects
 from pytest_glia.replication import Metrics, ReplicationError
 from pytest_glia.seeds import global_seed
+from pytest_glia.visible import abridged
+
+# Of an error, in characters: Python wraps the words of a long one for ever.
+_LONGEST = 3_000
 
 Replicate = Callable[..., Any]
 """Of (candidate object, seed), or of the objects by their roles and ``seed`` as keywords."""
@@ -60,7 +64,11 @@ def _sentence(error: BaseException, files: frozenset[str]) -> str:
     frames = [frame for each in reversed(chain) for frame in traceback.extract_tb(each.__traceback__)]
     outside = [frame for frame in frames if Path(frame.filename).parent != Path(__file__).parent]
     shown = [frame for frame in outside if frame.filename in files] or outside[-3:]
-    sentence = f"the replication raised {type(error).__name__}: {str(error).strip()}".rstrip(": ")
+    sentence = (
+        f"the replication raised {type(error).__name__}: {abridged(str(error).strip(), _LONGEST)}".rstrip(
+            ": "
+        )
+    )
     lines = [f"{frame.filename}:{frame.lineno}: in {frame.name}\n    {frame.line}" for frame in shown]
     return "\n".join([*textwrap.wrap(sentence, 78), *lines])
 

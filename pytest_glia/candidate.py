@@ -9,7 +9,7 @@ import linecache
 import re
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -111,11 +111,28 @@ def read(root: Path, path: str) -> bytes:
         ) from None
 
 
-def fault(candidate: Candidate, source: bytes, allowed: Sequence[str] = ()) -> str | None:
+def exposed_below(root: Path) -> Callable[[str], bytes | None]:
+    """Reads files of ``exposes`` in a tree."""
+
+    def read(path: str) -> bytes | None:
+        try:
+            return (root / path).read_bytes()
+        except OSError:
+            return None
+
+    return read
+
+
+def fault(
+    candidate: Candidate,
+    source: bytes,
+    allowed: Sequence[str] = (),
+    exposed: Callable[[str], bytes | None] | None = None,
+) -> str | None:
     """What is wrong with a candidate's text, as can be told without running it; None if nothing is.
 
     It must parse, define its entry, and keep the static rules (`pytest_glia.rules`); `allowed` are the names
-    of modules that it may import besides.
+    of modules that it may import besides, and `exposed` reads a file of the marker's ``exposes``.
     """
     tree = parsed(candidate.path, source)
     if isinstance(tree, str):
@@ -134,7 +151,7 @@ def fault(candidate: Candidate, source: bytes, allowed: Sequence[str] = ()) -> s
             waiting.extend(ast.iter_child_nodes(node))
     if candidate.entry not in names and "*" not in names:
         return _no_entry(candidate, names)
-    return violation(tree, candidate.path, Modules.of(candidate.exposes, allowed))
+    return violation(tree, candidate.path, Modules.of(candidate.exposes, allowed, exposed))
 
 
 def load(candidate: Candidate, source: bytes, root: Path) -> Any:

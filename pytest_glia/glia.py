@@ -21,7 +21,7 @@ from pytest_glia.calling import (
     seed_generators,
     told,
 )
-from pytest_glia.candidate import Candidate, fault
+from pytest_glia.candidate import Candidate, exposed_below, fault
 from pytest_glia.content import content_key, digest
 from pytest_glia.context import Context
 from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_world
@@ -181,7 +181,7 @@ class Glia:
         sources = {each.path: self._context.source(each.path) for each in self._candidates}
         allowed = self._item.config.getini("glia_allow_imports")
         for each in self._candidates:
-            if wrong := fault(each, sources[each.path], allowed):
+            if wrong := fault(each, sources[each.path], allowed, exposed_below(self._context.root)):
                 self._fail(textwrap.fill(wrong, 78, break_long_words=False, break_on_hyphens=False))
         return source_arm("the candidate", self._candidates, sources, self._context.root, is_candidate=True)
 

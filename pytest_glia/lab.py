@@ -246,7 +246,8 @@ class Lab:
 
     def fault(self, sources: Mapping[str, bytes]) -> str | None:
         """The rule that some sources break, in a sentence; None if they break none."""
-        faults = (fault(each, sources[each.path], self.settings.allow_imports) for each in self.candidates)
+        allowed = self.settings.allow_imports
+        faults = (fault(each, sources[each.path], allowed, self.read) for each in self.candidates)
         return next((each for each in faults if each), None)
 
     def read(self, path: str) -> bytes | None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pytest_glia.processes import die_with
-from pytest_glia.visible import visible
+from pytest_glia.visible import abridged, visible
 
 Metrics = dict[str, float]
 
@@ -37,6 +37,12 @@ Confine = Callable[[Collection[int]], None]
 # An answer of more bytes than this is none: it would only fill the memory of whoever reads it.
 _LARGEST = 1 << 28
 
+# Of an answer in JSON, which takes many times its bytes when it is read: metrics, or why there are none.
+_LARGEST_JSON = 1 << 20
+
+# Of why there are none, in characters: it is printed, kept, committed and told to designers.
+_LONGEST_MESSAGE, _LONGEST_DETAILS = 4_000, 20_000
+
 # Of what a confined fork prints no more bytes are shown.
 _SHOWN = 1 << 20
 
@@ -48,15 +54,16 @@ READY = b"\1"
 class Failure:
     """Why a replication gave no metrics: one sentence, and details such as a traceback.
 
-    Both may be a candidate's words, so their control characters are kept as escapes.
+    Both may be a candidate's words, so their control characters are kept as escapes, and of long ones the
+    beginning and the end.
     """
 
     message: str
     details: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", visible(self.message))
-        object.__setattr__(self, "details", visible(self.details))
+        object.__setattr__(self, "message", visible(abridged(self.message, _LONGEST_MESSAGE)))
+        object.__setattr__(self, "details", visible(abridged(self.details, _LONGEST_DETAILS)))
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.details}".rstrip()
@@ -316,13 +323,18 @@ def _answer(run: Run, descriptor: int) -> bytes:
             found = found()
         return b"\0" + found if isinstance(found, bytes) else json.dumps({"metrics": found}).encode()
     except ReplicationError as error:
-        return json.dumps({"failure": str(error)}).encode()
+        return _failed(str(error))
     except BaseException as error:
         name = type(error).__name__
         text = str(error).strip() or name
         details = "".join(traceback.format_exception(error, limit=-6))
-        sentence = f"the replication raised {name}: {text}"
-        return json.dumps({"failure": sentence, "details": details}).encode()
+        return _failed(f"the replication raised {name}: {text}", details)
+
+
+def _failed(message: str, details: str = "") -> bytes:
+    """As JSON; cut here too, for a long answer is refused."""
+    failure = Failure(message, details)
+    return json.dumps({"failure": failure.message, "details": failure.details}).encode()
 
 
 def _reap(pid: int) -> int:
@@ -352,15 +364,23 @@ def _kill_group(pid: int) -> None:
 
 
 def _outcome(answer: bytes, status: int) -> Outcome:
-    if answer[8:9] == b"\0" and len(answer) == 8 + int.from_bytes(answer[:8], "big"):
+    none = Failure(f"the replication's process ended ({_ending(status)}) without a result")
+    if len(answer) != 8 + int.from_bytes(answer[:8], "big"):
+        return none
+    if answer[8:9] == b"\0":
         return answer[9:]
+    if len(answer) > _LARGEST_JSON:
+        return Failure(
+            f"the replication's metrics take {len(answer):,} bytes, and the most are {_LARGEST_JSON:,}: "
+            "return fewer, or figures that sum many up"
+        )
     try:
         data = json.loads(answer[8:])
         if "metrics" in data:
             return {visible(str(name), line=True): float(value) for name, value in data["metrics"].items()}
         return Failure(str(data["failure"]), str(data.get("details", "")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return Failure(f"the replication's process ended ({_ending(status)}) without a result")
+        return none
 
 
 def _ending(status: int) -> str:

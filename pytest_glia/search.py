@@ -138,8 +138,9 @@ class Search:
         what = ", ".join(f"{each.path} ({each.entry})" for each in self.candidates)
         self.write("")
         self._title(f"glia: {what}")
+        exposed = partial(self.repository.read, self.base)
         for each in self.candidates:
-            if error := fault(each, self.sources[each.path], self.settings.allow_imports):
+            if error := fault(each, self.sources[each.path], self.settings.allow_imports, exposed):
                 raise Misuse(f"{error}; correct and commit it, so that there is something to start from")
         self.write(f"The specs at {self.base[:9]}, on guard seeds:")
         try:

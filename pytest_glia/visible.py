@@ -1,4 +1,5 @@
-"""Text of candidates and designers as it may be shown: without what steers a terminal, and in its bounds."""
+"""Text of candidates and designers as it may be shown: without what steers a terminal or a CI job, and in its
+bounds."""
 
 from __future__ import annotations
 
@@ -9,11 +10,18 @@ import re
 _STEERS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _IN_TEXT = re.compile(f"[{_STEERS}]")
 _IN_LINE = re.compile(f"[{_STEERS}\n]")
+# What CI services take for commands where it stands in a job's log: GitHub's ::error:: at the beginning of a
+# line and ##[group] anywhere, Azure's ##vso[...], TeamCity's ##teamcity[...].
+_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|#(?=#\w*\[)", re.MULTILINE)
 
 
 def visible(text: str, *, line: bool = False) -> str:
-    r"""The text with control characters but ``\n`` and ``\t`` as escapes; in a `line` also ``\n``."""
-    return (_IN_LINE if line else _IN_TEXT).sub(lambda found: ascii(found[0])[1:-1], text)
+    r"""The text with control characters but ``\n`` and ``\t`` as escapes; in a `line` also ``\n``.
+
+    So is the first character of what would be a command of a CI job: ``\x3a:error::``, ``\x23#[group]``.
+    """
+    shown = (_IN_LINE if line else _IN_TEXT).sub(lambda found: ascii(found[0])[1:-1], text)
+    return _COMMAND.sub(lambda found: rf"{found[1]}\x3a" if found[1] is not None else r"\x23", shown)
 
 
 def abridged(text: str, most: int) -> str:

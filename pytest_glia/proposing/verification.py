@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -96,8 +97,9 @@ class Verification:
         paths = design.checked(candidates, repository, self._base)
         settings = Settings.from_config(session.config)
         sources = {each.path: repository.read(design.commit, each.path) or b"" for each in candidates}
+        exposed = partial(repository.read, self._base)
         for each in candidates:
-            if wrong := fault(each, sources[each.path], settings.allow_imports):
+            if wrong := fault(each, sources[each.path], settings.allow_imports, exposed):
                 raise Refused(f"{design.branch}: {wrong}")
         content = "+".join(repository.blob(text) for text in sources.values())
         secret = secrets.token_bytes(32)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from pytest_glia.rules.classes import class_faults, enum_names
+from pytest_glia.rules.classes import class_faults, enum_names, is_field_of_dataclass
 from pytest_glia.rules.declarations import constant_names, declared
 from pytest_glia.rules.modules import Modules, dotted_path
 from pytest_glia.rules.names import (
@@ -48,6 +48,8 @@ _BY_NAME: Mapping[str, slice] = {
 _FIXED = frozenset({"isinstance", "issubclass", "super"})
 _READ = READABLE | {"__debug__"}
 _FORMATS = frozenset({"format", "format_map"})
+_FORMATS_WITHIN = 3
+"""A format, those of its fields, and theirs, in which Python takes no fields any more."""
 
 
 def violation(tree: ast.Module, path: str, modules: Modules) -> str | None:
@@ -161,6 +163,12 @@ class _Text:
         elif shown == "dataclasses.dataclass":
             if not self.tree.decorates(node):
                 yield "uses dataclass other than as a decorator: write @dataclass above a class statement"
+        elif shown == "dataclasses.field":
+            if not is_field_of_dataclass(node, self.tree):
+                yield (
+                    "uses field other than in a dataclass, as x: int = field(...) with keywords that are "
+                    "True or False: whoever holds a field could change the code that is made of it"
+                )
         elif self.modules.is_changeable(parts) and not self.tree.stays_a_type(node):
             yield (
                 f"hands on {shown}, which could then be changed for all: call it, inherit from it or ask "
@@ -176,6 +184,12 @@ class _Text:
             case "type":
                 if not self.tree.compares_type(node):
                     yield "uses type other than as type(x) is ... or type(x).__name__: use isinstance"
+            case "classmethod":
+                if not self.tree.decorates_function(node):
+                    yield (
+                        "uses classmethod other than on a function, where reading the class could run code: "
+                        "write @classmethod above def, and between them no more than abstractmethod or cache"
+                    )
             case "super":
                 if not self.tree.is_plain_super(node):
                     yield "uses super other than as super().method(...): write it so"
@@ -235,14 +249,16 @@ def _formats_values_only(node: ast.Attribute) -> bool:
         return False
     texts: list[str] = [node.value.value]
     try:
-        for text in texts:
-            for _, name, inner, _ in string.Formatter().parse(text):
-                if name and not name.isalnum() and not name.isidentifier():
-                    return False
-                texts += [inner] if inner else []
+        for _ in range(_FORMATS_WITHIN):
+            fields = [field for text in texts for field in string.Formatter().parse(text)]
+            if any(name and not name.isalnum() and not name.isidentifier() for _, name, _, _ in fields):
+                return False
+            texts = [inner for _, _, inner, _ in fields if inner]
+            if not texts:
+                return True
     except ValueError:
-        return False
-    return True
+        pass
+    return False
 
 
 def _looks_up(call: ast.Call) -> bool:

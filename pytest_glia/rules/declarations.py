@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 
 def declared(node: ast.AST) -> Iterator[str]:
@@ -25,6 +26,46 @@ def declared(node: ast.AST) -> Iterator[str]:
                                 yield from _private(name)
             case ast.AnnAssign(target=ast.Name(id=name)):
                 yield from _private(name)
+
+
+@cache
+def defined_in(text: bytes) -> frozenset[str]:
+    """The names that a module's text defines at its top level: not what it imports, nor aliases of that.
+
+    None of them if it does not parse.
+    """
+    try:
+        waiting: list[ast.AST] = [ast.parse(text)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return frozenset()
+    own: set[str] = set()
+    others: set[str] = set()
+    aliases: list[tuple[str, str]] = []
+    while waiting:
+        node = waiting.pop()
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                own.add(node.name)
+                continue
+            case ast.Import() | ast.ImportFrom():
+                others |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+            case ast.Name(ctx=ast.Store()):
+                own.add(node.id)
+            case ast.Assign() | ast.AnnAssign() | ast.NamedExpr():
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                root = _root(node.value)
+                aliases += [(each.id, root) for each in targets if isinstance(each, ast.Name) and root]
+        waiting.extend(ast.iter_child_nodes(node))
+    for _ in aliases:  # one may be the alias of another
+        others |= {name for name, root in aliases if root in others}
+    return frozenset(own - others)
+
+
+def _root(value: ast.expr | None) -> str | None:
+    """The name that a chain of attributes begins with; None for anything else."""
+    while isinstance(value, ast.Attribute):
+        value = value.value
+    return value.id if isinstance(value, ast.Name) else None
 
 
 def constant_names(values: Sequence[ast.expr]) -> list[str] | None:

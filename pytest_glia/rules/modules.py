@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
+
+from pytest_glia.rules.declarations import defined_in
 
 _PUBLIC = "*"
 
@@ -88,17 +90,30 @@ class Modules:
 
     Attributes:
         allowed: Dotted names of modules (or of something in them) that the user allows, whole.
-        exposed: Dotted names of the modules whose files the marker exposes.
+        exposed: Dotted names of the modules whose files the marker exposes, each with the names that it
+            defines; None where its file was not read.
     """
 
     allowed: tuple[str, ...] = ()
-    exposed: frozenset[str] = field(default_factory=frozenset)
+    exposed: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, exposes: Iterable[str], allowed: Iterable[str]) -> Modules:
-        """From the files of the marker's ``exposes`` (the top folder may be a ``src``) and from names."""
-        names = {dotted_path(path) for path in exposes if not path.endswith("__init__.py")}
-        return cls(tuple(allowed), frozenset(names | {name.removeprefix("src.") for name in names}))
+    def of(
+        cls,
+        exposes: Iterable[str],
+        allowed: Iterable[str],
+        read: Callable[[str], bytes | None] | None = None,
+    ) -> Modules:
+        """From the files of the marker's ``exposes`` (the top folder may be a ``src``) and from names.
+
+        `read` gives the text of such a file, or None if there is none.
+        """
+        exposed: dict[str, frozenset[str] | None] = {}
+        for path in exposes:
+            if not path.endswith("__init__.py"):
+                name, defined = dotted_path(path), None if read is None else defined_in(read(path) or b"")
+                exposed |= {name: defined, name.removeprefix("src."): defined}
+        return cls(tuple(allowed), exposed)
 
     def refusal(self, parts: tuple[str, ...]) -> str | None:
         """What to do instead of using ``parts``, a module and names in it; None if it may be used."""
@@ -107,7 +122,7 @@ class Modules:
             return None
         module, rest = self._module(parts)
         if module in self.exposed:
-            return None if not rest or _fit(rest) else "take what is defined there"
+            return None if not rest or self._fit(module, rest) else "take what is defined there"
         if module and (not rest or rest[0] in _names(module)):
             return None
         for place in (dotted, module):
@@ -144,6 +159,16 @@ class Modules:
         value = vars(importlib.import_module(module)).get(rest[0]) if module else None
         return isinstance(value, type) and not value.__flags__ & _IMMUTABLE_TYPE
 
+    def _fit(self, module: str, names: tuple[str, ...]) -> bool:
+        """Whether names in an exposed module are its own: neither private nor of what it imports.
+
+        What it imports has rules of its own (`dataclass`), which follow names, and would have another here.
+        """
+        first, defined = names[0], self.exposed[module]
+        if (len(names) > 1 and first.islower()) or (defined is not None and first not in defined):
+            return False
+        return not first.startswith("_") and (first not in sys.stdlib_module_names or first in _MODULES)
+
     def _module(self, parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         for end in range(len(parts), 0, -1):
             if (name := ".".join(parts[:end])) in self.exposed or name in _MODULES:
@@ -158,14 +183,6 @@ def dotted_path(path: str) -> str:
 
 def _leads(dotted: str, to: Iterable[str]) -> bool:
     return any(name.startswith(dotted + ".") for name in to)
-
-
-def _fit(names: tuple[str, ...]) -> bool:
-    """Whether names in an exposed module are its own: neither private nor of a module that it imports."""
-    first = names[0]
-    if len(names) > 1 and first.islower():
-        return False
-    return not first.startswith("_") and (first not in sys.stdlib_module_names or first in _MODULES)
 
 
 @cache

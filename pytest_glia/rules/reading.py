@@ -6,10 +6,14 @@ import ast
 import io
 import tokenize
 import warnings
+from collections.abc import Iterator
 
 MOST_BYTES = 100_000
 DEEPEST = 200
 """Levels of the syntax tree. An ordinary candidate has less than 30; Python itself fails at some hundreds."""
+
+LONGEST_NAME = 1000
+"""Characters of an identifier, or of a module's name with its dots: the rules look at each of their parts."""
 
 
 def parsed(path: str, source: bytes) -> ast.Module | str:
@@ -33,7 +37,12 @@ def parsed(path: str, source: bytes) -> ast.Module | str:
         return f"{where} is not valid Python: {getattr(error, 'msg', error)}"
     except (MemoryError, RecursionError):
         return _too_deep(path)
-    return _too_deep(path) if _depth(tree) > DEEPEST else tree
+    if _depth(tree) > DEEPEST:
+        return _too_deep(path)
+    longest = max((len(name) for node in ast.walk(tree) for name in _names(node)), default=0)
+    if longest > LONGEST_NAME:
+        return f"{path} has a name of {longest} characters, and the most are {LONGEST_NAME}: make it shorter"
+    return tree
 
 
 def _too_deep(path: str) -> str:
@@ -47,3 +56,11 @@ def _depth(tree: ast.AST) -> int:
         deepest += 1
         level = [child for node in level for child in ast.iter_child_nodes(node)]
     return deepest
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """The names that stand in a node itself."""
+    if not isinstance(node, ast.Constant):
+        for _, value in ast.iter_fields(node):
+            values = value if isinstance(value, list) else [value]
+            yield from (each for each in values if isinstance(each, str))

@@ -13,6 +13,8 @@ from pytest_glia.rules.declarations import constant_names
 Parts = tuple[str, ...]
 """A module and names in it: ("numpy", "random", "default_rng")."""
 
+# What they make of a function is bound to a class, or to an instance, as the function would be.
+_LIKE_FUNCTIONS = frozenset({("abc", "abstractmethod"), ("functools", "cache"), ("functools", "lru_cache")})
 _WITHOUT_NAMES = (ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop)
 
 
@@ -103,6 +105,15 @@ class Tree:
     def decorates(self, node: ast.AST) -> bool:
         """Whether the node is the decorator of a class, or is called to make it."""
         return self.is_within(self.called(node) or node, ast.ClassDef, "decorator_list")
+
+    def decorates_function(self, node: ast.AST) -> bool:
+        """Whether the node is a decorator of a function, and what it decorates still binds like one."""
+        parent, field = self.parents[node]
+        if field != "decorator_list" or not isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return False
+        within = parent.decorator_list[parent.decorator_list.index(node) + 1 :]  # type: ignore[arg-type]
+        heads = [each.func if isinstance(each, ast.Call) else each for each in within]
+        return all(self.origin(head) in _LIKE_FUNCTIONS for head in heads)
 
     def is_super(self, node: ast.AST) -> bool:
         """Whether the node is ``super()``."""

@@ -100,6 +100,7 @@ def confine(confinement: Confinement, keep: Collection[int] = ()) -> None:
         limits.take_limits(
             confinement.memory, confinement.cpu_seconds, confinement.output, reserve=confinement.gpu
         )
+        limits.blank_memory()
         step = "give up privileges (PR_SET_NO_NEW_PRIVS)"
         limits.gain_nothing()
         step = "restrict its files (Landlock)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,6 +198,29 @@ def test_exception_is_a_failure_with_its_place(error: BaseException) -> None:
     failed = failure(raises)
     assert f"raised {type(error).__name__}: {error}" in failed.message
     assert "in raises" in failed.details
+
+
+@pytest.mark.parametrize("error", [SystemExit("x" * 20_000_000), ReplicationError("x" * 20_000_000)])
+def test_a_long_error_is_cut(error: BaseException) -> None:
+    """Of 20 MB the beginning and the end: it is printed, kept, committed, and told to a language model."""
+
+    def raises() -> Metrics:
+        raise error
+
+    failed = failure(raises)
+    assert "xxx" in failed.message
+    assert "characters are left out here" in failed.message
+    assert len(failed.message) <= 4_000
+    assert len(failed.details) <= 20_000
+
+
+def test_metrics_without_end_are_refused() -> None:
+    """What comes back is read whole, so it has a bound."""
+    many = {f"metric {i} " + "x" * 1000: 0.0 for i in range(2_000)}
+    failed = failure(lambda: many)
+    assert re.fullmatch(
+        r"the replication's metrics take 2,0\d\d,\d+ bytes, and the most are .*", failed.message
+    )
 
 
 def test_sentence_for_the_user_comes_without_traceback() -> None:

@@ -323,6 +323,14 @@ HOSTILE = {
     "signs": (0, "nests its expressions or statements too deep", "x = " + "-" * 50_000 + "1"),
     "sums": (0, "nests its expressions or statements too deep", "x = 1" + "+1" * 40_000),
     "chain": (0, "nests its expressions or statements too deep", "x = y" + ".z" * 40_000),
+    "long module": (
+        0,
+        "has a name of 79999 characters, and the most are 1000",
+        "import " + "a." * 39_999 + "a",
+    ),
+    "module of a name": (0, "has a name of 79999 characters", "from " + "a." * 39_999 + "a import x"),
+    "long name": (0, "has a name of 50000 characters", "x" * 50_000 + " = 1"),
+    "formats in formats": (1, FORMAT, "x = '" + "{:" * 15_000 + "}" * 15_000 + "'.format(y)"),
     "lambdas": (0, "nests its expressions or statements too deep", "x = " + "lambda:" * 210 + "1"),
     "digits": (0, "is not valid Python: Exceeds the limit", "x = " + "9" * 90_000),
 }

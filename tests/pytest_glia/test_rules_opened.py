@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from pytest_glia.candidate import Candidate, exposed_below, fault, load
+from pytest_glia.rules.declarations import defined_in
+from tests.confined import ROOT
 from tests.pytest_glia.test_rules import told
 
 
@@ -80,3 +85,84 @@ def test_exposed_file_is_open(text: str) -> None:
 def test_exposed_file_opens_no_more_than_itself(text: str, says: str) -> None:
     """Neither its neighbours, nor its private names, nor what it imports, nor changes of it."""
     assert says in str(told(text, exposes=EXPOSED, path="src/wares/policy.py"))
+
+
+# A dataclass writes the names of fields into code, and a field's name can be changed before it is inherited.
+INJECTION = """\
+from dataclasses import field
+
+from sim.scaling import dataclass
+
+code = field(init=False, repr=False, compare=False)
+
+
+@dataclass
+class First:
+    x: int = code
+
+
+code.name = "x=print('executed', __import__('sys').platform),*"
+
+
+@dataclass
+class Router(First): ...
+"""
+HONEST = """\
+import sim.policies
+from sim.scaling import Autoscaling, ClusterView
+
+
+class Router:
+    def target(self, cluster, now):
+        assert isinstance(cluster, ClusterView)
+        return Autoscaling().max_replicas + isinstance(cluster.replicas[0], sim.policies.ReplicaView)
+"""
+SPECS = Candidate("candidates/c.py", "Router", None, ("sim/policies.py", "sim/scaling.py"))
+
+
+def test_what_an_exposed_file_imports_is_not_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """By another name than its own, what has rules of its own would have none: here it executes a text."""
+    assert fault(SPECS, INJECTION.encode(), (), exposed_below(ROOT)) == (
+        "candidates/c.py:3 imports sim.scaling.dataclass, which a candidate may not: take what is defined "
+        "there"
+    )
+    with pytest.raises(Exception, match="does not import"):
+        load(SPECS, INJECTION.encode(), ROOT)
+    assert "executed" in capsys.readouterr().out
+
+
+def test_what_an_exposed_file_defines_is_open() -> None:
+    """Its classes, by name or by its module."""
+    assert fault(SPECS, HONEST.encode(), (), exposed_below(ROOT)) is None
+
+
+def test_an_exposed_file_that_is_not_there_defines_nothing(tmp_path: Path) -> None:
+    """Whoever imports from it is told so before it fails."""
+    assert "take what is defined there" in str(fault(SPECS, HONEST.encode(), (), exposed_below(tmp_path)))
+
+
+def test_names_that_a_file_defines() -> None:
+    """Those of its top level, whatever they are nested in; neither imports, nor other names for them."""
+    text = """\
+import os, numpy as np
+from enum import *
+from dataclasses import dataclass, field as f
+try:
+    from a import b
+except ImportError:
+    b = None
+LIMIT: int = 3
+A = B = 1
+(C, D), *E = x
+shortcut = second = np.lib.stride
+third = second
+if (found := LIMIT) and (other := os):
+    def inner(): local = 1
+    class Inner: attribute = 1
+with open() as handle: pass
+for each in E: pass
+made = f(1)
+"""
+    names = "LIMIT A B C D E found inner Inner handle each made"
+    assert defined_in(text.encode()) == set(names.split())
+    assert defined_in(b"def (") == frozenset()

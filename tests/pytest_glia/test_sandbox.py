@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pytest_glia import sandbox
@@ -259,6 +260,21 @@ def test_inherited_descriptors_are_closed() -> None:
             return [*map(error_of_fstat, wanted), len(os.read(0, 100))]
 
         assert in_fork(run, None, confinement())[0] == [errno.EBADF, errno.EBADF, 0]
+
+
+def leftovers(size: int) -> int:
+    """How many numbers of an array that is gone stand in a new one of its size that nobody has filled."""
+    np.full(size, 123_456_789)
+    return int((np.empty(size, np.int64) == 123_456_789).sum())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can blank memory")
+@pytest.mark.parametrize("size", [200, 1000, 15_000])
+def test_what_others_have_freed_is_not_found_in_new_memory(size: int) -> None:
+    """The host process may have made the workload there; elsewhere it would be found."""
+    inside, _ = in_fork(lambda: leftovers(size), None, confinement())
+    outside, _ = in_fork(lambda: leftovers(size), None, None)
+    assert inside == 0 < outside
 
 
 def test_root_is_no_longer_root(user: int | None) -> None:
