@@ -361,7 +361,7 @@ CHEATS = [
     Cheat(
         "all memory",
         "takes all memory",
-        router("import numpy\nx = [numpy.zeros(2**28) for _ in range(500)]"),
+        router("import numpy\nx = [numpy.zeros(2**26) for _ in range(500)]"),
         "MemoryError",
     ),
     Cheat(

@@ -38,7 +38,8 @@ def _warm() -> None:
 def confine(tmp_path: Path) -> Callable[[Collection[int]], None]:
     if reason := unavailable():
         pytest.skip(f"no sandbox here: {reason}")
-    return confining(tmp_path, seconds=5, workers=2)
+    # So many workers have a little memory each, which is soon full: new memory is written to (M_PERTURB).
+    return confining(tmp_path, seconds=5, workers=32)
 
 
 def recorded(source: str, seed: int, root: Path, world: World | None = None) -> Recorded:
