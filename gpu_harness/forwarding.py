@@ -8,7 +8,7 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-__all__ = ["REFUSED", "ClientGone", "ReplicaLost", "client_session", "forward", "onward"]
+__all__ = ["KEEP_ALIVE", "REFUSED", "ClientGone", "ReplicaLost", "client_session", "forward", "onward"]
 
 # RFC 9110, 7.6.1: of one connection, not of the message; the client library sets length and host itself.
 _OF_THE_CONNECTION = frozenset(
@@ -28,6 +28,9 @@ _OF_THE_CONNECTION = frozenset(
     ]
 )
 _NOT_OURS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+KEEP_ALIVE = 2.0
+"""Seconds for which an idle connection is used again. vLLM's servers close theirs after five
+(VLLM_HTTP_TIMEOUT_KEEP_ALIVE), and a request sent at that moment breaks off although nothing is wrong."""
 REFUSED = (aiohttp.ClientConnectorError, ConnectionRefusedError)
 
 
@@ -42,7 +45,7 @@ class ReplicaLost(Exception):
 def client_session(read_timeout: float) -> aiohttp.ClientSession:
     """Connections to replicas, as many as needed, that wait so many seconds for the next byte."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=10),
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=10, keepalive_timeout=KEEP_ALIVE),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=read_timeout),
         auto_decompress=False,
         skip_auto_headers=_NOT_OURS,

@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from gpu_harness.forwarding import KEEP_ALIVE
 from gpu_harness.prompting import Prompting
 from sim.workloads import Workload
 
@@ -106,7 +107,7 @@ async def probe(target: Target, prompt_tokens: int, output_tokens: int, salt: in
 @asynccontextmanager
 async def _session(target: Target) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
         timeout=aiohttp.ClientTimeout(total=None, sock_read=target.timeout),
         headers=dict(target.headers),
     ) as session:

@@ -248,6 +248,7 @@ def _cluster(args: argparse.Namespace, testbed: Testbed) -> Cluster:
         block_size=sizes[0],
         max_num_seqs=args.max_num_seqs,
         max_num_batched_tokens=args.max_num_batched_tokens,
+        engine_waits=False,  # its next step has begun before the router knows
     )
 
 

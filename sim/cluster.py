@@ -118,6 +118,10 @@ class Cluster:
     live views. In between a router knows only which requests have arrived, which it has sent and which have
     completed."""
 
+    engine_waits: bool = True
+    """Whether a replica whose step has completed requests starts its next step after the router was asked;
+    False: at once, as a real engine does, so that what the router sends then joins the step after that."""
+
     def __post_init__(self) -> None:
         _check_fields(self)
         if 0 < self.staleness < _LEAST_STALENESS:
@@ -131,7 +135,7 @@ class Cluster:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}; expected one of {', '.join(map(repr, choices))}"
                 )
-        for name in ("prefix_caching", "full_prompt_must_fit", "chunked_prefill"):
+        for name in ("prefix_caching", "full_prompt_must_fit", "chunked_prefill", "engine_waits"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (value is None and name == "prefix_caching"):
                 raise ValueError(f"{name}={value!r}; expected True or False")
@@ -282,7 +286,7 @@ class Cluster:
     def state(self, workload: Workload, *, planned: bool) -> State:
         """The arrays of a run before its first event; `planned` if a batch scheduler makes its plans."""
         from sim.prefixes import contents
-        from sim.state import PERIOD, PLANNED, new_state
+        from sim.state import GOES_ON, PERIOD, PLANNED, new_state
 
         limits, tables = self._limits()
         limits[:, PLANNED] = planned
@@ -298,6 +302,7 @@ class Cluster:
             stale=self.staleness > 0,
         )
         state.clock[PERIOD] = self.staleness
+        state.turn[GOES_ON] = not self.engine_waits
         return state
 
     @property

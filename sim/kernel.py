@@ -22,6 +22,7 @@ from sim.state import (
     BLOCKS_USED,
     ENGINE,
     GAUGES,
+    GOES_ON,
     HEAD,
     HELD,
     INTERVAL,
@@ -104,19 +105,22 @@ def policy_events(state: State) -> Iterator[int]:
     `state.clock[TIMER]` is reached (the caller moves it on), PLAN for each step that a batch scheduler plans
     (the caller fills `state.plan`), REFUSED if it cannot be followed and LIVELOCK if a replica works without
     progress; `state.turn[0]` is the replica of the last three. PUBLISHED when stale views are published while
-    the caller holds requests (`state.turn[HELD]`) and something has changed. Whatever the caller changes
-    between two events is seen from then on. Ends when nothing can happen any more.
+    the caller holds requests (`state.turn[HELD]`) and something has changed. With `state.turn[GOES_ON]` a
+    replica whose step has completed requests starts its next one before the COMPLETION. Whatever the caller
+    changes between two events is seen from then on. Ends when nothing can happen any more.
     """
     arrival, step_end, gauges = state.arrival, state.step_end, state.gauges
     replicas, runs = len(step_end), len(state.runs) > 0
     arrived = 0
     now = 0.0
     changed = False  # since the last PUBLISHED
+    ended = NOBODY  # the replica whose requests have completed, if the caller is told once it has gone on
     while True:
         due = min(arrival[arrived] if arrived < len(arrival) else np.inf, state.clock[TIMER])
         first = int(np.argmin(step_end))
-        if min(due, step_end[first]) > now:
-            for replica in range(replicas):
+        if ended != NOBODY or min(due, step_end[first]) > now:
+            low, high = (0, replicas) if ended == NOBODY else (ended, ended + 1)
+            for replica in range(low, high):
                 if (
                     step_end[replica] == np.inf
                     and gauges[replica, RUNNING_COUNT] + gauges[replica, WAITING_COUNT] > 0
@@ -146,6 +150,10 @@ def policy_events(state: State) -> Iterator[int]:
                     step_end[replica] == step_end[first] and replica < first
                 ):
                     first = replica
+            if ended != NOBODY:
+                ended = NOBODY
+                yield COMPLETION
+                continue
             wake = state.clock[PUBLISH] if changed and state.turn[HELD] else np.inf
             moment = min(due, step_end[first], wake)
             if moment == np.inf:
@@ -175,7 +183,10 @@ def policy_events(state: State) -> Iterator[int]:
             if runs and end_step_of_run(state, first):
                 continue
             if end_step(state, first, now) > 0:
-                yield COMPLETION
+                if state.turn[GOES_ON]:
+                    ended = first
+                else:
+                    yield COMPLETION
             elif state.barren[first] > BARREN:
                 state.turn[0] = first
                 yield LIVELOCK

@@ -66,6 +66,7 @@ BUSY_TIME, FULL_TIME, STEPS, PREFILL_TOKENS, DECODE_TOKENS, LOOKED_UP, HIT = 0, 
 TALLY = 7
 
 HELD = 1
+GOES_ON = 2
 
 USE_BINS = 1000
 """kv_use[b]: replica-seconds of steps with b/1000 <= blocks used / blocks < (b + 1)/1000."""
@@ -133,7 +134,8 @@ class State(NamedTuple):
     barren: Ints
     """barren[replica]: steps since the last progress."""
     turn: Ints
-    """turn[0]: the replica that a PLAN, REFUSED or LIVELOCK event is about; turn[HELD]: whether requests are
+    """turn[0]: the replica that a PLAN, REFUSED or LIVELOCK event is about; turn[GOES_ON]: whether a replica
+    starts its next step before the caller is told of a COMPLETION; turn[HELD]: whether requests are
     held while views are stale."""
     plan: Ints
     counts: Ints
@@ -207,7 +209,7 @@ def new_state(
         samples=np.zeros((SAMPLES, replicas, 3), np.int64),
         sampled=np.zeros(1, np.int64),
         barren=np.zeros(replicas, np.int64),
-        turn=np.zeros(2, np.int64),
+        turn=np.zeros(3, np.int64),
         plan=np.zeros(ENTRIES + 6 * seats if planned else ENTRIES, np.int64),
         counts=np.full(requests if planned else 0, NOBODY, np.int64),
         runs=np.zeros((0, RUN), np.int64),

@@ -1,28 +1,28 @@
 """Many requests through the proxy to two real servers, one of which is killed and started again meanwhile.
 
-    python -m tests.gpu_harness.losing COUNT ROUTER...
+    python -m tests.gpu_harness.losing COUNT ROUTER... [--rate R]
 
-sends so many requests under each router, and says what became of them.
+sends so many requests under each router, R a second, and says what became of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import os
 import re
 import secrets
 import signal
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gpu_harness import Launch
-from gpu_harness.event_log import EventLog
 from gpu_harness.launching import NAME
 from gpu_harness.limits import Limits
 from gpu_harness.load import Target, answers
@@ -48,7 +48,8 @@ class Lost:
     """By what the client was told."""
     twice: int
     """Requests that servers finished more than once."""
-    retried: int
+    retried: Counter[str]
+    """By why: how the server that had it broke off."""
     served_before: int
     """By the server that is killed, until then, and after it came back."""
     served_after: int
@@ -69,13 +70,13 @@ def small(folder: Path) -> Launch:
     )
 
 
-def lose(launch: Launch, folder: Path, router: str, count: int) -> Lost:
+def lose(launch: Launch, folder: Path, router: str, count: int, rate: float = RATE) -> Lost:
     """One run: the first server is killed when a third of the requests have been sent, and started again at
     once; the last third is sent when it is back (or the second third over, if that is later)."""
     rng = np.random.default_rng(1)
     parts = [
         Workload.from_arrays(
-            arrival=np.arange(size) / RATE,
+            arrival=np.arange(size) / rate,
             prompt_tokens=rng.integers(10, 120, size),
             output_tokens=rng.integers(4, 40, size),
         )
@@ -100,7 +101,13 @@ async def _lose(
     count = sum(map(len, parts))
     limits = Limits(max_queued=count, router_time=1.0, scrape_interval=0.1)
     urls = addresses([each.url for each in servers])
-    proxy = Proxy(made_router(router), urls, limits=limits, log=EventLog(None))
+    retried: Counter[str] = Counter()
+
+    def tell(event: str, **fields: Any) -> None:
+        if event == "retry":
+            retried[str(fields["why"])] += 1
+
+    proxy = Proxy(made_router(router), urls, limits=limits, log=tell)
     over: list[Flight] = []
     proxy.over = over
     run = secrets.token_hex(4)
@@ -128,13 +135,18 @@ async def _lose(
     names = Counter(re.findall(rf"glia-{run}[ab]-\d+-", "\n".join(lines)))
     return Lost(
         finished=sum(not answer.error for answer in seen),
-        failed=Counter(answer.error.partition(":")[0] for answer in seen if answer.error),
+        failed=Counter(_told(answer.error) for answer in seen if answer.error),
         twice=sum(times > 1 for times in names.values()),
-        retried=proxy.exposition.retries,
+        retried=retried,
         served_before=before,
         served_after=by_first() - before,
         open_at_end=open_,
     )
+
+
+def _told(error: str) -> str:
+    """What a client was told, without addresses."""
+    return re.sub(r"http://\S+", "URL", error)
 
 
 def kill(pid: int) -> None:
@@ -148,9 +160,15 @@ def kill(pid: int) -> None:
 
 def main() -> None:
     """Each router in turn, on servers of its own."""
-    for router in sys.argv[2:]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("count", type=int)
+    parser.add_argument("routers", nargs="+")
+    parser.add_argument("--rate", type=float, default=RATE, help="requests/s")
+    args = parser.parse_args()
+    for router in args.routers:
         with tempfile.TemporaryDirectory() as folder:
-            print(router, lose(small(Path(folder)), Path(folder), router, int(sys.argv[1])), flush=True)
+            lost = lose(small(Path(folder)), Path(folder), router, args.count, args.rate)
+            print(router, lost, flush=True)
 
 
 if __name__ == "__main__":

@@ -169,6 +169,23 @@ def test_twice_broken_is_an_error() -> None:
     play(scenario)
 
 
+def test_a_server_that_closes_idle_connections_is_well() -> None:
+    """A request that comes after a pause is not sent on a connection that the server may just be closing: it
+    would break off, and a healthy replica be taken out for it."""
+
+    async def scenario() -> None:
+        async with scene(RoundRobin(), 1, limits=Limits(scrape_interval=60.0)) as on:
+            on.upstreams[0].closes = 2.2
+            for pause in (0.1, 2.4):
+                assert (await on.complete(stream=True))[0] == 200
+                await asyncio.sleep(pause)
+            assert (await on.complete(stream=True))[0] == 200
+            assert [each["attempts"] for each in on.log.of("request")] == [1, 1, 1]
+            assert len(on.log.of("replica")) == 1  # it came, and never went
+
+    play(scenario)
+
+
 def test_draining_ends_what_is_open_and_takes_no_more() -> None:
     """From then on new requests get a 503, /health says so, and open ones are finished."""
 

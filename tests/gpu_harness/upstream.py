@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -50,6 +51,11 @@ class Upstream:
         """The request (its number in X-Request-Id) that is answered with an error."""
         self.lie = 0
         """Tokens that it leaves out."""
+        self.closes: float | None = None
+        """Break off a request on a connection that was idle for so many seconds, as a server does that closes
+        it at that moment."""
+        self._used: dict[int, float] = {}
+        """When each connection was used last."""
         self.pace = 0.0
         """Seconds that each token takes."""
         self._runner: web.AppRunner | None = None
@@ -78,10 +84,18 @@ class Upstream:
             await self._runner.cleanup()
             self._runner = None
 
+    async def _connection(self, request: web.Request) -> None:
+        now, transport = time.monotonic(), request.transport
+        if self.closes is not None and now - self._used.get(id(transport), now) > self.closes and transport:
+            transport.abort()
+            await asyncio.sleep(3600)
+        self._used[id(transport)] = now
+
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 500)
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        await self._connection(request)
         if not self.metrics:
             return web.Response(text="nothing 1.0\n")
         gauges = self.gauges
@@ -101,6 +115,7 @@ class Upstream:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
+        await self._connection(request)
         body = json.loads(raw)
         self.seen.append(body)
         self.headers.append(dict(request.headers))

@@ -278,7 +278,7 @@ def simulate_fleet(
         sum(request.state == "queued" for request in requests),
     )
     now = 0.0
-    for now, arrived, finished in events(requests, replicas, fleet, shown, users):
+    for now, arrived, finished in events(requests, replicas, fleet, shown, users, cluster.engine_waits):
         held = sorted([*held, *arrived], key=lambda request: request.id)
         for request in finished:
             if hasattr(router, "completed"):
@@ -329,7 +329,12 @@ class Users:
 
 
 def events(
-    requests: list[Request], replicas: list[Replica], fleet: Fleet, shown: Shown, users: Users | None
+    requests: list[Request],
+    replicas: list[Replica],
+    fleet: Fleet,
+    shown: Shown,
+    users: Users | None,
+    engine_waits: bool,
 ) -> Iterator[tuple[float, list[Request], list[Request]]]:
     """Each call of the router: the time, who has come into the queue, who has just completed."""
     to_come = list(requests)
@@ -383,5 +388,7 @@ def events(
             if users is not None:
                 users.coming += [now + users.think.pop(0) for _ in finished]
             shown.refresh() if shown.period else None
+            if finished and not engine_waits and replicas[index].requests:
+                replicas[index].start(now)
             if finished:
                 yield now, [], finished

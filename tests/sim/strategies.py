@@ -60,6 +60,7 @@ def scenarios(draw: st.DrawFn, /, **settings: Any) -> tuple[Cluster, Workload]:
         failures = st.builds(Failure, st.integers(0, cluster.replicas - 1), at=moments, duration=moments)
         cluster = replace(cluster, failures=tuple(draw(st.lists(failures, max_size=4))))
     cluster = replace(cluster, staleness=draw(st.sampled_from([0.0, 0.0, 0.1, 1.0])))
+    cluster = replace(cluster, engine_waits=draw(st.sampled_from([True, False])))
     count = draw(st.integers(2, 50))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     gaps = rng.exponential(draw(st.sampled_from([0.001, 0.05, 2.0])), count)
