@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ DEEPEST = 200
 LONGEST_NAME = 1000
 """Characters of an identifier, or of a module's name with its dots: the rules look at each of their parts."""
 
+_MISLEADING = re.compile("[\u202a-\u202e\u2066-\u2069]|\r(?!\n)|\x1b")
+"""Characters by which an editor or a terminal shows another text than Python runs (CVE-2021-42574)."""
+
 
 def parsed(path: str, source: bytes) -> ast.Module | str:
     """The syntax tree of a text, or a sentence that says what is wrong with it."""
@@ -24,7 +28,13 @@ def parsed(path: str, source: bytes) -> ast.Module | str:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
         if encoding != "utf-8":
             return f"{path} is encoded as {encoding!r}: save it as UTF-8, without a byte-order mark"
-        source.decode("utf-8")
+        text = source.decode("utf-8")
+        if shown := _MISLEADING.search(text):
+            line = text.count("\n", 0, shown.start()) + 1
+            return (
+                f"{path}:{line} has the character U+{ord(shown[0]):04X}, by which a reader is shown another text "
+                "than what runs: take it out, or write it as an escape"
+            )
         with warnings.catch_warnings():
             # Of a backslash too many, for example: whoever runs the text hears of it then.
             warnings.simplefilter("ignore")

@@ -317,6 +317,10 @@ HOSTILE = {
     # texts
     "no encoding": (0, "c.py is encoded as 'utf-7'", "# coding: utf-7\n+AGUAeA-"),
     "byte-order mark": (0, "c.py is encoded as 'utf-8-sig'", "\ufeffx = 1"),
+    "right to left": (2, "has the character U+202E, by which a reader is shown", "x = 1\n# \u202e2 = x"),
+    "isolates": (1, "has the character U+2066", "x = '\u2066'"),
+    "a line that is overwritten": (2, "has the character U+000D", "y = 1\n# harmless\rx = 1"),
+    "a terminal's command": (1, "has the character U+001B", "x = '\x1b[2K'"),
     "null": (0, "is not valid Python", "x = '\0'"),
     "long": (0, "c.py has 100", "x = '" + "a" * 100_000 + "'"),
     "brackets": (0, "c.py:1 is not valid Python: too many nested parentheses", "(" * 50_000),
