@@ -30,10 +30,10 @@ def parsed(path: str, source: bytes) -> ast.Module | str:
             return f"{path} is encoded as {encoding!r}: save it as UTF-8, without a byte-order mark"
         text = source.decode("utf-8")
         if shown := _MISLEADING.search(text):
-            line = text.count("\n", 0, shown.start()) + 1
+            at = text.count("\n", 0, shown.start()) + 1
             return (
-                f"{path}:{line} has the character U+{ord(shown[0]):04X}, by which a reader is shown another text "
-                "than what runs: take it out, or write it as an escape"
+                f"{path}:{at} has the character U+{ord(shown[0]):04X}, by which a reader is shown another "
+                "text than what runs: take it out, or write it as an escape"
             )
         with warnings.catch_warnings():
             # Of a backslash too many, for example: whoever runs the text hears of it then.
