@@ -319,7 +319,6 @@ HOSTILE = {
     "byte-order mark": (0, "c.py is encoded as 'utf-8-sig'", "\ufeffx = 1"),
     "right to left": (2, "has the character U+202E, by which a reader is shown", "x = 1\n# \u202e2 = x"),
     "isolates": (1, "has the character U+2066", "x = '\u2066'"),
-    "a line that is overwritten": (2, "has the character U+000D", "y = 1\n# harmless\rx = 1"),
     "a terminal's command": (1, "has the character U+001B", "x = '\x1b[2K'"),
     "null": (0, "is not valid Python", "x = '\0'"),
     "long": (0, "c.py has 100", "x = '" + "a" * 100_000 + "'"),
@@ -344,6 +343,14 @@ def told(text: str, *allowed: str, exposes: tuple[str, ...] = (), path: str = "c
     """The fault of a candidate with this text and an entry."""
     end = "\n\n\ndef entry(): ...\n"
     return fault(Candidate(path, "entry", None, exposes), (text + end).encode(), allowed)
+
+
+def test_a_line_that_a_terminal_overwrites_is_told() -> None:
+    """To Python it is two lines; the ends of lines of Windows are as good as others."""
+    found = told("y = 1\n# harmless\rx = 1")
+    assert found is not None
+    assert found.startswith("c.py:2 has the character U+000D, by which a reader is shown another text")
+    assert told("x = 1\r\ny = 2\r\n") is None
 
 
 @pytest.mark.parametrize("name", HOSTILE)
