@@ -136,6 +136,7 @@ def test_it_is_answered_and_its_run_ends_in_words(searched: tuple[Project, Resul
     assert "INTERNALERROR" not in ran.out
 
 
+@pytest.mark.slow
 def test_it_reads_and_writes_what_it_may(searched: tuple[Project, Result, list[str]]) -> None:
     """No other path leads to a file, and the search finds nothing that is not exposed."""
     _, _, answered = searched

@@ -90,6 +90,7 @@ NOTHING_PACKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", NOTHING_PACKED)
 def test_first_spec_is_not_passed_with_nothing_packed(project: Path, how: str) -> None:
     """docs/specs.md: a candidate that does not pack fails both tests, whatever it answers."""

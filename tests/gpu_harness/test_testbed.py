@@ -118,6 +118,7 @@ def test_running_servers_are_measured_and_left_running(testbed: Testbed) -> None
     assert testbed.run(WORKLOAD, router=LeastLoadedQueue()).metrics["unfinished_fraction"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "error", "says"),
     [

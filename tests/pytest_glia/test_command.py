@@ -130,6 +130,7 @@ def test_what_it_leaves_is_designed_with_round_by_round(played: Played) -> None:
     assert "more than three" in played.project.show(best, "candidate.md")
 
 
+@pytest.mark.slow
 def test_what_it_sees_is_what_a_designer_may_see(played: Played) -> None:
     """Its folder holds candidate, task and results, later what was tried; no history, no baseline."""
     assert played.seen("seen-1").split("\n") == ["RESULTS.md", "TASK.md", "candidate.py"]
@@ -267,6 +268,7 @@ def test_replay_ends_its_rounds_where_the_run_did(make_project: MakeProject, tmp
     assert (tmp_path / "rounds").read_text() == "round\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "arguments", "says"),
     [

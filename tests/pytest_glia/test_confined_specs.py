@@ -89,6 +89,7 @@ def refuse_landlock() -> None:
     seccomp.install(here, seccomp.packed([*refusing, (0x06, 0, 0, 0x7FFF0000)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "code", "says"),
     [

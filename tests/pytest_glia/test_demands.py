@@ -45,6 +45,7 @@ def test_negated_comparison_is_a_demand_for_the_opposite(make_project: MakeProje
     assert "refuted" not in note + ran.out.partition("Confirming on")[2]
 
 
+@pytest.mark.slow
 def test_plain_assert_is_respected_all_along(make_project: MakeProject) -> None:
     """A candidate that breaks a law of the spec does not work, whether or not its comparisons are met."""
     law = "    assert float(open('c.py').read().split()[2]) > 0\n"

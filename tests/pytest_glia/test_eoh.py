@@ -132,6 +132,7 @@ def held(played: Played) -> None:
         costs[-1] += [float(said[1])] if said else []
 
 
+@pytest.mark.slow
 def test_first_prompts_of_a_search(tmp_path: Path) -> None:
     """A search begins with programs from the problem alone, keeps each thought, and says that it is short."""
     played = play(tmp_path / "project", "eoh", replies, budget="40 sims, 120 s, 10M tokens")

@@ -102,6 +102,7 @@ def test_killed_search_leaves_no_process(killed: Killed) -> None:
     assert killed.left == []
 
 
+@pytest.mark.slow
 def test_command_after_a_kill_comes_to_its_end(killed: Killed) -> None:
     """It goes on with the killed run, whose candidates are still there, and passes."""
     assert killed.again.code == 0, killed.again.out
