@@ -6,8 +6,8 @@ candidates of their own in `candidates/stack/`, for the best router alone need n
 Baseline: what is deployed, the least-loaded queue, vLLM's own batch scheduler and the throughput threshold as
 tuned in `test_autoscaler.py`.
 
-Thresholds: the SLO kept, with at least 35 % fewer GPU-hours than that. Published of a discovered stack are
-40 % (arXiv 2510.27176): the search was asked for them, and came to 40.7 % on sealed seeds, which shows less.
+Thresholds: the SLO kept, with at least 40 % fewer GPU-hours than that, as published of a discovered stack
+(arXiv 2510.27176).
 """
 
 import pytest
@@ -58,8 +58,8 @@ def serve(testbed):
 
 
 def test_far_fewer_gpu_hours(glia, serve):
-    """At least 35 % fewer GPU-hours than what is deployed."""
-    assert glia.compare(serve, against=DEPLOYED, metric="gpu_hours").reduction > 0.35
+    """At least 40 % fewer GPU-hours than what is deployed."""
+    assert glia.compare(serve, against=DEPLOYED, metric="gpu_hours").reduction > 0.40
 
 
 def test_keeps_the_slo(glia, serve):

@@ -2,7 +2,7 @@
 
 import math
 
-TARGET_USE = 0.735  # share of the KV blocks that is to be in use
+TARGET_USE = 0.78  # share of the KV blocks that is to be in use
 
 
 class Autoscaler:

@@ -2,9 +2,13 @@
 
 
 class Router:
-    """Sends each request at once to the replica with the fewest requests."""
+    """The replica with the fewest committed blocks is chosen, for counts hide how big requests are."""
 
     def route(self, queue, replicas, now):
         """Pairs of a request and its replica; what is left out stays in the queue."""
         for request in queue:
-            yield request, min(replicas, key=lambda replica: replica.waiting + replica.running)
+            yield request, min(replicas, key=self.committed)
+
+    def committed(self, replica):
+        """Blocks in use, and those that the prompts of the waiting requests will take."""
+        return replica.blocks_used + replica.waiting_prompt_tokens / replica.block_size
