@@ -45,7 +45,7 @@ REMOVALS: Mapping[str, Mapping[str, Edits]] = {
     "pair/scheduler": {
         "fill steps, no more": (("self.filled(engine, list(engine.waiting))", "list(engine.waiting), {}"),),
     },
-    "stack/router": {},
+    "stack/router": {"place by blocks": START},
     "stack/scheduler": {},
     "stack/autoscaler": {"size by cache": START},
 }
