@@ -64,11 +64,8 @@ def _sentence(error: BaseException, files: frozenset[str]) -> str:
     frames = [frame for each in reversed(chain) for frame in traceback.extract_tb(each.__traceback__)]
     outside = [frame for frame in frames if Path(frame.filename).parent != Path(__file__).parent]
     shown = [frame for frame in outside if frame.filename in files] or outside[-3:]
-    sentence = (
-        f"the replication raised {type(error).__name__}: {abridged(str(error).strip(), _LONGEST)}".rstrip(
-            ": "
-        )
-    )
+    words = abridged(str(error).strip(), _LONGEST)
+    sentence = f"the replication raised {type(error).__name__}: {words}".rstrip(": ")
     lines = [f"{frame.filename}:{frame.lineno}: in {frame.name}\n    {frame.line}" for frame in shown]
     return "\n".join([*textwrap.wrap(sentence, 78), *lines])
 

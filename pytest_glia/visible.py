@@ -10,9 +10,18 @@ import re
 _STEERS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _IN_TEXT = re.compile(f"[{_STEERS}]")
 _IN_LINE = re.compile(f"[{_STEERS}\n]")
+_IN_SOURCE = re.compile(rf"(?!\r\n)[{_STEERS}]")
 # What CI services take for commands where it stands in a job's log: GitHub's ::error:: at the beginning of a
 # line and ##[group] anywhere, Azure's ##vso[...], TeamCity's ##teamcity[...].
 _COMMAND = re.compile(r"^([^\S\n]*):(?=:)|#(?=#\w*\[)", re.MULTILINE)
+
+
+def steering(text: str) -> re.Match[str] | None:
+    """The first character by which a terminal or an editor may show another text than there is.
+
+    The ends of Windows' lines are none.
+    """
+    return _IN_SOURCE.search(text)
 
 
 def visible(text: str, *, line: bool = False) -> str:

@@ -151,16 +151,13 @@ def _improve(state: _State) -> bool:
     Those come last of which nothing is predicted that the specs still lack, but something that they have;
     of the others those first that have no numbers to tune, for they cost least to try.
     """
-    found = [
-        (path, mechanism) for path, mechanisms in state.lab.mechanisms.items() for mechanism in mechanisms
-    ]
+    present = {each.key for each in state.design.applied}
     lacking = state.lab.aim.wanted(state.best)
+    found = [(path, each) for path, mechanisms in state.lab.mechanisms.items() for each in mechanisms]
     found.sort(key=lambda each: (_beside_the_point(each[1], lacking), bool(each[1].numbers)))
     for path, mechanism in found:
         key = (path, mechanism.name)
-        if any(key == each.key for each in state.design.applied) or (
-            key in state.rejected and state.rejected[key].verdict == "refuted"
-        ):
+        if key in present or (key in state.rejected and state.rejected[key].verdict == "refuted"):
             continue
         try:
             reason = mechanism.called_for(state.best.evidence)
@@ -179,10 +176,7 @@ def _improve(state: _State) -> bool:
 
 def _beside_the_point(mechanism: Mechanism, lacking: Mapping[str, bool]) -> bool:
     """Whether all that an idea promises the specs is what they have already."""
-    try:
-        promised = [lacking[metric] for metric in mechanism.predicts if metric in lacking]
-    except Exception:
-        return False  # a fault in it is told where it is tried
+    promised = [lacking[metric] for metric in mechanism.predicts if metric in lacking]
     return bool(promised) and not any(promised)
 
 

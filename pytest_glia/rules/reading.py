@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import io
-import re
 import tokenize
 import warnings
 from collections.abc import Iterator
+
+from pytest_glia.visible import steering
 
 MOST_BYTES = 100_000
 DEEPEST = 200
@@ -15,9 +16,6 @@ DEEPEST = 200
 
 LONGEST_NAME = 1000
 """Characters of an identifier, or of a module's name with its dots: the rules look at each of their parts."""
-
-_MISLEADING = re.compile("[\u202a-\u202e\u2066-\u2069]|\r(?!\n)|\x1b")
-"""Characters by which an editor or a terminal shows another text than Python runs (CVE-2021-42574)."""
 
 
 def parsed(path: str, source: bytes) -> ast.Module | str:
@@ -29,7 +27,7 @@ def parsed(path: str, source: bytes) -> ast.Module | str:
         if encoding != "utf-8":
             return f"{path} is encoded as {encoding!r}: save it as UTF-8, without a byte-order mark"
         text = source.decode("utf-8")
-        if shown := _MISLEADING.search(text):
+        if shown := steering(text):
             at = text.count("\n", 0, shown.start()) + 1
             return (
                 f"{path}:{at} has the character U+{ord(shown[0]):04X}, by which a reader is shown another "

@@ -320,7 +320,7 @@ HOSTILE = {
     "right to left": (2, "has the character U+202E, by which a reader is shown", "x = 1\n# \u202e2 = x"),
     "isolates": (1, "has the character U+2066", "x = '\u2066'"),
     "a terminal's command": (1, "has the character U+001B", "x = '\x1b[2K'"),
-    "null": (0, "is not valid Python", "x = '\0'"),
+    "null": (1, "has the character U+0000", "x = '\0'"),
     "long": (0, "c.py has 100", "x = '" + "a" * 100_000 + "'"),
     "brackets": (0, "c.py:1 is not valid Python: too many nested parentheses", "(" * 50_000),
     "signs": (0, "nests its expressions or statements too deep", "x = " + "-" * 50_000 + "1"),
