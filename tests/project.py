@@ -115,7 +115,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=_heed_interrupts,
+            preexec_fn=heed_interrupts,
         )
 
     def command(self, *arguments: str) -> Result:
@@ -167,7 +167,7 @@ class Project:
         }
 
 
-def _heed_interrupts() -> None:
+def heed_interrupts() -> None:
     """A run of the tests in a shell's background ignores Ctrl-C; what it starts must not."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -220,7 +220,12 @@ def test_no_server_outlives_its_parent(ending: str, signalled: signal.Signals | 
     """However the parent ends: killed, interrupted, by an exception, or without any cleaning up."""
     text = PARENT.replace("{ending}", ending)
     parent = subprocess.Popen(
-        [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", text],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     assert parent.stdout is not None
     keepers = [int(word) for word in parent.stdout.readline().split()]
