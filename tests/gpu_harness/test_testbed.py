@@ -29,6 +29,7 @@ from sim.results import Run
 from sim.scaling import Autoscaling
 from sim.schedulers import ShortestPromptFirst
 from sim.workloads import Workload
+from tests.project import heed_interrupts
 
 ROOT = Path(__file__).parents[2]
 COUNT = 20
