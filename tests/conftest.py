@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import pytest
 
 from gpu_harness.installed import INSTALL, vllm_is_here
 from tests.project import MakeProject, Project
+
+
+def pytest_configure() -> None:
+    """In a shell's background Ctrl-C is ignored, also by all that is started there; here it must not be."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

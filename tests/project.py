@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +114,6 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=heed_interrupts,
         )
 
     def command(self, *arguments: str) -> Result:
@@ -165,11 +163,6 @@ class Project:
             _MARK: str(self.folder),
             **self.environment,
         }
-
-
-def heed_interrupts() -> None:
-    """A run of the tests in a shell's background ignores Ctrl-C; what it starts must not."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 MakeProject = Callable[..., Project]

@@ -29,7 +29,6 @@ from sim.results import Run
 from sim.scaling import Autoscaling
 from sim.schedulers import ShortestPromptFirst
 from sim.workloads import Workload
-from tests.project import heed_interrupts
 
 ROOT = Path(__file__).parents[2]
 COUNT = 20
@@ -226,7 +225,6 @@ def test_no_server_outlives_its_parent(ending: str, signalled: signal.Signals | 
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        preexec_fn=heed_interrupts,
     )
     assert parent.stdout is not None
     keepers = [int(word) for word in parent.stdout.readline().split()]
