@@ -135,9 +135,6 @@ def test_fault_tells_a_syntax_error_with_its_line() -> None:
     told = fault(Candidate("a.py", "entry"), b"x = 1\ndef entry(:\n")
     assert told is not None
     assert told.startswith("a.py:2 is not valid Python: ")
-    null = fault(Candidate("a.py", "entry"), b"x = '\0'")
-    assert null is not None
-    assert "is not valid Python" in null
 
 
 def test_fault_tells_a_missing_entry_and_what_there_is() -> None:
