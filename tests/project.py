@@ -101,7 +101,7 @@ class Project:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start pytest, without the plugins that take long to load and are not asked for."""
-        plugins = ["-p", "no:hypothesispytest"]
+        plugins = ["-p", "no:hypothesispytest", "-p", "no:anyio"]
         if not {"-n", "-n2"} & set(arguments):
             plugins += ["-p", "no:xdist"]
         if _LOGS & set(environment):
@@ -150,13 +150,18 @@ class Project:
         mark = f"{_MARK}={self.folder}".encode()
         return [pid for pid in _pids() if mark in _environ_of(pid)]
 
+    @property
+    def bytecode(self) -> dict[str, str]:
+        """The variable by which Python compiles what it imports once for all projects of a session."""
+        return {"PYTHONPYCACHEPREFIX": str(self.folder.parent.parent / "bytecode")}
+
     def _environ(self) -> dict[str, str]:
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder.parent / "home"),
             "LANG": "C.UTF-8",
             "COLUMNS": "80",
-            "PYTHONDONTWRITEBYTECODE": "1",
+            **self.bytecode,
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
             **{name: os.environ[name] for name in ("TMPDIR",) if name in os.environ},

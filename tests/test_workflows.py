@@ -169,6 +169,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory, standin: StandIn) -> Runner
     return Runner(folder, {**environ, **told, **github, "PATH": f"{python.parent}:{environ['PATH']}"})
 
 
+@pytest.mark.slow
 def test_from_a_search_to_a_pull_request(runner: Runner, standin: StandIn) -> None:
     """discover.yml: what the job without rights finds, the job without a model proposes."""
     found = runner.run("discover.yml", "search", "Search", OPENAI_API_KEY="sk-nobody", PYTEST_ADDOPTS="")
@@ -203,6 +204,7 @@ def test_a_failing_guard_shows_why(runner: Runner) -> None:
     assert "| **`refuted`** |" in runner.written("GITHUB_STEP_SUMMARY")
 
 
+@pytest.mark.slow
 def test_a_red_night_can_be_had_again(runner: Runner) -> None:
     """nightly.yml: log and summary name the text of its seeds, with which all is measured again."""
     ran = runner.run("nightly.yml", "fresh-seeds", "Specs")

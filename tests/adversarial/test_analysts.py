@@ -102,6 +102,7 @@ def test_what_forges_its_answer_is_bound_by_the_same_rules() -> None:
     assert found == Analysis("\\x1b[2J", {"a\\nb": 7.0}, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confined", [pytest.param(True, marks=confinable), False])
 def test_no_analysis_outlives_its_time(confined: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that never ends is killed, with the process that its code runs in and what it has started."""

@@ -114,6 +114,7 @@ def test_a_cheat_is_caught_or_harmless(
     capfd.readouterr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cheat", SEERS, ids=lambda each: each.name)
 def test_who_sees_the_future_is_better_and_refused(
     cheat: Cheat, confine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

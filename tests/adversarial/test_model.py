@@ -147,6 +147,7 @@ def test_it_reads_and_writes_what_it_may(searched: tuple[Project, Result, list[s
     assert "half a character" in told
 
 
+@pytest.mark.slow
 def test_what_shows_nothing_verifies_nothing(searched: tuple[Project, Result, list[str]]) -> None:
     """Twins, other contexts' experiments and candidates that are not there are no evidence for a claim."""
     _, _, answered = searched

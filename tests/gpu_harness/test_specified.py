@@ -239,11 +239,12 @@ class Router:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "code", "says"),
     [
         ("well", 0, "on the testbed gpu 1 of 2 specs pass, 1 skipped: restarted_fraction is not known"),
-        pytest.param("slowly", 1, "on the testbed gpu 0 of 2 specs pass, 1 skipped", marks=pytest.mark.slow),
+        ("slowly", 1, "on the testbed gpu 0 of 2 specs pass, 1 skipped"),
         ("", 0, "on the testbed gpu 0 of 2 specs pass, 2 skipped: no servers are known here"),
     ],
 )

@@ -256,6 +256,7 @@ def alive(pid: int) -> bool:
     return status not in "ZX"
 
 
+@pytest.mark.slow
 def test_an_autoscaler_starts_and_stops_servers() -> None:
     """A replica that is asked for starts, takes requests and is paid for from then; one too many drains,
     then its server ends; the next run begins with as many as the first."""

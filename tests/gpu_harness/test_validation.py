@@ -109,6 +109,7 @@ def test_a_workload_is_shrunk() -> None:
     assert small.output_tokens.tolist() == [1, 10]
 
 
+@pytest.mark.slow
 def test_runs_are_kept_and_not_run_again(
     urls: list[str], profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

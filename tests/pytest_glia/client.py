@@ -38,7 +38,7 @@ def played(project: Project, play: Callable[[Session], Awaitable[T]], *arguments
         command=sys.executable,
         args=["-m", "pytest_glia", "mcp", "--", "-p", "no:xdist", "-o", "glia_replications=4", *arguments],
         cwd=project.folder,
-        env={"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(project.folder.parent)},
+        env={**project.bytecode, "TMPDIR": str(project.folder.parent)},
     )
 
     async def session() -> T:

@@ -13,6 +13,8 @@ from tests.project import Project, Result
 from tests.pytest_glia.pumps import BUDGET, Team, experiments, played, pumps, record
 from tests.scripted_model import Says
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def passed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Result]:
@@ -120,7 +122,6 @@ def test_without_one_of_them_it_fails(tmp_path: Path, role: str) -> None:
     assert "Traceback" not in ran.out
 
 
-@pytest.mark.slow
 def test_an_unverified_claim_is_not_met(tmp_path: Path) -> None:
     """While the winner has a claim that no experiment shows, its run has not met the specs, and says so."""
     project = pumps(tmp_path / "project", seed=3)
@@ -131,7 +132,6 @@ def test_an_unverified_claim_is_not_met(tmp_path: Path) -> None:
     assert "- Experiment: **unverified**: no experiment of the run shows it." in note
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("contexts", ["seq", "4"])
 def test_several_contexts_pass_too(tmp_path: Path, contexts: str) -> None:
     """MCG-Seq goes on to a second context if the first ends without a design; MCG-Par has a branch each."""
@@ -157,7 +157,6 @@ REPLIES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", REPLIES)
 def test_what_is_no_help_ends_in_time_and_in_words(tmp_path: Path, kind: str) -> None:
     """Whatever a model says, the run ends within its budget, with a sentence; there is no best branch."""

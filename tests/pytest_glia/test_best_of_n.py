@@ -7,6 +7,8 @@ import pytest
 from tests.rivals import Played, costing, play
 from tests.scripted_model import Says
 
+pytestmark = pytest.mark.slow
+
 REPLIES = [
     costing(8.0),
     Says("Sorry."),

@@ -13,6 +13,8 @@ import pytest
 from tests.living import alive
 from tests.project import MakeProject, Project, Result, spec
 
+pytestmark = pytest.mark.slow
+
 CANDIDATE = "def answer():\n    return 1.0\n"
 BODY = '''
 def run(answer, seed):
@@ -121,7 +123,6 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     return Played(project, ran, notes, before)
 
 
-@pytest.mark.slow
 def test_what_it_leaves_is_designed_with_round_by_round(played: Played) -> None:
     """Rounds that leave a better candidate lead to one that is confirmed, delivered and explained."""
     assert played.ran.code == 0, played.ran.out
@@ -130,7 +131,6 @@ def test_what_it_leaves_is_designed_with_round_by_round(played: Played) -> None:
     assert "more than three" in played.project.show(best, "candidate.md")
 
 
-@pytest.mark.slow
 def test_what_it_sees_is_what_a_designer_may_see(played: Played) -> None:
     """Its folder holds candidate, task and results, later what was tried; no history, no baseline."""
     assert played.seen("seen-1").split("\n") == ["RESULTS.md", "TASK.md", "candidate.py"]
@@ -219,7 +219,6 @@ def test_command_that_does_nothing_is_given_up(make_project: MakeProject) -> Non
     assert "no better candidate than the present one was found" in ran.text
 
 
-@pytest.mark.slow
 def test_spent_budget_ends_with_the_best(make_project: MakeProject) -> None:
     """An agent that gets better and better is stopped by the budget, and its best is delivered."""
     better = "n=$(grep -c '^## Round' RESULTS.md); echo \"def answer(): return 1.1$n\" > candidate.py"
@@ -256,7 +255,6 @@ def glia_designers():
 """
 
 
-@pytest.mark.slow
 def test_replay_ends_its_rounds_where_the_run_did(make_project: MakeProject, tmp_path: Path) -> None:
     """When the time was over after a round, a replay, for which no time is over, starts no further one."""
     agent = f"echo round >> {tmp_path}/rounds; echo 'def answer(): return 2.0' > candidate.py"
@@ -268,7 +266,6 @@ def test_replay_ends_its_rounds_where_the_run_did(make_project: MakeProject, tmp
     assert (tmp_path / "rounds").read_text() == "round\n"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "arguments", "says"),
     [
@@ -289,7 +286,6 @@ def test_what_is_missing_is_said_at_once(
     assert says in ran.text
 
 
-@pytest.mark.slow
 def test_killed_search_goes_on_without_running_its_rounds_again(
     make_project: MakeProject, tmp_path: Path
 ) -> None:

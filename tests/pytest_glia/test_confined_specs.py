@@ -39,7 +39,14 @@ OFF = ("-o", "glia_sandbox=off")
 OPEN = ("-o", "glia_allow_imports=os pathlib")
 
 
-@pytest.mark.parametrize("how", [(), ("-n2",), ("--glia-optimize", "--glia-budget=20 sims")])
+@pytest.mark.parametrize(
+    "how",
+    [
+        (),
+        pytest.param(("-n2",), marks=pytest.mark.slow),
+        pytest.param(("--glia-optimize", "--glia-budget=20 sims"), marks=pytest.mark.slow),
+    ],
+)
 def test_candidate_is_confined(make_project: MakeProject, tmp_path: Path, how: tuple[str, ...]) -> None:
     """In a plain run, under xdist and in a search it reads the project, and nothing beside it."""
     (tmp_path / "outside.txt").write_text("outside")

@@ -19,6 +19,8 @@ from tests.project import Result
 from tests.pytest_glia.pumps import Team, command, pumps, role_of
 from tests.scripted_model import Says, ScriptedModel
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Interrupted:
@@ -62,7 +64,6 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     return Interrupted(Result(process.returncode, out), project.branches("glia/"), design, seconds)
 
 
-@pytest.mark.slow
 def test_ctrl_c_waits_for_no_model(interrupted: Interrupted) -> None:
     """The search ends at once with exit code 2, though its contexts are asked for replies of minutes."""
     assert interrupted.ran.code == 2, interrupted.ran.out

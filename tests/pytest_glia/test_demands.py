@@ -6,6 +6,8 @@ import pytest
 
 from tests.project import MakeProject
 
+pytestmark = pytest.mark.slow
+
 INI = "[pytest]\nglia_replications = 4\nglia_workers = 2\naddopts = -p no:cacheprovider\n"
 CANDIDATE = "SIZE = 8.0\n\n\ndef cost():\n    return SIZE\n"
 HEAD = """\
@@ -25,7 +27,6 @@ def files(spec: str, **more: str) -> dict[str, str]:
     return {"pytest.ini": INI, "c.py": CANDIDATE, "test_c.py": HEAD + spec, **more}
 
 
-@pytest.mark.slow
 def test_negated_comparison_is_a_demand_for_the_opposite(make_project: MakeProject) -> None:
     """`assert not cost > 5` is a goal that is reached from above, beside a constraint of the same kind."""
     project = make_project(
@@ -45,7 +46,6 @@ def test_negated_comparison_is_a_demand_for_the_opposite(make_project: MakeProje
     assert "refuted" not in note + ran.out.partition("Confirming on")[2]
 
 
-@pytest.mark.slow
 def test_plain_assert_is_respected_all_along(make_project: MakeProject) -> None:
     """A candidate that breaks a law of the spec does not work, whether or not its comparisons are met."""
     law = "    assert float(open('c.py').read().split()[2]) > 0\n"
@@ -61,7 +61,6 @@ def test_plain_assert_is_respected_all_along(make_project: MakeProject) -> None:
     assert 3 < size < 5
 
 
-@pytest.mark.slow
 def test_specs_of_one_file_are_one_goal_whatever_else_their_markers_say(make_project: MakeProject) -> None:
     """A spec that exposes other files is a constraint of the same search: the winner meets both."""
     project = make_project(
@@ -112,7 +111,6 @@ def test_a_designer_may_read_what_any_of_the_specs_exposes(make_project: MakePro
     assert sorted((project.folder / "seen.txt").read_text().split()) == ["a.py", "b.py", "d.py"]
 
 
-@pytest.mark.slow
 def test_first_look_is_that_of_a_plain_run(make_project: MakeProject) -> None:
     """On the default branch, base is the commit before: an erosion there is a failing spec, not nothing."""
     spec = (
@@ -161,7 +159,6 @@ def glia_mechanisms(path, entry, source):
 GOAL = "def test_goal(glia):\n    assert glia.measure(run, metric='cost') < 5\n"
 
 
-@pytest.mark.slow
 def test_fault_in_an_idea_does_not_end_the_search(make_project: MakeProject) -> None:
     """An idea that raises, or writes what is no Python, is told and left out; the run ends as ever."""
     for body, told in (
@@ -175,7 +172,6 @@ def test_fault_in_an_idea_does_not_end_the_search(make_project: MakeProject) -> 
         assert told in " ".join(ran.out.split())
 
 
-@pytest.mark.slow
 def test_idea_that_is_not_complete_is_refused(make_project: MakeProject) -> None:
     """The sentence names the idea and what it lacks."""
     for old, new, told in (
@@ -206,7 +202,6 @@ def test_what_git_or_an_editor_could_not_take_is_refused(make_project: MakeProje
     assert (ran.code, "c.py is not UTF-8" in ran.text) == (4, True)
 
 
-@pytest.mark.slow
 def test_budget_is_shared_by_the_searches_of_one_command(make_project: MakeProject) -> None:
     """Two candidates do not spend twice what was given."""
     other = HEAD.replace("c.py", "d.py") + GOAL
@@ -220,7 +215,6 @@ def test_budget_is_shared_by_the_searches_of_one_command(make_project: MakeProje
     assert spent == sorted(spent)
 
 
-@pytest.mark.slow
 def test_conftest_at_the_root_needs_no_settings_file(make_project: MakeProject) -> None:
     """Without a pytest.ini the root's conftest is the commit's, not also the checkout's."""
     given = files(GOAL, **{"conftest.py": IDEA % "return source.replace('8.0', '4.0')"})

@@ -7,6 +7,8 @@ import pytest
 from pytest_glia import seeds
 from tests.project import PACKER_SPEC, PACKING, MakeProject, spec
 
+pytestmark = pytest.mark.slow
+
 # A domain of one decision, and a designer that finds a good one when the time is just over.
 DOMAIN = """\
 import json
@@ -122,7 +124,6 @@ def waste(pack, seed):
 def test_little"""
 
 
-@pytest.mark.slow
 def test_an_ablation_that_ends_the_evaluation_leaves_the_confirmed_design(
     make_project: MakeProject,
 ) -> None:
@@ -138,7 +139,6 @@ def test_an_ablation_that_ends_the_evaluation_leaves_the_confirmed_design(
     assert "**unverified**" in project.show(project.best(), "candidates/packer.md")
 
 
-@pytest.mark.slow
 def test_what_is_known_tells_nothing_of_how_long_a_replication_takes(make_project: MakeProject) -> None:
     """A search that finds all its samples in the ledger holds no time for replications it has not seen."""
     files = spec(
@@ -154,7 +154,6 @@ def test_what_is_known_tells_nothing_of_how_long_a_replication_takes(make_projec
     assert "held 0.00 s" in second.out, second.out
 
 
-@pytest.mark.slow
 def test_an_audit_of_several_functions_is_set_aside_whole(make_project: MakeProject) -> None:
     """Each replication function is probed: what the budget must hold for that is spent."""
     files = spec(CHOOSER, COSTS.format(name="cost") + COSTS.format(name="price"), entry="Chooser")
@@ -170,7 +169,6 @@ def test_an_audit_of_several_functions_is_set_aside_whole(make_project: MakeProj
     assert ", 68 simulations" in ran.out
 
 
-@pytest.mark.slow
 def test_a_failure_is_paid_for_and_told_once(make_project: MakeProject) -> None:
     """Specs of one function that all fail for one reason: its runs are booked once, and so is the reason."""
     again = "def test_again(glia):\n    assert glia.measure(cost) < 6\n\n\n"

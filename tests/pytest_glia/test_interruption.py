@@ -13,6 +13,8 @@ import pytest
 from tests.blocking import COMMAND, Blocked, blocked, until
 from tests.project import Result
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Interrupted:
@@ -37,7 +39,6 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupte
         search.process.wait()
 
 
-@pytest.mark.slow
 def test_second_search_at_once_is_refused(interrupted: Interrupted) -> None:
     """It says who is at work, exits 4 and does not disturb the first."""
     assert interrupted.second.code == 4
@@ -96,13 +97,11 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
         search.process.wait()
 
 
-@pytest.mark.slow
 def test_killed_search_leaves_no_process(killed: Killed) -> None:
     """The kernel ends what it had started, down to a replication that never returns."""
     assert killed.left == []
 
 
-@pytest.mark.slow
 def test_command_after_a_kill_comes_to_its_end(killed: Killed) -> None:
     """It goes on with the killed run, whose candidates are still there, and passes."""
     assert killed.again.code == 0, killed.again.out

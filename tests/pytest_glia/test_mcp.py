@@ -16,6 +16,8 @@ from tests.project import Project
 from tests.pytest_glia.client import Session, evaluated, improve, played
 from tests.pytest_glia.pumps import edit, experiments, pumps
 
+pytestmark = pytest.mark.slow
+
 
 async def design(session: Session) -> dict[str, str]:
     """Read, measure, analyse, write, evaluate, and conclude; what each has said."""
@@ -211,7 +213,6 @@ async def wait_for_the_end(session: Session) -> list[str]:
     return session.heard
 
 
-@pytest.mark.slow
 def test_search_ends_when_its_time_is_over(tmp_path: Path) -> None:
     """A client that takes too long is told, and what became of the search."""
     heard = played(pumps(tmp_path / "project", seed=5), wait_for_the_end, "--glia-budget=100 sims, 8 s")
@@ -271,7 +272,6 @@ def searches(project: Project) -> list[int]:
     ]
 
 
-@pytest.mark.slow
 def test_killed_search_goes_on_where_its_client_was(tmp_path: Path) -> None:
     """After SIGKILL another client finds what the one before has done, and concludes with it."""
     project = pumps(tmp_path / "project", seed=8)

@@ -13,6 +13,8 @@ from tests.project import MakeProject, Project, Result, spec
 from tests.pytest_glia.pumps import record
 from tests.scripted_model import Says, ScriptedModel
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-secret-0123456789abcdef"
 ASKER = '''\
 import os

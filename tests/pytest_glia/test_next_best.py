@@ -9,6 +9,8 @@ import pytest
 from pytest_glia import seeds
 from tests.project import MakeProject, Project, Result, spec
 
+pytestmark = pytest.mark.slow
+
 # What costs less than {honest} does so on the development seeds only.
 BODY = """\
 def cost(answer, seed):

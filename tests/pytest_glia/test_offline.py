@@ -22,6 +22,7 @@ class OpenEarly(LargestFirst):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "default", "settings"),
     [
@@ -42,6 +43,7 @@ def test_an_idea_that_only_harms_is_left_after_three_settings(
     assert len(set(re.findall(r"open early (0\.\d+)", titles(project)))) == settings
 
 
+@pytest.mark.slow
 def test_ideas_without_numbers_come_first(make_project: MakeProject) -> None:
     """One look tells of them what takes up to six of one that has a number."""
     ideas = PACKER_IDEAS.replace(
@@ -53,6 +55,7 @@ def test_ideas_without_numbers_come_first(make_project: MakeProject) -> None:
     assert "glia 1: first fit\n" in f"{titles(project)}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "first"), [(1.01, "largest first"), (1.3, "first fit")])
 def test_ideas_that_promise_what_is_met_come_last(
     make_project: MakeProject, limit: float, first: str

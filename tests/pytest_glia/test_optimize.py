@@ -244,6 +244,7 @@ def test_second_search_pays_for_little(packed: Run) -> None:
     assert "(attempt 2: 99.24 %)" in again.text
 
 
+@pytest.mark.slow
 def test_other_tests_of_the_session_run_as_ever(make_project: MakeProject) -> None:
     """A test without candidate passes or fails as in any run, and decides the exit code too."""
     project = make_project({**PACKING, "test_other.py": OTHER})

@@ -43,6 +43,7 @@ def test_last_failed_finds_what_fails(plain: Project) -> None:
     assert (len(ran.lines(f"FAILED specs/test_packer.py::{FAILS}")), ran.lines("PASSED ")) == (1, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [("--setup-plan",), ("--setup-only",), ("--glia-optimize", "--setup-plan")], ids=" ".join
 )
@@ -65,6 +66,7 @@ def test_failures_in_short_form(plain: Project) -> None:
     assert max(map(len, ran.out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("-qq", "--no-header"), ("--no-summary",), ("-p", "no:terminal")])
 def test_quiet_runs_have_the_same_verdict(options: tuple[str, ...], plain: Project) -> None:
     """However little is shown, the exit code is that of a failing spec, and nothing breaks."""
@@ -130,6 +132,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     return Searched(project, ran, cases(project.folder / "junit.xml"))
 
 
+@pytest.mark.slow
 def test_search_keeps_to_its_columns_and_colours(searched: Searched) -> None:
     """80 columns and no colour code, from the first line to the last (a path or command may be longer)."""
     assert "\x1b" not in searched.ran.out
@@ -138,6 +141,7 @@ def test_search_keeps_to_its_columns_and_colours(searched: Searched) -> None:
     assert max(map(len, lines)) <= 80, max(lines, key=len)
 
 
+@pytest.mark.slow
 def test_search_reports_the_winners_specs(searched: Searched) -> None:
     """-rA, --durations and JUnit have the confirmed specs: passed, each with its estimates."""
     assert len(searched.ran.lines("PASSED specs/test_packer.py::")) == 2
@@ -149,6 +153,7 @@ def test_search_reports_the_winners_specs(searched: Searched) -> None:
         assert str(entry.get("value")).endswith(": shown")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--lf", "--stepwise"])
 def test_after_a_search_the_checkout_still_fails(option: str, searched: Searched) -> None:
     """What passes is the design: --lf and --stepwise find what fails in the checkout."""
@@ -165,6 +170,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     return Searched(project, ran, cases(project.folder / "junit.xml"))
 
 
+@pytest.mark.slow
 def test_first_failure_stops_a_search(stopped: Searched) -> None:
     """-x: after the first goal that is not met no other is designed for, and no other spec is reported."""
     assert stopped.ran.code == 1
@@ -175,6 +181,7 @@ def test_first_failure_stops_a_search(stopped: Searched) -> None:
     assert stopped.project.branches("glia/packer") == []
 
 
+@pytest.mark.slow
 def test_junit_of_a_search_has_its_failures(stopped: Searched) -> None:
     """CI sees a goal that is not met as a failed test, with its explanation."""
     failure = stopped.junit[FAILS].find("failure")
@@ -183,6 +190,7 @@ def test_junit_of_a_search_has_its_failures(stopped: Searched) -> None:
     assert "refuted: the interval lies on the other side" in str(failure.text)
 
 
+@pytest.mark.slow
 def test_search_without_a_terminal_reporter(make_project: MakeProject) -> None:
     """-p no:terminal: it works in silence, and delivers."""
     project = make_project(PACKING)

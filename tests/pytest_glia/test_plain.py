@@ -494,6 +494,7 @@ def test_base_is_the_candidate_before_the_change(make_project: MakeProject) -> N
     assert "22.2 %" in ran.out
 
 
+@pytest.mark.slow
 def test_base_of_a_branch_is_where_it_left_main(make_project: MakeProject) -> None:
     """Slow erosion is caught at the commit with which all together cost too much: the base stays the same."""
     project = make_project(spec(TEN, BASE))
@@ -570,6 +571,7 @@ def test_seeds(glia):
 """
 
 
+@pytest.mark.slow
 def test_guard_seeds_of_a_name(make_project: MakeProject) -> None:
     """The same text has the same seeds, `fixed` those of any plain run; a run with others tells the text."""
     project = make_project(spec(TEN, SEEDED))

@@ -233,6 +233,7 @@ def test_one_that_fails_does_not_stop_another(job: Job) -> None:
     assert [each["head"]["ref"] for each in job.forge.pulls] == ["glia/other/proposed"]
 
 
+@pytest.mark.slow
 def test_rules_hold_here_too(job: Job) -> None:
     """A text that no search would have let in is not run."""
     job.hand("import os\n\n" + GOOD)
@@ -263,6 +264,7 @@ def test_what_is_not_met_is_not_proposed(job: Job, misused: Misused) -> None:
     assert job.forge.requests == []
 
 
+@pytest.mark.slow
 def test_commits_of_people_are_not_overwritten(job: Job) -> None:
     """Who went on with the proposal keeps their work; the sentence says what to do."""
     job.hand(GOOD)
@@ -273,6 +275,7 @@ def test_commits_of_people_are_not_overwritten(job: Job) -> None:
     assert job.remote()["glia/packer/proposed"] == job.base
 
 
+@pytest.mark.slow
 def test_the_forge_may_refuse(job: Job) -> None:
     """One sentence, exit code 4, no traceback and no token."""
     job.hand(GOOD)

@@ -10,6 +10,8 @@ import pytest
 
 from tests.project import Project, spec
 
+pytestmark = pytest.mark.slow
+
 # One candidate is tried, and delivered.
 ONE = """\
 import pluggy

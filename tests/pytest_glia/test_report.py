@@ -67,6 +67,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     return Reported(project, ran, read(folder), (folder / "report.md").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_each_group_has_its_end(reported: Reported) -> None:
     """Met, nothing better found, nothing to do: told of each in one report."""
     ends = {each["name"]: each["outcome"] for each in reported.data["designs"]}
@@ -144,6 +145,7 @@ def test_designers_text_does_not_change_the_page(reported: Reported) -> None:
     assert "@" not in plain_text(reported.page)
 
 
+@pytest.mark.slow
 def test_a_second_report_takes_the_place_of_the_first(reported: Reported) -> None:
     """A plain run into the same folder: verdicts of the specs that ran, and none of the searches."""
     ran = reported.project.pytest("specs/test_packer.py", "--glia-report=../out/deep")
@@ -181,6 +183,7 @@ def glia_designers():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "code", "outcome", "sentence"),
     [

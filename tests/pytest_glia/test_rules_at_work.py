@@ -81,6 +81,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     return project, ran.text
 
 
+@pytest.mark.slow
 def test_search_passes_over_a_proposal_that_breaks_a_rule(searched: tuple[Project, str]) -> None:
     """It is told in the progress, is never executed, and the next idea is delivered."""
     project, text = searched

@@ -141,12 +141,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_samples_are_shared_only_where_nothing_differs(ran: Project) -> None:
     """Lambdas, patched globals, modules and environments, fixtures of one name: each is measured as it is."""
     out = (ran.folder / "one.txt").read_text("utf-8")
     assert "9 passed" in out, out
 
 
+@pytest.mark.slow
 def test_global_generators_are_seeded_by_the_replication(ran: Project) -> None:
     """Forks of one process do not all draw the same, and a second run draws what the first did."""
     first, second = (

@@ -10,6 +10,8 @@ import pytest
 
 from tests.project import MakeProject, Project, Result, spec
 
+pytestmark = pytest.mark.slow
+
 INI = """\
 [pytest]
 glia_replications = 7
@@ -95,7 +97,6 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return project.pytest("-v")
 
 
-@pytest.mark.slow
 def test_a_faster_algorithm_is_shown_faster(verdicts: Result) -> None:
     """The sum that is built in beats a loop by what it does, and not by a hundred times."""
     assert verdicts.code == 0, verdicts.out
@@ -114,7 +115,6 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return project.pytest("-n", "2")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("test", "told"),
     [
@@ -135,7 +135,6 @@ def test_a_mistake_is_told(mistakes: Result, test: str, told: str) -> None:
     assert re.search(told, found), found
 
 
-@pytest.mark.slow
 def test_the_same_code_is_not_shown_faster(make_project: MakeProject) -> None:
     """Of a candidate and itself neither is shown to be faster, at a confidence that hardly ever errs."""
     body = """
@@ -157,7 +156,6 @@ def test_no_difference(glia):
     assert ran.code == 0, ran.out
 
 
-@pytest.mark.slow
 def test_two_workers_never_time_at_once(make_project: MakeProject, tmp_path: Path) -> None:
     """Under xdist timed runs of two workers follow one another; both had some."""
     body = """
@@ -186,7 +184,6 @@ def test_one(glia, number):
         assert float(before[1]) <= float(after[0])
 
 
-@pytest.mark.slow
 def test_a_search_times_its_candidates(make_project: MakeProject) -> None:
     """The offline designer finds the constant that makes a candidate faster, and pays for each look."""
     candidate = """\

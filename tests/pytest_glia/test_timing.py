@@ -94,6 +94,7 @@ def test_order_cancels_a_drift(tmp_path: Path) -> None:
     assert len(one.candidate) == len(one.baseline) == len(two.baseline) == 2
 
 
+@pytest.mark.slow
 def test_its_clocks_do_not_matter() -> None:
     """A candidate that stops every clock of its process is timed by another one."""
 
@@ -108,6 +109,7 @@ def test_its_clocks_do_not_matter() -> None:
     assert min(timings.candidate) >= WORK
 
 
+@pytest.mark.slow
 def test_answering_first_and_computing_later_is_a_wrong_answer() -> None:
     """A list that a thread fills after the call has returned is compared as it was then."""
 
@@ -145,6 +147,7 @@ def test_computing_ahead_is_refused() -> None:
     assert "a thread of the candidate runs on when its call is over" in failure(code(ahead))
 
 
+@pytest.mark.slow
 def test_threads_that_end_are_welcome() -> None:
     """A candidate may use threads within its call."""
 
@@ -177,6 +180,7 @@ def test_memory_of_the_warm_up_is_of_no_use() -> None:
     assert "the output is not that of sorted" in failure(remembering(len))
 
 
+@pytest.mark.slow
 def test_an_input_that_is_always_the_same_is_refused() -> None:
     """Where the output does not depend on the seed, the warm-up's answer would do."""
     with pytest.raises(TimingFailed, match="the same as with every other seed") as raised:
@@ -212,6 +216,7 @@ def test_an_answer_before_the_question_is_refused(ready: bool) -> None:
     assert "answered before it was asked" in failure(code(honest, data))
 
 
+@pytest.mark.slow
 def test_forged_answers_are_wrong_answers() -> None:
     """Whatever a candidate writes itself when it is asked is compared with the right output, as data."""
     inherited = sockets()
@@ -225,12 +230,14 @@ def test_forged_answers_are_wrong_answers() -> None:
     assert "the output is not that of sorted: b'ready' is no output" in failure(code(forging))
 
 
+@pytest.mark.slow
 def test_a_candidate_that_sleeps_is_killed() -> None:
     """At the deadline the run ends, and the sentence says how long that was."""
     told = failure(code(lambda data: time.sleep(600)), timeout=2.0)
     assert "it, seed 7: the replication did not finish within 2 s and was killed" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["warm-up", "call"])
 def test_a_candidate_that_ends_its_process_fails(when: str) -> None:
     """A process that ends before or while it is asked gives no time."""
@@ -256,6 +263,7 @@ def test_noise_is_that_of_the_same_code() -> None:
     assert noise(timings) == pytest.approx(0.2)
 
 
+@pytest.mark.slow
 def test_no_process_inherits_the_lock() -> None:
     """A run cannot keep others from timing: it has neither the lock nor anything else of the stopwatch."""
     inherited = set(os.listdir("/proc/self/fd"))

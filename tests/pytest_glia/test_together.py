@@ -9,6 +9,8 @@ import pytest
 
 from tests.project import PACKER_SPEC, PACKING, Project, Result
 
+pytestmark = pytest.mark.slow
+
 # Two candidates, each a goal of its own, in one repository.
 FILES = {
     **PACKING,
@@ -45,7 +47,6 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     return Together(project, before, searches, ended)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_searches_for_different_candidates_both_deliver(name: str, together: Together) -> None:
     """Each meets its spec and has its own best branch, whose commit changes its own candidate only."""

@@ -12,6 +12,8 @@ import pytest
 
 from tests.project import INI, MakeProject, Project
 
+pytestmark = pytest.mark.slow
+
 LEVERS = ("batch", "delay", "cap", "share", "retry")
 
 # A service whose cost falls by one lever only, near one setting of it. One other lever does harm, the rest
@@ -135,7 +137,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Drawn]:
     return found
 
 
-@pytest.mark.slow
 def test_search_finds_what_was_drawn(drawn: list[Drawn]) -> None:
     """The design meets its spec with the lever that matters, near its best value, and with no other."""
     for each in drawn:

@@ -13,6 +13,8 @@ import pytest
 from pytest_glia import seeds
 from tests.project import MakeProject, Project, Result, spec
 
+pytestmark = pytest.mark.slow
+
 # A cache: the larger it is, the fewer look-ups miss it.
 BODY = """\
 def run(cache, seed):
@@ -152,7 +154,6 @@ def test_note_has_what_another_gains_and_gives_up(searched: Searched) -> None:
     assert "wasteful" not in section
 
 
-@pytest.mark.slow
 def test_killed_search_of_two_contexts_comes_to_the_same_choice(
     searched: Searched, make_project: MakeProject
 ) -> None:

@@ -139,7 +139,7 @@ class Curious:
         return int(np.random.default_rng(digest).integers(0, 7))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(
     scenario=scenarios_of_both(),
     seed=st.integers(0, 1000),

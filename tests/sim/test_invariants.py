@@ -18,7 +18,7 @@ from sim import Cluster, Prefixes, Run, Workload
 from sim.schedulers import ShortestPromptFirst
 from tests.sim.strategies import Learner, begin_alike, scenarios_of_both
 
-checked = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+checked = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 
 SEEN = ("id", "arrival", "prompt_tokens", "priority", "session", "tokens_done", "state", "prefix")
 SEEN_BY_SCHEDULER = ("computed_tokens", "tokens_to_compute", "prefilling", "blocks", "preemptions")

@@ -64,6 +64,7 @@ def workload() -> Workload:
     return workloads.changing_mix(rate=4.0, duration=360, seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("entry", "before", "mechanism"), list(designs()))
 def test_edited_policy_serves_every_request(
     entry: str, before: str, mechanism: Mechanism, workload: Workload

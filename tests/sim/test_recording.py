@@ -19,7 +19,7 @@ from sim.recording import NotRecorded, record, recording
 from sim.schedulers import ShortestPromptFirst
 from tests.sim.strategies import ROUTERS, scenarios, vllm_scenarios
 
-checked = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+checked = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
 
 def equal(one: Run, other: Run) -> bool:

@@ -16,7 +16,7 @@ from tests.sim.reference_vllm import VllmReplica
 from tests.sim.strategies import ROUTERS, Learner, vllm_scenarios
 from tests.sim.test_core import rows
 
-checked = settings(max_examples=400, deadline=None, derandomize=True, database=None)
+checked = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 
 def expected(cluster: Cluster, workload: Workload, router: Any) -> tuple[list[tuple[Any, ...]], list[int]]:

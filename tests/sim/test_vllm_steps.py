@@ -80,7 +80,7 @@ def test_the_same_run_twice(lengths: list[tuple[int, int]], asynchronous: bool) 
     assert run(lengths, settings, 0.5) == run(lengths, settings, 0.5)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(
     scenario=vllm_scenarios(
         scheduling_policy="fcfs",

@@ -19,7 +19,7 @@ from sim.schedulers import FirstComeFirstServed, ShortestPromptFirst
 from sim.worlds import future_changed, varied
 from tests.sim.strategies import ROUTERS, scenarios, vllm_scenarios
 
-checked = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+checked = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
 
 def recorder(policy: Any) -> Recorder:
