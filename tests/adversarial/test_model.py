@@ -162,6 +162,7 @@ def test_what_shows_nothing_verifies_nothing(searched: tuple[Project, Result, li
     assert "is kept already" in told
 
 
+@pytest.mark.slow
 def test_its_words_steer_nothing(searched: tuple[Project, Result, list[str]]) -> None:
     """Neither the terminal, nor commits, nor the files that are kept; the note has its own headings only."""
     project, ran, _ = searched
@@ -175,6 +176,7 @@ def test_its_words_steer_nothing(searched: tuple[Project, Result, list[str]]) ->
     assert CLEARS not in kept.read_text()
 
 
+@pytest.mark.slow
 def test_an_idea_whose_removal_breaks_the_design_is_not_shown(
     searched: tuple[Project, Result, list[str]],
 ) -> None:
@@ -186,6 +188,7 @@ def test_an_idea_whose_removal_breaks_the_design_is_not_shown(
     assert "AttributeError" in broken
 
 
+@pytest.mark.slow
 def test_the_note_has_its_own_headings(searched: tuple[Project, Result, list[str]]) -> None:
     """As a parser of Markdown reads it."""
     project, _, _ = searched
@@ -263,6 +266,7 @@ def test_a_metric_that_is_gone_on_other_seeds_is_told() -> None:
     assert again == Retested("waste of 'b' is not reported, **not** higher as before", "not as before")
 
 
+@pytest.mark.slow
 def test_its_record_can_be_read(searched: tuple[Project, Result, list[str]]) -> None:
     """The ledger has its experiment under the id of its context, once."""
     project, _, _ = searched

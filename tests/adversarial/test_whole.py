@@ -81,9 +81,8 @@ def outcomes(ran: Result) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(
-    "how", [pytest.param((), id="plain"), pytest.param(("-n2",), id="xdist", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [(), ("-n2",)], ids=["plain", "xdist"])
 def test_no_cheat_passes_a_plain_run(make_project: MakeProject, how: tuple[str, ...]) -> None:
     """Every one fails its spec with a sentence; the honest ones pass beside them; nothing is left behind."""
     project = project_of(make_project, "")

@@ -77,7 +77,7 @@ RING = [
 ]
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(fields())
 @example(RING)
 def test_no_member_beats_another(field: list[Contender]) -> None:
@@ -86,7 +86,7 @@ def test_no_member_beats_another(field: list[Contender]) -> None:
     assert not any(found.beats(one, other) for one in found.members for other in found.members)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(fields())
 @example(RING)
 def test_whatever_is_no_member_is_beaten_by_one(field: list[Contender]) -> None:
@@ -96,7 +96,7 @@ def test_whatever_is_no_member_is_beaten_by_one(field: list[Contender]) -> None:
     assert all(any(found.beats(one, other) for one in found.members) for other in found.others)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(fields(), st.randoms(use_true_random=False))
 def test_order_of_trials_does_not_matter(field: list[Contender], random: object) -> None:
     """Whichever was tried first."""
@@ -105,7 +105,7 @@ def test_order_of_trials_does_not_matter(field: list[Contender], random: object)
     assert numbers(front(other).members) == numbers(front(field).members)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(fields())
 def test_one_objective_gives_the_best(field: list[Contender]) -> None:
     """The one that measured least, and those of which it is not shown that they are worse."""

@@ -230,6 +230,7 @@ def test_changed_files_that_play_no_part_are_mentioned(packed: Run) -> None:
     assert "play no part" in packed.result.text
 
 
+@pytest.mark.slow
 def test_second_search_pays_for_little(packed: Run) -> None:
     """The same command again knows all samples but those of its own confirmation seeds."""
     done = len(packed.runs)

@@ -90,6 +90,7 @@ def test_search_passes_over_a_proposal_that_breaks_a_rule(searched: tuple[Projec
     assert "return 2" in project.show(project.best(), "candidate.py")
 
 
+@pytest.mark.slow
 def test_commit_of_the_proposal_tells_the_violation(searched: tuple[Project, str]) -> None:
     """The designer, and whoever reads the branch, sees why it failed."""
     project, _ = searched

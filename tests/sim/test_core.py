@@ -22,7 +22,7 @@ from tests.sim.reference import Replica, simulate
 from tests.sim.strategies import ROUTERS, Learner, scenarios
 
 pytestmark = pytest.mark.filterwarnings("error")
-checked = settings(max_examples=75, deadline=None, derandomize=True, database=None)
+checked = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 
 
 def rows(run: Run) -> list[tuple[Any, ...]]:
