@@ -99,6 +99,7 @@ def test_same_text_on_real_servers(make_project: MakeProject) -> None:
     assert project.processes() == []
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_candidate_is_told(make_project: MakeProject) -> None:
     """One that raises, one that answers for no request, one that opens a socket in its sandbox: each fails
     its spec with a sentence and, where it has one, its own line."""
@@ -161,6 +162,7 @@ def test_closed(glia, testbed):
 """
 
 
+@pytest.mark.slow
 def test_what_servers_cannot_do_skips(make_project: MakeProject) -> None:
     """A setting, a cluster, a metric, a closed loop, a batch scheduler: each skips its spec, with why."""
     ran = make_project(files(SKIPPED), commit=False).pytest("--glia-testbed=gpu", "-rs")

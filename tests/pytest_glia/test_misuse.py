@@ -120,6 +120,7 @@ def test_spec_that_does_not_import(make_project: MakeProject) -> None:
     assert "No module named 'no_such_module_x'" in refused(project, code=2)
 
 
+@pytest.mark.slow
 def test_helper_that_was_not_committed(make_project: MakeProject) -> None:
     """A spec that imports an untracked file works here but not at the commit; the sentence shows why."""
     project = make_project({**PACKING, SPEC: "import helper_x\n" + PACKING[SPEC]})
@@ -129,6 +130,7 @@ def test_helper_that_was_not_committed(make_project: MakeProject) -> None:
     assert "No module named 'helper_x'" in said
 
 
+@pytest.mark.slow
 def test_start_that_never_returns(make_project: MakeProject) -> None:
     """It is killed at its deadline; no search begins, for there is nothing to start from."""
     files = {**PACKING, CANDIDATE: "def pack(items):\n    while True: pass\n"}
@@ -141,6 +143,7 @@ def test_start_that_never_returns(make_project: MakeProject) -> None:
     assert project.processes() == []
 
 
+@pytest.mark.slow
 def test_start_that_does_not_import(make_project: MakeProject) -> None:
     """The reason is shown with file and line."""
     files = {**PACKING, CANDIDATE: "import no_such_x\n\n\ndef pack(items):\n    return 1\n"}
@@ -149,6 +152,7 @@ def test_start_that_does_not_import(make_project: MakeProject) -> None:
     assert f"{CANDIDATE}:1 does not import: ModuleNotFoundError" in ran.text
 
 
+@pytest.mark.slow
 def test_time_is_hard_too(make_project: MakeProject) -> None:
     """When the seconds are over, the run ends with what it has, as a failure that says so."""
     project = make_project(

@@ -255,6 +255,7 @@ def test_other_tests_of_the_session_run_as_ever(make_project: MakeProject) -> No
     assert "assert (1 + 1) == 3" in ran.out
 
 
+@pytest.mark.slow
 def test_nothing_to_do(make_project: MakeProject) -> None:
     """Specs that pass end at once: exit code 0, no branch, no run, and the sentence says so."""
     project = make_project(PACKING)

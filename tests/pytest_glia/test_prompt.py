@@ -61,6 +61,7 @@ def test_metrics_are_explained_as_the_domain_has_it(make_project: MakeProject) -
     assert words not in other.command("prompt", *PLAIN).text
 
 
+@pytest.mark.slow
 def test_nothing_to_design(make_project: MakeProject) -> None:
     """Where no spec fails there is no problem to state."""
     project = make_project(spec("def answer():\n    return -3\n", BODY))

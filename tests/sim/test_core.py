@@ -168,6 +168,7 @@ def printed_afresh(program: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_bytes() -> None:
     """Neither hash seeds nor the state of a process reach a result."""
     program = (

@@ -21,7 +21,7 @@ from tests.sim.strategies import Learner, scenarios, vllm_scenarios
 from tests.sim.test_core import rows
 from tests.sim.test_routing import told
 
-checked = settings(max_examples=120, deadline=None, derandomize=True, database=None)
+checked = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
 
 class Juggler:

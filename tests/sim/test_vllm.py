@@ -41,6 +41,7 @@ def test_equals_the_reference(router: str, scenario: tuple[Cluster, Workload]) -
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("caching", [False, True])
 def test_equals_the_reference_at_full_size(caching: bool) -> None:
     """At the size and load of the routing problem, with restarts, both agree as well."""
