@@ -158,19 +158,34 @@ class OracleLeastWork:
     `full` of its blocks; of those with room the one of the lowest peak takes the request. So it has both of
     what designs of the routing problem try to predict, and evictions all but vanish. It is a strong schedule,
     not a proof: the optimum can be better.
+
+    With `order="prompt"` the shortest prompt goes first, which any router knows: then only the memory is foreseen.
+    A replica where `most_waiting` requests wait gets no more: with 1 of them hardly two prompts share a step.
     """
 
-    def __init__(self, workload: Workload | ClosedWorkload, full: float = 0.98) -> None:
+    def __init__(
+        self,
+        workload: Workload | ClosedWorkload,
+        full: float = 0.98,
+        order: str = "work",
+        most_waiting: int = 1_000_000,
+    ) -> None:
         check("full", full, 0.01, 1, "as a fraction of the blocks", whole=False)
+        check("most_waiting", most_waiting, 1, 1_000_000, "requests", whole=True)
+        if order not in ("work", "prompt"):
+            raise ValueError(f"order={order!r}; expected 'work' or 'prompt'")
         self._tokens: list[int] = (workload.prompt_tokens + workload.output_tokens).tolist()
         output = workload.output_tokens
-        self._work: list[float] = (output * (workload.prompt_tokens + output / 2)).tolist()
-        self._full = full
+        work = output * (workload.prompt_tokens + output / 2)
+        self._order: list[float] = (work if order == "work" else workload.prompt_tokens).tolist()
+        self._full, self._most_waiting = full, most_waiting
 
     def route(self, queue: Queue, replicas: Replicas, now: float) -> Pairs:
-        for request in sorted(queue, key=lambda request: self._work[request.id]):
+        for request in sorted(queue, key=lambda request: self._order[request.id]):
             best = None
             for replica in replicas:
+                if replica.waiting >= self._most_waiting:
+                    continue
                 held = (*replica.requests, request)
                 peak = self._peak(held, replica.block_size) / replica.blocks_total
                 if (peak <= self._full or len(held) == 1) and (best is None or peak < best[0]):

@@ -126,6 +126,16 @@ def test_the_oracle_bounds_the_routers() -> None:
         assert oracle["mean_response_time"] < Cluster().run(workload, router).metrics["mean_response_time"]
 
 
+def test_an_oracle_may_foresee_the_memory_only() -> None:
+    """By prompt, and one prompt at a time; least work first where it knows more."""
+    workload = Workload.from_arrays(arrival=[0.0, 0.0], prompt_tokens=[50, 60], output_tokens=[900, 10])
+    queue, idle, busy = [request(0, 50), request(1, 60)], replica(0), replica(0, waiting=1)
+    assert decisions(balancing.OracleLeastWork(workload), queue, [idle]) == [(1, 0), (0, 0)]
+    prompt = balancing.OracleLeastWork(workload, order="prompt", most_waiting=1)
+    assert decisions(prompt, queue, [idle]) == [(0, 0), (1, 0)]
+    assert decisions(prompt, queue, [busy]) == []
+
+
 @pytest.mark.parametrize("router", [balancing.PowerOfTwo, balancing.FunSearchExample])
 def test_routers_serve_every_request(router: Any) -> None:
     """On both engines."""
@@ -221,6 +231,14 @@ def test_a_setting_out_of_range_is_named() -> None:
         (
             lambda: balancing.OracleLeastWork(workloads.sharegpt_bursty(8, 1, 1), full=0),
             "full=0; expected .* as a fraction of the blocks",
+        ),
+        (
+            lambda: balancing.OracleLeastWork(workloads.sharegpt_bursty(8, 1, 1), order="age"),
+            "order='age'; expected 'work' or 'prompt'",
+        ),
+        (
+            lambda: balancing.OracleLeastWork(workloads.sharegpt_bursty(8, 1, 1), most_waiting=0),
+            "most_waiting=0; expected a whole number from 1 .* requests",
         ),
         (lambda: schedulers.Sarathi(watermark=0.9), "watermark=0.9; expected a number from 0 to 0.5"),
     ],
