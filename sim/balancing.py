@@ -159,8 +159,8 @@ class OracleLeastWork:
     what designs of the routing problem try to predict, and evictions all but vanish. It is a strong schedule,
     not a proof: the optimum can be better.
 
-    With `order="prompt"` the shortest prompt goes first, which any router knows: only memory is foreseen then. A
-    replica where `most_waiting` requests wait gets no more: with 1 hardly two prompts share a step.
+    With `order="prompt"` the shortest prompt goes first, which any router knows: memory alone is foreseen.
+    A replica where `most_waiting` requests wait gets no more: with 1 hardly two prompts share a step.
     """
 
     def __init__(
