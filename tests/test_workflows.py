@@ -77,7 +77,7 @@ def test_actions_are_pinned_by_their_commits() -> None:
 def test_no_checkout_keeps_its_credentials() -> None:
     """What runs after it finds no token in git's configuration."""
     checkouts = [step for _, _, step in steps() if "actions/checkout" in step.get("uses", "")]
-    assert len(checkouts) == 6
+    assert len(checkouts) == 7
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
