@@ -75,7 +75,7 @@ def test_ideas_that_promise_what_is_met_come_last(
 
 @pytest.mark.slow
 def test_what_meets_the_specs_comes_before_ablations(make_project: MakeProject) -> None:
-    """Simulations that one ablation would take (7 of 28) are not held back from the idea that is still missing."""
+    """What one ablation would take of 28 simulations is not kept from the idea that is still missing."""
     project = make_project({**PACKING, "conftest.py": PACKER_IDEAS})
     ran = project.pytest("--glia-optimize", "--glia-budget=28 sims, 300 s")
     assert ran.code == 0, ran.out
