@@ -157,9 +157,14 @@ class Aim:
         wanted: dict[str, bool] = {}
         for which, check in evaluation.checks.items():
             if check.metric is not None and check.excess:
-                better = which == self.primary or _mean(check.excess) + _to_spare(check.excess) > 0
+                better = which == self.primary or _lacks(check.excess)
                 wanted[check.metric] = wanted.get(check.metric, False) or better
         return wanted
+
+    def assured(self, evaluation: Evaluation) -> bool:
+        """Whether all specs are met with enough to spare to expect the same on other seeds."""
+        checks = evaluation.checks.values()
+        return evaluation.met() and not any(check.excess and _lacks(check.excess) for check in checks)
 
     def change(self, of: Evaluation, against: Evaluation, confidence: float) -> Interval:
         """How much larger the loss of one candidate is than another's, paired on their common seeds.
@@ -186,6 +191,11 @@ def _mean(values: Sequence[float]) -> float:
 def _to_spare(excess: Sequence[float]) -> float:
     """By how much a check is to be met, on the mean of its replications."""
     return max(_TO_SPARE, _HALF_WIDTHS * statistics.stdev(excess) if len(excess) > 1 else 0.0)
+
+
+def _lacks(excess: Sequence[float]) -> bool:
+    """Whether a check is not met, or by less than that."""
+    return _mean(excess) + _to_spare(excess) > 0
 
 
 def result_of(change: Interval, margin: float) -> Result:

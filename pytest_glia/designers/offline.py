@@ -129,9 +129,9 @@ class OfflineDesigner:
         remark = "The search ended when no further idea was called for."
         try:
             while _improve(state):
-                # An ablation of each kept idea must stay affordable, and of one more; but a design that does
-                # not meet its specs needs ideas first.
-                lab.hold(1 + len(state.design.applied) if state.best.met() else 0)
+                # An ablation of each kept idea must stay affordable, and of one more; but a design that may
+                # yet miss its specs needs ideas first.
+                lab.hold(1 + len(state.design.applied) if lab.aim.assured(state.best) else 0)
             _prune(state)
         except BudgetExhausted as error:
             remark = f"The search ended because {error}."

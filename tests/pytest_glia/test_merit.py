@@ -81,6 +81,14 @@ def test_metrics_that_specs_want_better(rare: float, lacks: bool) -> None:
     assert AIM.wanted(evaluation(of_main, of_rare)) == {"rt": True, "rt p99": lacks}
 
 
+@pytest.mark.parametrize(("rare", "assured"), [(0.9, True), (0.99, False), (1.1, False)])
+def test_specs_are_assured_with_something_to_spare(rare: float, assured: bool) -> None:
+    """Two per cent, or half an interval: what is met by less may be missed on other seeds."""
+    given = both(0.2, rare, step=0.001)
+    assert given.met() == (rare < 1)
+    assert AIM.assured(given) == assured
+
+
 def test_values_without_a_name_are_no_metrics() -> None:
     """What a spec measured of a replication that returns one number."""
     assert AIM.wanted(evaluation(checked(MAIN, *[0.2] * 4, quantity="value"))) == {}
