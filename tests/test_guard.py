@@ -32,8 +32,6 @@ SPECS = {
     "scheduler": "batch_scheduler",
     "autoscaler": "autoscaler",
     "pair/router": "router_with_scheduler",
-    "stack/router": "full_stack",
-    "stack/autoscaler": "full_stack",
 }
 # Apart from the guard's, and fewer: most mutants that matter do so by far.
 APART = seeds.guard("whether a mutant matters", 6)
