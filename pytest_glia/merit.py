@@ -194,7 +194,7 @@ def _to_spare(excess: Sequence[float]) -> float:
 
 
 def _lacks(excess: Sequence[float]) -> bool:
-    """Whether a check is not met, or by less than that."""
+    """Whether a check is not met with enough to spare."""
     return _mean(excess) + _to_spare(excess) > 0
 
 
