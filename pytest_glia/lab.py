@@ -61,6 +61,7 @@ class Lab:
         refuted: The sources of those that have not held in an audit, or on confirmation seeds.
         name: Of the context, a number from 1.
         started: The simulations that `start` took.
+        first_look: How many replications a `quick` look has.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Lab:
         self._seeds = seeds.known("development", settings.replications)
         first = max(2, math.ceil(settings.replications * _FIRST_LOOK))
         self._looks = tuple(sorted({first, settings.replications}))
+        self.first_look = self._looks[0]
         self._confidence = pocock(settings.confidence, self._looks)
         self.start = self._evaluate(sources, self._seeds)
         self.started = self._simulations
@@ -151,12 +153,12 @@ class Lab:
     def quick_looks_left(self) -> float:
         """How many first looks can be had before a full one that the budget then still has room for."""
         each = self._evaluation_simulations / len(self._seeds)
-        quick, full = (math.ceil(look * each) for look in (self._looks[0], self._looks[-1]))
+        quick, full = (math.ceil(look * each) for look in (self.first_look, self._looks[-1]))
         return max(0, (self.account.left("simulations") - (full - quick)) // quick)
 
     def unreadable(self, hypothesis: Hypothesis, reason: str) -> Trial:
         """A reply that holds no candidate: counted as one that does not work, for that reason."""
-        look = self._looks[0]
+        look = self.first_look
         evaluation = Evaluation(self.start.sources, self._seeds[:look], {}, {"": reason})
         return self._kept(self._new_number(), hypothesis, evaluation, self.start, look)
 

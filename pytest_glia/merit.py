@@ -144,9 +144,9 @@ class Aim:
                     losses[replication] += excess
         return losses
 
-    def loss(self, evaluation: Evaluation) -> float:
+    def loss(self, evaluation: Evaluation, first: int | None = None) -> float:
         """The mean of `losses`."""
-        losses = self.losses(evaluation)
+        losses = self.losses(evaluation, first)
         return _mean(losses) if losses else math.inf
 
     def wanted(self, evaluation: Evaluation) -> dict[str, bool]:

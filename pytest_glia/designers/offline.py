@@ -145,6 +145,8 @@ class OfflineDesigner:
             _prune(state)
         except BudgetExhausted as error:
             remark = f"The search ended because {error}."
+        if state.untuned:
+            remark += " Other numbers were not looked for."
         lab.say(remark)
         kept = [each.key for each in state.design.applied]
         return Proposal(
@@ -204,11 +206,11 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
             state.untuned.append(idea.key)
         return True
     if mechanism.numbers and trial.result != "broken":
-        first = lab.quick(sources, _hypothesis(idea), state.best)
-        idea = _tuned(state, idea, first)
-        trial = lab.full(state.design.plus(idea).build()[0], _hypothesis(idea), state.best)
-        if _kept(state, idea, trial):
-            return True
+        other = _tuned(state, idea, trial.evaluation, promising=trial.change.mean <= 0)
+        if other != idea:
+            idea, trial = other, lab.full(state.design.plus(other).build()[0], _hypothesis(other), state.best)
+            if _kept(state, idea, trial):
+                return True
     verdict = {"not shown": "not shown to help", "equivalent": "shown to change nothing"}.get(
         trial.result, "refuted"
     )
@@ -218,14 +220,11 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
 
 def _refine(state: _State) -> bool:
     """Look for better numbers of ideas kept as they were, until some are kept; False if none are."""
-    while state.untuned:
+    while state.untuned and state.lab.quick_looks_left():
         key = state.untuned.pop(0)
-        present = next((each for each in state.design.applied if each.key == key), None)
-        if present is None:
-            continue
+        present = next(each for each in state.design.applied if each.key == key)
         state.lab.say(f"Other numbers for {present.mechanism.name!r}?")
-        first = state.lab.quick(state.best.sources, _hypothesis(present), state.best)
-        other = _tuned(state, present, first)
+        other = _tuned(state, present, state.best, promising=True)
         if other == present:
             continue
         sources = state.design.plus(other).build()[0]
@@ -257,11 +256,10 @@ def _hypothesis(idea: _Applied) -> Hypothesis:
     return Hypothesis(idea.label, idea.mechanism.claim, idea.reason, idea.mechanism.predicts)
 
 
-def _tuned(state: _State, idea: _Applied, first: Trial) -> _Applied:
-    """The idea with the best of a few settings of its numbers, by quick looks like the first."""
+def _tuned(state: _State, idea: _Applied, known: Evaluation, *, promising: bool) -> _Applied:
+    """The idea with the best of a few settings of its numbers, by quick looks; one is known already."""
     lab = state.lab
-    judged = [(dict(idea.numbers), lab.aim.loss(first.evaluation))]
-    promising = first.change.mean <= 0
+    judged = [(dict(idea.numbers), lab.aim.loss(known, lab.first_look))]
 
     def judge(numbers: dict[str, Number]) -> float:
         nonlocal promising
