@@ -65,6 +65,14 @@ def routing_mechanisms(entry: str) -> list[Mechanism]:
             MAX_WAITING=(1, 2, 32),
         ),
         idea(
+            "spread prefills",
+            "A prompt is held while others wait at the replica and many decode there: it would hold them up.",
+            predicts={"p99_tpot": -1, "mean_response_time": -1},
+            gate=gates.decodes_wait_for_prefills,
+            edit=edits.spread_prefills,
+            STALLED_TOKENS=(500, 4000, 50000),
+        ),
+        idea(
             "reserve what was learnt",
             "The mean answer of completed requests tells how much a new request is going to grow.",
             predicts={"restarted_fraction": -1, "mean_response_time": -1},

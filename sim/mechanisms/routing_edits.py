@@ -119,6 +119,25 @@ def bind_late(router: RouterSource, numbers: Numbers) -> RouterSource | None:
     )
 
 
+_SPREADS = '''
+def spreads(self, request, replica):
+    """Whether no other prompt waits there, or few requests decode there that its prefill would hold up."""
+    prompts = replica.waiting_prompt_tokens + request.prompt_tokens
+    return replica.waiting == 0 or replica.running * prompts <= STALLED_TOKENS
+'''
+
+
+def spread_prefills(router: RouterSource, numbers: Numbers) -> RouterSource | None:
+    """Send only to replicas where few prompts wait for the requests that run there."""
+    if router.method("spreads"):
+        return None
+    held = _held_unless(router, lambda request: f"self.spreads({request}, replica)")
+    comment = "prompt tokens that may wait at a replica, times the requests that run there"
+    return held and held.with_method(_SPREADS).with_constant(
+        "STALLED_TOKENS", numbers["STALLED_TOKENS"], comment
+    )
+
+
 def _in_fits(router: RouterSource, target: str, line: str) -> RouterSource | None:
     """With a line after the assignment of `tokens` or `blocks` in `fits` and what was added to it since."""
     fits = router.method("fits")

@@ -75,6 +75,20 @@ def queue_at_replicas(evidence: Evidence) -> str | None:
     )
 
 
+def decodes_wait_for_prefills(evidence: Evidence) -> str | None:
+    """Requests can be held at the router, and prefill is a good part of what busy replicas compute."""
+    waits, busy, share, slowest, median = (
+        evidence[name]
+        for name in ("router_wait_share", "busy_share", "prefill_share", "p99_tpot", "p50_tpot")
+    )
+    if waits < FEW or busy < 0.5 or share < 2 * SOME or slowest < 1.2 * median:
+        return None
+    return (
+        f"replicas compute {busy:.0%} of the time, {share:.0%} of the tokens are prefill, and one request in "
+        f"a hundred takes {slowest:.3f} s a token where half take {median:.3f} s or less"
+    )
+
+
 def replicas_uneven(evidence: Evidence) -> str | None:
     """Replicas hold different numbers of requests."""
     imbalance = evidence["replica_imbalance"]

@@ -88,6 +88,7 @@ SEQUENCES = {
     "ordered": [*ADMISSION, "shortest prompt first"],
     "reserved": [*ADMISSION, "shortest prompt first", "reserve for new requests"],
     "late": ["bind late"],
+    "spread": [*ADMISSION, "spread prefills"],
 }
 PAST_THE_KNEE = {
     "restarted_fraction": 0.22,
@@ -102,6 +103,10 @@ PAST_THE_KNEE = {
     "mean_output_tokens": 362.0,
     "p99_response_time": 236.0,
     "mean_response_time": 63.0,
+    "busy_share": 0.97,
+    "prefill_share": 0.46,
+    "p50_tpot": 0.051,
+    "p99_tpot": 0.06,
 }
 
 
@@ -231,11 +236,15 @@ def test_evidence_of_another_domain_calls_for_nothing() -> None:
         ({"kv_use_p99": 0.5, "batch_full_share": 0.7}, ["bind late"]),
         ({"recompute_share": 0.1}, ["hold requests without room", "reserve for growth"]),
         ({"replica_imbalance": 0.5}, ["hold requests without room", "place by blocks"]),
+        (
+            {"restarted_fraction": 0.0, "kv_use_mean": 0.95, "router_wait_share": 0.05, "p99_tpot": 0.09},
+            ["hold requests without room", "spread prefills"],
+        ),
     ],
-    ids=["cache full", "idle", "batch full", "recomputation", "imbalance"],
+    ids=["cache full", "idle", "batch full", "recomputation", "imbalance", "slow tokens"],
 )
 def test_evidence_calls_for_what_it_shows(changed: dict[str, float], called: list[str]) -> None:
-    """Evictions call for admission, full batches for late binding, recomputation for growth."""
+    """Evictions call for admission, full batches for late binding, recomputation for growth, ..."""
     evidence = PAST_THE_KNEE | changed
     reasons = {name: each.called_for(evidence) for name, each in MECHANISMS.items()}
     assert [name for name, reason in reasons.items() if reason] == called
