@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,19 +99,21 @@ class Recorder:
 
     def _plan(self, decide: Callable[..., Any], engine: Any, now: float) -> Any:
         self.planned += 1
-        plan = decide(engine, now)
+        plan, begin = decide(engine, now), len(self._plans)
         try:
             admit, evict, tokens = plan.admit, plan.evict, plan.tokens
             evict = list(evict) if evict else []
-            pairs = list(tokens.items()) if tokens else []
-            noted = [[request.id for request in evict], [(r.id, int(n)) for r, n in pairs]]
-        except (TypeError, ValueError, AttributeError):
+            tokens = dict(tokens.items()) if tokens else {}
+            noted = [len(evict), *[request.id for request in evict], len(tokens)]
+            for request, number in tokens.items():
+                noted += request.id, int(number)
+            self._plans.extend(noted)
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            del self._plans[begin:]
             return plan  # the run refuses it
-        self._plans.extend([len(noted[0]), *noted[0], len(pairs)])
-        self._plans.extend([number for pair in noted[1] for number in pair])
         place = len(self._plans)
         self._plans.append(-1 if admit is None else 0)
-        return _Plan(None if admit is None else self._admitted(admit, place), evict, dict(pairs))
+        return _Plan(None if admit is None else self._admitted(admit, place), evict, tokens)
 
     def _admitted(self, admit: Iterable[Any], place: int) -> Iterator[Any]:
         """Admissions, noted as far as the engine takes them."""
@@ -128,15 +129,16 @@ class Recorder:
         return target
 
 
-@dataclass(frozen=True)
 class _Named:
     """A request by its number, as a replayed plan names it."""
 
-    id: int
+    __slots__ = ("id",)
+
+    def __init__(self, number: int) -> None:
+        self.id = number
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     admit: Iterable[Any] | None
     evict: Sequence[Any]
     tokens: Mapping[Any, int]
@@ -157,7 +159,7 @@ class Recording:
         self.ends = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         """[k] and [k + 1]: the first decision of call k of `route`, and the one after its last."""
         self.requests, self.replicas = requests, replicas
-        self._plans, self._targets = plans, targets
+        self._plans, self._targets = plans.data, targets
         self.plans_decodes = plans_decodes
         self.policy: Any = self
         self.routed = self.planned = self.scaled = 0
@@ -207,11 +209,16 @@ class Recording:
         """The plan of the next recorded call."""
         self._next("plan", self._at, len(self._plans), now)
         self.planned += 1
-        evict = [_Named(request) for request in self._take(self._count())]
-        numbers = self._take(2 * self._count())
-        tokens = {_Named(request): count for request, count in zip(numbers[::2], numbers[1::2], strict=True)}
-        admissions = self._take(1)[0]
-        admit = None if admissions < 0 else [_Named(request) for request in self._take(admissions)]
+        plans, at = self._plans, self._at + 1
+        counts = at + plans[at - 1]
+        evict = [_Named(request) for request in plans[at:counts]]
+        at = counts + 1
+        admissions = at + 2 * plans[counts]
+        tokens = dict(zip(map(_Named, plans[at:admissions:2]), plans[at + 1 : admissions : 2], strict=True))
+        at = admissions + 1
+        count = plans[admissions]
+        self._at = at + max(count, 0)
+        admit = None if count < 0 else [_Named(request) for request in plans[at : self._at]]
         return _Plan(admit, evict, tokens)
 
     def target(self, cluster: Any, now: float) -> int:
@@ -246,22 +253,14 @@ class Recording:
         at = 0
         while at < len(self._plans):
             yield at
-            at += 1 + int(self._plans[at])
-            at += 1 + 2 * int(self._plans[at])
-            at += 1 + max(0, int(self._plans[at]))
+            at += 1 + self._plans[at]
+            at += 1 + 2 * self._plans[at]
+            at += 1 + max(0, self._plans[at])
 
     def _next(self, method: str, call: int, recorded: int, now: float) -> None:
         self.asked += 1
         if call >= recorded:
             raise NotRecorded(f"{method} was asked for a decision at {now:.3f} s that was not recorded")
-
-    def _count(self) -> int:
-        return self._take(1)[0]
-
-    def _take(self, count: int) -> list[int]:
-        self._at += count
-        taken: list[int] = self._plans[self._at - count : self._at].tolist()
-        return taken
 
 
 def record(policy: Any) -> Recorder | None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from pytest_glia.budget import BudgetExhausted
@@ -27,7 +27,7 @@ from pytest_glia.settings import Settings
 from pytest_glia.statistics import Interval
 from pytest_glia.trials import Hypothesis, Trial
 
-_TUNING_TRIALS = 5
+_TUNING_TRIALS = 6
 _ENOUGH = 3
 """Settings of an idea, all worse than what there is, after which no other is tried."""
 _LARGEST = 1e100
@@ -138,7 +138,8 @@ class OfflineDesigner:
         state = _State(lab, _Design(lab.start.sources, {e.path: e.entry for e in lab.candidates}), lab.start)
         remark = "The search ended when no further idea was called for."
         try:
-            while _improve(state) or _refine(state):
+            # Ideas that promise only what the specs have wait until the kept ones have their best numbers.
+            while _improve(state, to_the_point=True) or _refine(state) or _improve(state, to_the_point=False):
                 # An ablation of each kept idea must stay affordable, and of one more; but a design that may
                 # yet miss its specs needs ideas first.
                 lab.hold(1 + len(state.design.applied) if lab.aim.assured(state.best) else 0)
@@ -158,33 +159,42 @@ class OfflineDesigner:
         )
 
 
-def _improve(state: _State) -> bool:
+def _improve(state: _State, *, to_the_point: bool) -> bool:
     """Try the ideas that the evidence calls for until one is kept; False if none is.
 
-    Those come last of which nothing is predicted that the specs still lack, but something that they have;
-    of the others those first that have no numbers to tune, for they cost least to try.
+    Of those that promise something that the specs still lack, or nothing that they ask, or only of those that
+    promise what the specs have. First those that have no numbers to tune, for they cost least to try.
     """
     present = {each.key for each in state.design.applied}
     lacking = state.lab.aim.wanted(state.best)
     found = [(path, each) for path, mechanisms in state.lab.mechanisms.items() for each in mechanisms]
-    found.sort(key=lambda each: (_beside_the_point(each[1], lacking), bool(each[1].numbers)))
-    for path, mechanism in found:
+    found = [each for each in found if _beside_the_point(each[1], lacking) != to_the_point]
+    for path, mechanism in sorted(found, key=lambda each: bool(each[1].numbers)):
         key = (path, mechanism.name)
         if key in present or (key in state.rejected and state.rejected[key].verdict == "refuted"):
             continue
-        try:
+        with _sheltered(state, key, mechanism):
             reason = mechanism.called_for(state.best.evidence)
             if reason is not None and _try_idea(state, _Applied(path, mechanism, mechanism.defaults, reason)):
                 return True
-        except BudgetExhausted:
-            raise
-        except Exception as error:
-            # An idea is code of the domain or the user; a fault in it must not end the search.
-            fault = f"{type(error).__name__}: {error}"
-            state.lab.say(f"The mechanism {mechanism.name!r} failed ({fault}) and is left out.")
+    return False
+
+
+@contextmanager
+def _sheltered(state: _State, key: Key, mechanism: Mechanism) -> Iterator[None]:
+    """An idea is code of the domain or the user: a fault in it must not end the search, but is told."""
+    try:
+        yield
+    except BudgetExhausted:
+        raise
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+        kept = any(each.key == key for each in state.design.applied)
+        left = "keeps its numbers" if kept else "is left out"
+        state.lab.say(f"The mechanism {mechanism.name!r} failed ({fault}) and {left}.")
+        if not kept:
             nothing = Interval(math.nan, math.nan, 0, math.nan, math.nan, math.nan)
             state.rejected[key] = _rejected(mechanism, f"it failed ({fault})", nothing, "refuted")
-    return False
 
 
 def _beside_the_point(mechanism: Mechanism, lacking: Mapping[str, bool]) -> bool:
@@ -224,12 +234,13 @@ def _refine(state: _State) -> bool:
         key = state.untuned.pop(0)
         present = next(each for each in state.design.applied if each.key == key)
         state.lab.say(f"Other numbers for {present.mechanism.name!r}?")
-        other = _tuned(state, present, state.best, promising=True)
-        if other == present:
-            continue
-        sources = state.design.plus(other).build()[0]
-        if _kept(state, other, state.lab.full(sources, _hypothesis(other), state.best)):
-            return True
+        with _sheltered(state, key, present.mechanism):
+            other = _tuned(state, present, state.best, promising=True)
+            sources = state.design.plus(other).build()[0]
+            if other != present and _kept(
+                state, other, state.lab.full(sources, _hypothesis(other), state.best)
+            ):
+                return True
     return False
 
 
@@ -248,7 +259,14 @@ def _kept(state: _State, idea: _Applied, trial: Trial) -> bool:
         return False
     state.design, state.best = state.design.plus(idea), trial.evaluation
     state.rejected.pop(idea.key, None)
-    state.shown[idea.key] = trial.id, shows
+    if idea.key in state.shown:
+        first, shown = state.shown[idea.key]
+        state.shown[idea.key] = (
+            first,
+            "; ".join(filter(None, [shown, f"its numbers are those of {trial.id}"])),
+        )
+    else:
+        state.shown[idea.key] = trial.id, shows
     return True
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from pytest_glia.designers.source import Number, rounded
 
-_FINE = 1.15
+_FINE = 1.08
 """Values that differ by less than this factor are not parted by the few seeds of a quick look."""
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -62,7 +62,7 @@ def bracket(
     """Judge up to `trials` values of one number besides the start, given with its loss; each with its loss.
 
     First half-way to either end, then each value halves the wider of the gaps beside the best so far, by
-    ratio where both ends are above zero, until they differ by less than 15 %. With a handful of looks that
+    ratio where both ends are above zero, until they differ by less than 8 %. With a handful of looks that
     comes nearer to the bottom of a single dip than chance does.
     """
     low, high = limits

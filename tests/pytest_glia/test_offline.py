@@ -27,7 +27,7 @@ class OpenEarly(LargestFirst):
     ("limits", "default", "settings"),
     [
         pytest.param((0.05, 0.4), 0.2, 3, id="harmful at all of three"),
-        pytest.param((0.05, 0.9), 0.48, 6, id="worth a closer look at one of them"),
+        pytest.param((0.05, 0.9), 0.48, 7, id="worth a closer look at one of them"),
     ],
 )
 def test_an_idea_that_only_harms_is_left_after_three_settings(
@@ -161,3 +161,24 @@ def test_numbers_are_looked_for_where_no_idea_is_left(make_project: MakeProject)
     )
     assert "Other numbers for 'largest first'?" in ran.out, ran.out
     assert [each for each in tried[fit:] if each.startswith("largest first") and each != tried[kept]], tried
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("allowed", "told"), [("0.2", "keeps its numbers"), ("None", "is left out")], ids=["later", "at once"]
+)
+def test_a_fault_in_an_idea_ends_no_search(make_project: MakeProject, allowed: str, told: str) -> None:
+    """It is told, and the search goes on: with what was kept, or without the idea."""
+    ideas = PACKER_IDEAS.replace(
+        "    numbers = {}\n    defaults = {}\n",
+        '    numbers = {"UNUSED": (0.1, 0.4)}\n    defaults = {"UNUSED": 0.2}\n',
+    ).replace(
+        '        if "sorted(" not in source:',
+        f'        if numbers["UNUSED"] != {allowed}:\n            raise ValueError("no such number")\n'
+        '        if "sorted(" not in source:',
+    )
+    project = make_project({**PACKING, "conftest.py": ideas})
+    ran = project.pytest("--glia-optimize", "--glia-budget=200 sims, 300 s")
+    assert ran.code == 0, ran.out
+    said = " ".join(ran.out.split())
+    assert f"The mechanism 'largest first' failed (ValueError: no such number) and {told}." in said, ran.out
