@@ -187,7 +187,28 @@ class Aim:
         if not differences or any(math.isinf(each) for each in differences):
             worst = math.inf if not differences or differences[0] > 0 else -math.inf
             return Interval(worst, 0.0, n, confidence, worst, worst)
+        for which in self.known:
+            corrections = _paired(of.checks[which].excess[:n], against.checks[which].excess[:n])
+            differences = [each + more for each, more in zip(differences, corrections, strict=True)]
         return mean_interval(differences, confidence, deterministic=True)
+
+
+def _paired(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """What to add to differences of losses, none on the mean, for a check that only one side falls short in.
+
+    The loss has the replications of that side alone, with all the noise that both sides share. Here they are
+    paired, and count for the part of the way from one side to the other on which the check is not met.
+    """
+    sides = [[excess + _to_spare(side) for excess in side] for side in (ours, theirs)]
+    us, them = map(_mean, sides)
+    if (us > 0) == (them > 0):
+        return [0.0] * len(ours)
+    part = (max(us, 0.0) - max(them, 0.0)) / (us - them)
+    alone = sides[0] if us > 0 else [-each for each in sides[1]]
+    return [
+        SHORTFALL * (part * (our - their) - counted)
+        for our, their, counted in zip(*sides, alone, strict=True)
+    ]
 
 
 def _mean(values: Sequence[float]) -> float:

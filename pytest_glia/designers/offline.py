@@ -234,10 +234,9 @@ def _refine(state: _State) -> bool:
         key = state.untuned.pop(0)
         present = next(each for each in state.design.applied if each.key == key)
         since = state.design.applied[state.design.applied.index(present) + 1 :]
-        if set(present.numbers) <= {
-            name for each in since if each.path == present.path for name in each.numbers
-        }:
-            continue  # a later idea has set them again
+        again = {name for each in since if each.path == present.path for name in each.numbers}
+        if again.issuperset(present.numbers):
+            continue
         state.lab.say(f"Other numbers for {present.mechanism.name!r}?")
         with _sheltered(state, key, present.mechanism):
             other = _tuned(state, present, state.best, promising=True)
