@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.designers import Claim, Proposal, Rejected
-from pytest_glia.designers.source import Number, constants, with_constants, with_docstring
+from pytest_glia.designers.source import Number, constants, docstring, with_constants, with_docstring
 from pytest_glia.designers.tuning import around, bracket, tune
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
@@ -97,7 +97,8 @@ class _Design:
                     text = edited
                     claims.append(each.mechanism.claim)
             if claims:
-                text = with_docstring(text, self.entries[path], _docstring(claims))
+                entry = self.entries[path]
+                text = with_docstring(text, entry, _docstring(docstring(text, entry), claims))
                 sources[path] = text.encode()
         return sources, tuple(homeless)
 
@@ -350,10 +351,13 @@ def _claim(design: _Design, applied: _Applied, experiment: str, shows: str) -> C
     )
 
 
-def _docstring(claims: list[str]) -> str:
-    if len(claims) == 1:
-        return claims[0]
-    return "\n".join(["In this design:", "", *(f"- {claim}" for claim in claims)])
+_HEADING = "In this design:"
+
+
+def _docstring(before: str, claims: list[str]) -> str:
+    """What a design says of itself: the claims, after those of an earlier design that it began with."""
+    lines = before.splitlines() if before.startswith(_HEADING) else [_HEADING, ""]
+    return "\n".join([*lines, *(f"- {claim}" for claim in claims)])
 
 
 def _tune_constants(lab: Lab) -> Proposal:

@@ -32,25 +32,33 @@ def rounded(value: Number) -> Number:
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
+def docstring(source: str, entry: str) -> str:
+    """The docstring of the class or function `entry`; empty if there is none, or no such entry."""
+    node = _definition(source, entry)
+    return (ast.get_docstring(node) if node else None) or ""
+
+
+def _definition(source: str, entry: str) -> ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | None:
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return None
+    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return next((each for each in tree.body if isinstance(each, definitions) and each.name == entry), None)
+
+
 def with_docstring(source: str, entry: str, text: str) -> str:
     """The source with the docstring of the class or function `entry` replaced, or put in.
 
     A source that is not valid Python, or has no such entry, is left as it is.
     """
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return source
-    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in tree.body:
-        if isinstance(node, definitions) and node.name == entry:
-            break
-    else:
+    node = _definition(source, entry)
+    if node is None:
         return source
     first = node.body[0]
     if first.lineno == node.lineno:
         # A body on the line of its definition has no line of its own for a docstring.
-        docstring = _literal(textwrap.indent(text.strip(), " " * 4).strip(), " " * 4)
+        literal = _literal(textwrap.indent(text.strip(), " " * 4).strip(), " " * 4)
         has_one = ast.get_docstring(node, clean=False) is not None
         rest = node.body[1:] if has_one else node.body
         body = "".join(f"\n    {ast.get_source_segment(source, each)}" for each in rest)
@@ -61,16 +69,16 @@ def with_docstring(source: str, entry: str, text: str) -> str:
         before = "".join(line.decode() for line in head[: first.lineno - 1])
         after = head[last.end_lineno - 1][last.end_col_offset :].decode()
         tail = "".join(line.decode() for line in head[last.end_lineno :])
-        return f"{before}{start}\n    {docstring}{body}{after}{tail}"
+        return f"{before}{start}\n    {literal}{body}{after}{tail}"
     indent = " " * first.col_offset
-    docstring = _literal(textwrap.indent(text.strip(), indent).strip(), indent)
+    literal = _literal(textwrap.indent(text.strip(), indent).strip(), indent)
     if ast.get_docstring(node, clean=False) is not None:
-        return _replaced(source, first, docstring)
+        return _replaced(source, first, literal)
     lines = source.splitlines(keepends=True)
     decorators = getattr(first, "decorator_list", [])
     at = min([first.lineno, *(each.lineno for each in decorators)]) - 1
     gap = "\n" if isinstance(node, ast.ClassDef) else ""
-    return "".join([*lines[:at], f"{indent}{docstring}\n{gap}", *lines[at:]])
+    return "".join([*lines[:at], f"{indent}{literal}\n{gap}", *lines[at:]])
 
 
 def _literal(body: str, indent: str) -> str:

@@ -161,6 +161,18 @@ def test_change_is_paired() -> None:
     assert change.high < 0
 
 
+@pytest.mark.parametrize("gain", [0.08, 0.3])
+def test_change_is_paired_also_where_one_side_lacks_nothing(gain: float) -> None:
+    """Noise that both share shows nothing of the gain, whichever of them meets what is asked."""
+    noise = (0.2, -0.3, 0.1, 0.0)
+    before = evaluation(checked(MAIN, *[0.5] * 4), checked(RARE, *(0.99 + each for each in noise)))
+    after = evaluation(checked(MAIN, *[0.5] * 4), checked(RARE, *(0.99 - gain + each for each in noise)))
+    for ours, theirs in ((after, before), (before, after)):
+        change = AIM.change(ours, theirs, 0.95)
+        assert change.mean == pytest.approx(AIM.loss(ours) - AIM.loss(theirs))
+        assert change.high - change.low < 1e-6
+
+
 def test_change_compares_a_first_look_with_the_same_seeds() -> None:
     """Against a full evaluation, fewer seeds are paired with the first of it."""
     look = evaluation(checked(MAIN, 0.5, 0.6), checked(RARE, 0.9, 0.9), seeds=SEEDS[:2])

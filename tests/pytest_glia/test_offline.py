@@ -182,3 +182,21 @@ def test_a_fault_in_an_idea_ends_no_search(make_project: MakeProject, allowed: s
     assert ran.code == 0, ran.out
     said = " ".join(ran.out.split())
     assert f"The mechanism 'largest first' failed (ValueError: no such number) and {told}." in said, ran.out
+
+
+@pytest.mark.slow
+def test_a_design_of_a_design_keeps_its_claims(make_project: MakeProject) -> None:
+    """What an earlier search has written into the docstring stays there."""
+    project = make_project({**PACKING, "conftest.py": PACKER_IDEAS.replace(", FirstFit()]", "]")})
+    project.pytest("--glia-optimize", "--glia-budget=60 sims, 300 s")
+    [first] = project.branches("/best")
+    assert "In this design:\n\n    - Take the items by decreasing" in project.show(
+        first, "candidates/packer.py"
+    )
+    project.git("merge", "-q", first)
+    sharper = PACKER_SPEC.replace("< 1.1", "< 1.04")
+    project.write({"conftest.py": PACKER_IDEAS, "specs/test_packer.py": sharper}).commit()
+    ran = project.pytest("--glia-optimize", "--glia-budget=60 sims, 300 s")
+    second = [branch for branch in project.branches("/best") if branch != first]
+    assert second, ran.out
+    assert "fill the gaps.\n    - Look for room" in project.show(second[0], "candidates/packer.py")

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_glia.designers.source import constants, number_text, rounded, with_constants, with_docstring
+from pytest_glia.designers.source import (
+    constants,
+    docstring,
+    number_text,
+    rounded,
+    with_constants,
+    with_docstring,
+)
 
 SOURCE = '''\
 """Größe matters."""
@@ -121,3 +128,10 @@ def _code(source: str) -> str:
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 del node.body[0]
     return ast.dump(tree)
+
+
+def test_docstring_of_an_entry() -> None:
+    """Empty where there is none, or no such entry, or no Python."""
+    assert docstring('class Entry:\n    """Of\n    two lines."""\n', "Entry") == "Of\ntwo lines."
+    for source in ("class Entry:\n    size = 3\n", '"""Of the module."""\n', "class Entry("):
+        assert docstring(source, "Entry") == ""
