@@ -164,13 +164,16 @@ def _improve(state: _State, *, to_the_point: bool) -> bool:
     """Try the ideas that the evidence calls for until one is kept; False if none is.
 
     Of those that promise something that the specs still lack, or nothing that they ask, or only of those that
-    promise what the specs have. First those that have no numbers to tune, for they cost least to try.
+    promise what the specs have. First those that have no numbers to tune, for they cost least to try, and last
+    those that were not shown to help the design as it was before.
     """
     present = {each.key for each in state.design.applied}
     lacking = state.lab.aim.wanted(state.best)
     found = [(path, each) for path, mechanisms in state.lab.mechanisms.items() for each in mechanisms]
     found = [each for each in found if _beside_the_point(each[1], lacking) != to_the_point]
-    for path, mechanism in sorted(found, key=lambda each: bool(each[1].numbers)):
+    tried = state.rejected
+    found.sort(key=lambda each: ((each[0], each[1].name) in tried, bool(each[1].numbers)))
+    for path, mechanism in found:
         key = (path, mechanism.name)
         if key in present or (key in state.rejected and state.rejected[key].verdict == "refuted"):
             continue
