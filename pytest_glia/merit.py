@@ -22,7 +22,7 @@ Result = Literal["better", "worse", "equivalent", "not shown", "broken"]
 # A check is to be met with this much to spare (a log-ratio, or a share of its threshold), or with so many
 # standard deviations of its replications if that is more: what is met by a hair on some seeds is not shown on
 # others. 0.72 of them are half of a 95 % interval's width at ten replications.
-_TO_SPARE = 0.02
+_TO_SPARE = 0.005
 _HALF_WIDTHS = 0.72
 
 # And 0.45 is by how much the means of ten replications and of ten others differ: what is met by both together

@@ -164,7 +164,7 @@ def _improve(state: _State, *, to_the_point: bool) -> bool:
     """Try the ideas that the evidence calls for until one is kept; False if none is.
 
     Of those that promise something that the specs still lack, or nothing that they ask, or only of those that
-    promise what the specs have. First those that have no numbers to tune, for they cost least to try, and last
+    promise what the specs have. First those that have no numbers to tune, for they cost least to try; last
     those that were not shown to help the design as it was before.
     """
     present = {each.key for each in state.design.applied}

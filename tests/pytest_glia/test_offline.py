@@ -88,15 +88,15 @@ def titles(project: Project) -> str:
 
 
 BARELY = """\
-NOISE = 0.35
+LEVEL = 0.954
 
 
-def answer(chance):
-    return 0.97 + NOISE * (chance - 0.5)
+def answer(one, other):
+    return LEVEL + 0.5 * one
 """
 BARELY_SPEC = """\
 def cost(answer, seed):
-    return {"cost": answer(random.Random(7 * seed).random())}
+    return {"cost": answer(*(random.Random(7 * seed + which).random() - 0.5 for which in (0, 4)))}
 
 
 def test_cheap(glia):
@@ -108,7 +108,7 @@ import pluggy
 
 class Steady:
     name = "steady"
-    claim = "The cost differs less."
+    claim = "The cost is less, and is high on other seeds."
     predicts = {"cost": -1}
     numbers = {}
     defaults = {}
@@ -117,8 +117,8 @@ class Steady:
         return "the cost differs"
 
     def apply(self, source, numbers):
-        if "0.97" in source:
-            return source.replace("0.97", "0.9").replace("0.35", "0.01")
+        if "0.954" in source:
+            return source.replace("0.954", "0.8615").replace("0.5 * one", "0.365 * other")
 
 
 @pluggy.HookimplMarker("glia")
@@ -134,10 +134,10 @@ def test_an_idea_that_meets_the_specs_is_kept(make_project: MakeProject) -> None
     specs["test_spec.py"] = f"import random\n{specs['test_spec.py']}"
     project = make_project({**specs, "conftest.py": STEADY})
     ran = project.pytest("--glia-optimize", "--glia-budget=100 sims, 300 s")
-    assert ran.code == 0, ran.out
     assert re.search(r"steady .* not shown$", ran.out, re.MULTILINE), ran.out
+    assert "Confirming on 10 seeds" in ran.out
     shown = "so not shown to be lower, but all specs are met with enough to spare"
-    assert shown in project.git("show", f"{project.branches('/best')[0]}:candidate.md").replace("\n", " ")
+    assert shown in project.show(project.branches("/best")[0], "candidate.md").replace("\n", " ")
 
 
 @pytest.mark.slow
@@ -150,6 +150,9 @@ def test_numbers_are_looked_for_where_no_idea_is_left(make_project: MakeProject)
     ideas = ideas.replace(
         '"for item in sorted(items, reverse=True):"',
         """f"for item in sorted(items, key=lambda size: -max(size, {numbers['FROM']})):\"""",
+    ).replace(
+        'not only in the last one."',
+        'not only in the last one."\n    numbers = {"OTHER": (0.1, 0.4)}\n    defaults = {"OTHER": 0.2}',
     )
     project = make_project({**PACKING, "conftest.py": ideas})
     ran = project.pytest("--glia-optimize", "--glia-budget=200 sims, 300 s")
@@ -169,13 +172,20 @@ def test_numbers_are_looked_for_where_no_idea_is_left(make_project: MakeProject)
 )
 def test_a_fault_in_an_idea_ends_no_search(make_project: MakeProject, allowed: str, told: str) -> None:
     """It is told, and the search goes on: with what was kept, or without the idea."""
-    ideas = PACKER_IDEAS.replace(
-        "    numbers = {}\n    defaults = {}\n",
-        '    numbers = {"UNUSED": (0.1, 0.4)}\n    defaults = {"UNUSED": 0.2}\n',
-    ).replace(
-        '        if "sorted(" not in source:',
-        f'        if numbers["UNUSED"] != {allowed}:\n            raise ValueError("no such number")\n'
-        '        if "sorted(" not in source:',
+    ideas = (
+        PACKER_IDEAS.replace(
+            "    numbers = {}\n    defaults = {}\n",
+            '    numbers = {"UNUSED": (0.1, 0.4)}\n    defaults = {"UNUSED": 0.2}\n',
+        )
+        .replace(
+            '        if "sorted(" not in source:',
+            f'        if numbers["UNUSED"] != {allowed}:\n            raise ValueError("no such number")\n'
+            '        if "sorted(" not in source:',
+        )
+        .replace(
+            'not only in the last one."',
+            'not only in the last one."\n    numbers = {"OTHER": (0.1, 0.4)}\n    defaults = {"OTHER": 0.2}',
+        )
     )
     project = make_project({**PACKING, "conftest.py": ideas})
     ran = project.pytest("--glia-optimize", "--glia-budget=200 sims, 300 s")
