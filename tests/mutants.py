@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,13 @@ START: Edits = ()
 REMOVALS: Mapping[str, Mapping[str, Edits]] = {
     "router": {
         "hold requests without room": (
-            ("[replica for replica in replicas if self.fits(request, replica)]", "list(replicas)"),
+            ("if self.fits(request, replica) and self.spreads(", "if self.spreads("),
         ),
         "shortest prompt first": (("sorted(queue, key=lambda request: request.prompt_tokens)", "queue"),),
         "reserve for new requests": (("        tokens += RESERVE_TOKENS * (replica.waiting + 1)\n", ""),),
+        "spread prefills": (
+            ("self.fits(request, replica) and self.spreads(request, replica)", "self.fits(request, replica)"),
+        ),
     },
     "scheduler": {
         "shortest prefill first": (("sorted(engine.waiting, key=self.due)", "list(engine.waiting)"),),
@@ -73,9 +77,12 @@ def mutants(layer: str) -> Iterator[Mutant]:
 
 
 def ideas(note: str) -> list[str]:
-    """What a design note says that its design is made of: the sections under "The design"."""
-    design = note.partition("\n## The design\n")[2].partition("\n## ")[0]
-    return [line.removeprefix("### ") for line in design.splitlines() if line.startswith("### ")]
+    """What a design note says that its design is made of: the sections under "The design", and what is in
+    italics under "Before", where the design was itself begun from one."""
+    design, before = (
+        note.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] for heading in ("The design", "Before")
+    )
+    return [*re.findall(r"^### (.+)$", design, re.MULTILINE), *re.findall(r"\*(.+?)\*", before)]
 
 
 def without(layer: str, idea: str, source: str) -> str:
