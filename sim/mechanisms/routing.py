@@ -70,7 +70,7 @@ def routing_mechanisms(entry: str) -> list[Mechanism]:
             predicts={"p99_tpot": -1, "mean_response_time": -1},
             gate=gates.decodes_wait_for_prefills,
             edit=edits.spread_prefills,
-            STALLED_TOKENS=(500, 4000, 50000),
+            STALLED_TOKENS=(5e3, 5e4, 5e5),
         ),
         idea(
             "reserve what was learnt",

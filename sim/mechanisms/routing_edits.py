@@ -121,9 +121,12 @@ def bind_late(router: RouterSource, numbers: Numbers) -> RouterSource | None:
 
 _SPREADS = '''
 def spreads(self, request, replica):
-    """Whether no other prompt waits there, or few requests decode there that its prefill would hold up."""
+    """Whether no other prompt waits there, or it would not pay to wait until the next request ends there.
+
+    Prefill holds up all that run; but the fewer they are the longer it takes until one of them ends.
+    """
     prompts = replica.waiting_prompt_tokens + request.prompt_tokens
-    return replica.waiting == 0 or replica.running * prompts <= STALLED_TOKENS
+    return replica.waiting == 0 or replica.running**2 * prompts <= STALLED_TOKENS
 '''
 
 
@@ -132,7 +135,7 @@ def spread_prefills(router: RouterSource, numbers: Numbers) -> RouterSource | No
     if router.method("spreads"):
         return None
     held = _held_unless(router, lambda request: f"self.spreads({request}, replica)")
-    comment = "prompt tokens that may wait at a replica, times the requests that run there"
+    comment = "prompt tokens that may wait at a replica, times the square of the requests that run"
     return held and held.with_method(_SPREADS).with_constant(
         "STALLED_TOKENS", numbers["STALLED_TOKENS"], comment
     )
