@@ -2,7 +2,7 @@
 
 HEADROOM = 0.0442  # fraction of a replica's KV blocks kept free
 RESERVE_TOKENS = 421  # tokens kept free for the answer of a starting request
-STALLED_TOKENS = 158000.0  # prompt tokens that may wait at a replica, times the square of the requests that run
+STALLED_TOKENS = 158000.0  # prompt tokens waiting, times the square of the requests that run
 
 
 class Router:

@@ -240,7 +240,7 @@ def _refine(state: _State) -> bool:
         since = state.design.applied[state.design.applied.index(present) + 1 :]
         again = {name for each in since if each.path == present.path for name in each.numbers}
         if again.issuperset(present.numbers):
-            continue
+            continue  # later ideas have set all of them again
         state.lab.say(f"Other numbers for {present.mechanism.name!r}?")
         with _sheltered(state, key, present.mechanism):
             other = _tuned(state, present, state.best, promising=True)

@@ -68,7 +68,7 @@ def routing_mechanisms(entry: str) -> list[Mechanism]:
             "spread prefills",
             "A prompt is held while others wait at the replica and many decode there: it would hold them up.",
             predicts={"p99_tpot": -1, "mean_response_time": -1},
-            gate=gates.decodes_wait_for_prefills,
+            gate=gates.sent_prompts_delay_decodes,
             edit=edits.spread_prefills,
             STALLED_TOKENS=(5e3, 5e4, 5e5),
         ),

@@ -135,7 +135,7 @@ def spread_prefills(router: RouterSource, numbers: Numbers) -> RouterSource | No
     if router.method("spreads"):
         return None
     held = _held_unless(router, lambda request: f"self.spreads({request}, replica)")
-    comment = "prompt tokens that may wait at a replica, times the square of the requests that run"
+    comment = "prompt tokens waiting, times the square of the requests that run"
     return held and held.with_method(_SPREADS).with_constant(
         "STALLED_TOKENS", numbers["STALLED_TOKENS"], comment
     )

@@ -9,6 +9,7 @@ to a workload.
 from __future__ import annotations
 
 from sim.mechanisms.mechanism import FEW, SOME, Evidence
+from sim.mechanisms.scheduling import decodes_wait_for_prefills
 
 FULL = 0.95
 """A KV cache is full at times if the 99th percentile of its use is above."""
@@ -75,18 +76,9 @@ def queue_at_replicas(evidence: Evidence) -> str | None:
     )
 
 
-def decodes_wait_for_prefills(evidence: Evidence) -> str | None:
-    """Requests can be held at the router, and prefill is a good part of what busy replicas compute."""
-    waits, busy, share, slowest, median = (
-        evidence[name]
-        for name in ("router_wait_share", "busy_share", "prefill_share", "p99_tpot", "p50_tpot")
-    )
-    if waits < FEW or busy < 0.5 or share < 2 * SOME or slowest < 1.2 * median:
-        return None
-    return (
-        f"replicas compute {busy:.0%} of the time, {share:.0%} of the tokens are prefill, and one request in "
-        f"a hundred takes {slowest:.3f} s a token where half take {median:.3f} s or less"
-    )
+def sent_prompts_delay_decodes(evidence: Evidence) -> str | None:
+    """Requests are held at the router anyway, and those sent delay decodes at the replicas."""
+    return None if evidence["router_wait_share"] < FEW else decodes_wait_for_prefills(evidence)
 
 
 def replicas_uneven(evidence: Evidence) -> str | None:

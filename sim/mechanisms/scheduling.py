@@ -95,7 +95,7 @@ def scheduling_mechanisms(entry: str) -> list[Mechanism]:
             "fill steps, no more",
             "A few tokens beside the decodes cost a GPU next to nothing: prefills get those of each step.",
             predicts={"mean_response_time": -1, "p99_tpot": -1, "mean_ttft": -1},
-            gate=_decodes_wait_for_prefills,
+            gate=decodes_wait_for_prefills,
             edit=_fill_steps,
             STEP_TOKENS=(64, 256, 4096),
         ),
@@ -140,7 +140,7 @@ def _prefills_delay_decodes(evidence: Evidence) -> str | None:
     )
 
 
-def _decodes_wait_for_prefills(evidence: Evidence) -> str | None:
+def decodes_wait_for_prefills(evidence: Evidence) -> str | None:
     """Replicas are busy, a good part of what they compute is prefill, and some decodes wait for it."""
     busy, share, slowest, median = (
         evidence[name] for name in ("busy_share", "prefill_share", "p99_tpot", "p50_tpot")
