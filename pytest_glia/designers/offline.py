@@ -219,8 +219,10 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
         if mechanism.numbers:
             state.untuned.append(idea.key)
         return True
-    if mechanism.numbers and trial.result != "broken":
-        other = _tuned(state, idea, trial.evaluation, promising=trial.change.mean <= 0)
+    promising = trial.change.mean <= 0
+    # A design that has all it needs waits for no other numbers of an idea that is worse with its own.
+    if mechanism.numbers and trial.result != "broken" and (promising or not lab.aim.assured(state.best)):
+        other = _tuned(state, idea, trial.evaluation, promising=promising)
         if other != idea:
             idea, trial = other, lab.full(state.design.plus(other).build()[0], _hypothesis(other), state.best)
             if _kept(state, idea, trial):
