@@ -21,13 +21,10 @@ Result = Literal["better", "worse", "equivalent", "not shown", "broken"]
 
 # A check is to be met with this much to spare (a log-ratio, or a share of its threshold), or with so many
 # standard deviations of its replications if that is more: what is met by a hair on some seeds is not shown on
-# others. 0.72 of them are half of a 95 % interval's width at ten replications.
+# others. 0.72 of them are half of a 95 % interval's width at ten replications, and 0.45 by how much the means
+# of ten and of ten others differ: what is met by both together is shown again five times in six.
 _TO_SPARE = 0.005
-_HALF_WIDTHS = 0.72
-
-# And 0.45 is by how much the means of ten replications and of ten others differ: what is met by both together
-# is shown again five times in six.
-_ASSURED = _HALF_WIDTHS + 0.45
+_SPREADS = 0.72 + 0.45
 
 # What falls short weighs this much more than what the main goal gains: no gain pays for a broken demand.
 SHORTFALL = 10.0
@@ -168,9 +165,7 @@ class Aim:
     def assured(self, evaluation: Evaluation) -> bool:
         """Whether all specs are met with enough to spare to expect that they are shown on other seeds."""
         checks = evaluation.checks.values()
-        return evaluation.met() and not any(
-            check.excess and _lacks(check.excess, _ASSURED) for check in checks
-        )
+        return evaluation.met() and not any(check.excess and _lacks(check.excess) for check in checks)
 
     def change(self, of: Evaluation, against: Evaluation, confidence: float) -> Interval:
         """How much larger the loss of one candidate is than another's, paired on their common seeds.
@@ -215,14 +210,14 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _to_spare(excess: Sequence[float], spreads: float = _HALF_WIDTHS) -> float:
+def _to_spare(excess: Sequence[float]) -> float:
     """By how much a check is to be met, on the mean of its replications."""
-    return max(_TO_SPARE, spreads * statistics.stdev(excess) if len(excess) > 1 else 0.0)
+    return max(_TO_SPARE, _SPREADS * statistics.stdev(excess) if len(excess) > 1 else 0.0)
 
 
-def _lacks(excess: Sequence[float], spreads: float = _HALF_WIDTHS) -> bool:
+def _lacks(excess: Sequence[float]) -> bool:
     """Whether a check is not met with enough to spare."""
-    return _mean(excess) + _to_spare(excess, spreads) > 0
+    return _mean(excess) + _to_spare(excess) > 0
 
 
 def result_of(change: Interval, margin: float) -> Result:

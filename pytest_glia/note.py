@@ -131,8 +131,8 @@ def _claims(record: Record, n: int) -> str:
         f"The change of loss says how much worse (above zero) the design is without the idea, on the {n} "
         f"confirmation seeds, paired, with its interval; a change below {record.margin:g} is taken for none. "
         "The loss is how far the first goal is on the wrong side of its threshold, and ten times what any "
-        "spec lacks on average to meet its own with 0.5 %, or half an interval, to spare, in logarithms "
-        "of a ratio or shares of the threshold."
+        "spec lacks on average to meet its own with 0.5 %, or 1.17 standard deviations of its replications, "
+        "to spare, in logarithms of a ratio or shares of the threshold."
     )
     return "\n\n".join([header, *(_claim(claim, record) for claim in record.proposal.claims)])
 
