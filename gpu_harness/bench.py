@@ -59,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="another proxy, measured in the same run: a command with {port} and {upstream}; may be repeated",
     )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        help="requests/s at which TTFT is measured (half of what this proxy did at full load)",
+    )
     parser.add_argument("--patience", type=float, default=90.0, help="seconds for it to come up (90)")
     parser.add_argument("--profile", metavar="FILE", help="write a cProfile of the proxy")
 
@@ -90,7 +95,7 @@ def bench(args: argparse.Namespace) -> int:
             raise ValueError(
                 f"a proxy finished no request within {args.seconds:g} s; expected more --seconds"
             )
-        _added(upstream_url, {"this proxy": proxies["this proxy"]}, rates[0] / 2, args.seconds)
+        _added(upstream_url, {"this proxy": proxies["this proxy"]}, args.rate or rates[0] / 2, args.seconds)
         if beside:
             _added(upstream_url, proxies, min(rates) / 2, args.seconds)
     finally:

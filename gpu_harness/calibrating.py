@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,12 @@ from numpy.typing import NDArray
 
 from gpu_harness import clusters
 from gpu_harness.load import Target
+from gpu_harness.pool import addresses
+from gpu_harness.proxy import Proxy
+from gpu_harness.sampling import sampling
 from gpu_harness.servers import ServerError, check_versions
 from gpu_harness.shaping import Room, drive
+from sim.baselines import LeastLoadedQueue
 from sim.costs import DecodeRow, Profile, step_seconds, toml
 from sim.costs.measured import errors
 from sim.costs.sources.steps import LEAST, read
@@ -116,10 +122,9 @@ def measured(
 
     ServerError if a log is not there, or does not grow.
     """
-    targets = [Target(url, model) for url in urls]
-    asyncio.run(drive(targets, room, _WARM, seed=seed, rounds=0))
+    asyncio.run(_driven(urls, model, room, _WARM, seed, 0))
     before = [_rows(log, url) for log, url in zip(logs, urls, strict=True)]
-    asyncio.run(drive(targets, room, seconds, seed=seed))
+    asyncio.run(_driven(urls, model, room, seconds, seed, 2))
     found = []
     for log, url, rows in zip(logs, urls, before, strict=True):
         steps = read(log)[rows:]
@@ -130,6 +135,18 @@ def measured(
             )
         found.append(steps)
     return np.concatenate(found)
+
+
+async def _driven(
+    urls: Sequence[str], model: str, room: Room, seconds: float, seed: int, rounds: int
+) -> None:
+    """`drive`, each server behind a proxy of its own and sampled, as in a run: what streams, and each scrape,
+    takes its part of the processors of servers on this machine."""
+    async with AsyncExitStack() as stack:
+        proxies = [Proxy(LeastLoadedQueue(), addresses([url])) for url in urls]
+        fronts = [await stack.enter_async_context(proxy.serving()) for proxy in proxies]
+        await stack.enter_async_context(sampling(lambda: urls, time.monotonic, tuple))
+        await drive([Target(front, model) for front in fronts], room, seconds, seed=seed, rounds=rounds)
 
 
 def _rows(log: Path, url: str) -> int:
@@ -192,7 +209,8 @@ def calibrate(args: argparse.Namespace) -> int:
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(toml.text(profile), "utf-8")
-    print(f"{len(steps)} steps of {count} servers, half of them beside busy neighbours")
+    beside = ", about half of them beside busy neighbours" if count > 1 else ""
+    print(f"{len(steps)} steps of {count} server{'s' * (count > 1)}{beside}")
     print("errors of each half of the steps, told by a profile of the other half:")
     print(*lines, sep="\n")
     print(f"-> {args.out}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpu_harness import clusters
 from gpu_harness.agreement import order, tau_b
-from gpu_harness.calibrating import Floats, seconds_of
+from gpu_harness.calibrating import SECONDS, TOKENS, Floats, seconds_of
 from gpu_harness.servers import check_versions
 from gpu_harness.testbed import Testbed
 from sim import costs, naming
@@ -28,10 +28,6 @@ from sim.workloads import Workload
 __all__ = ["Measured", "add_arguments", "report", "times", "validate"]
 
 METRICS = ("ttft", "tpot", "response")
-WITHIN = 0.1
-"""What is promised of mean TTFT and response time."""
-AGREE = 0.8
-"""Of tau-b."""
 _ALONE = 12
 
 
@@ -85,7 +81,8 @@ def shrunk(workload: Workload, by: float) -> Workload:
 
 
 def alone(cluster: Cluster, workload: Workload) -> Workload:
-    """Requests like the workload's, from the shortest to the longest prompt, far enough apart to be alone."""
+    """Requests like the workload's, from the shortest to the longest prompt, for the replicas in turn: each
+    alone at its own, and not long after the one before, for after a pause servers are slow."""
     ranked = np.argsort(workload.prompt_tokens, kind="stable")
     rows = ranked[np.linspace(0, len(ranked) - 1, _ALONE).astype(int)]
     prompts = workload.prompt_tokens[rows]
@@ -94,15 +91,44 @@ def alone(cluster: Cluster, workload: Workload) -> Workload:
         Workload.from_arrays(arrival=np.zeros(len(rows)), prompt_tokens=prompts, output_tokens=outputs),
         RoundRobin(),
     )
-    gap = 3 * float(run.requests["alone"].max()) + 0.2
+    gap = 2.0 * float(run.requests["alone"].max()) / cluster.replicas + 0.02
     return Workload.from_arrays(arrival=np.arange(_ALONE) * gap, prompt_tokens=prompts, output_tokens=outputs)
 
 
-def outside(seen: Run, told: Run) -> float:
-    """Seconds of TTFT that are not in steps - HTTP, the proxy, tokens on their way - in two runs of requests
-    alone: the median of what those on servers take longer."""
+def outside(seen: Run, told: Run, steps: Sequence[Floats] = ()) -> tuple[float, str]:
+    """Seconds of TTFT that are not in steps - HTTP, the proxy, tokens on their way - and how that is known.
+
+    Of requests alone the median of what is left without the steps of their prompts, where each server has
+    logged its steps; else of what they take longer than in the simulator.
+    """
     real, ours = (run.requests["first_token"] - run.requests["arrival"] for run in (seen, told))
-    return max(0.0, float(np.nanmedian(real - ours)))
+    inside = _prefills(seen, steps) if steps else None
+    left = real - (ours if inside is None else inside)
+    how = "by the simulator, for the steps are not known" if inside is None else "by the logged steps"
+    return max(0.0, float(np.nanmedian(left))), how
+
+
+def _prefills(seen: Run, steps: Sequence[Floats]) -> Floats | None:
+    """Of each request alone the seconds of the steps that computed its prompt; None if these steps are not
+    those of these requests."""
+    table, found = seen.requests, np.zeros(len(seen.requests["arrival"]))
+    for replica, rows in enumerate(steps):
+        left = iter(rows)
+        for number in np.flatnonzero(table["replica"] == replica):
+            tokens = int(table["prompt_tokens"][number])
+            while tokens > 0:
+                step = next(left, None)
+                if step is None:
+                    return None
+                tokens -= int(step[TOKENS])
+                found[number] += step[SECONDS]
+            after = int(table["output_tokens"][number]) - 1
+            decodes = [step for step in itertools.islice(left, after) if step[TOKENS] == 1]
+            if tokens < 0 or len(decodes) < after:
+                return None
+        if next(left, None) is not None:
+            return None
+    return found
 
 
 def report(runs: Sequence[Measured]) -> Iterator[str]:
@@ -201,16 +227,18 @@ def validate(args: argparse.Namespace) -> int:
         testbed.start()
         check_versions(testbed.urls)
         cluster = _cluster(args, testbed)
+        logs = _Logs(args.steps or testbed.step_logs, args.profile)
         probes = alone(cluster, workloads[loads[0]])
+        testbed.run(probes, RoundRobin())  # what has just started is slow
+        logs.skip()
         seen, told = (where.run(probes, RoundRobin()) for where in (testbed, cluster))
-        latency = outside(seen, told)
+        latency, how = outside(seen, told, logs.new())
         tpot = [1e3 * times(run)["tpot"] for run in (seen, told)]
         print(
-            f"alone: {1e3 * latency:.1f} ms of TTFT are outside of steps and added to the simulator's; TPOT "
-            f"{tpot[0]:.1f} ms, simulated {tpot[1]:.1f}",
+            f"alone: {1e3 * latency:.1f} ms of TTFT are outside of steps ({how}) and added to the "
+            f"simulator's; TPOT {tpot[0]:.1f} ms, simulated {tpot[1]:.1f}",
             flush=True,
         )
-        logs = _Logs(args.steps or testbed.step_logs, args.profile)
         for number, load in enumerate(loads):
             turn = number % len(policies)
             # Another one first for each seed: what drifts, and what comes first, is shared by all.
@@ -284,9 +312,13 @@ class _Logs:
         """What is there has been seen."""
         self._seen = [len(read(path)) for path in self._paths]
 
+    def new(self) -> list[Floats]:
+        """The steps since, of each server."""
+        return [read(path)[seen:] for path, seen in zip(self._paths, self._seen, strict=True)]
+
     def ratio(self) -> float:
         """Measured over told seconds of the steps since."""
-        new: list[Floats] = [read(path)[seen:] for path, seen in zip(self._paths, self._seen, strict=True)]
+        new = self.new()
         steps = np.concatenate(new) if new else np.empty((0, 1))
         return float(steps[:, -1].sum() / seconds_of(self._profile, steps).sum()) if len(steps) else np.nan
 

@@ -22,11 +22,11 @@ from pytest_glia.evaluator import Evaluator
 from pytest_glia.front import AS_IT_IS, Contender, Front
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.ledger import Ledger, Run
-from pytest_glia.merit import Aim, Evaluation, Result, result_of
+from pytest_glia.merit import Aim, Evaluation, Result, result_of, spreads_to_spare
 from pytest_glia.models.threads import Threads
 from pytest_glia.payer import Payer
 from pytest_glia.repository import Repository
-from pytest_glia.sequential import pocock
+from pytest_glia.sequential import confirmation_confidence, pocock
 from pytest_glia.settings import Settings
 from pytest_glia.statistics import Interval
 from pytest_glia.trials import Hypothesis, Trial, distinct, message, short
@@ -127,7 +127,10 @@ class Lab:
         known = sorted(self.start.checks, key=lambda each: (nodeids.index(each[0]), each[1]))
         goals = [which for which in known if which[0] in failing]
         unmet = [which for which in goals if math.fsum(self.start.checks[which].excess) >= 0]
-        self.aim = Aim(next(iter([*unmet, *goals]), None), tuple(known))
+        spreads = spreads_to_spare(
+            settings.replications, confirmation_confidence(settings.confidence, attempt=1)
+        )
+        self.aim = Aim(next(iter([*unmet, *goals]), None), tuple(known), spreads)
         self.failing = frozenset(failing)
         self.hold(0)
         self._legend()
@@ -152,9 +155,12 @@ class Lab:
 
     def quick_looks_left(self) -> float:
         """How many first looks can be had before a full one that the budget then still has room for."""
+        left = self.account.left("simulations")
+        if math.isinf(left):
+            return left
         each = self._evaluation_simulations / len(self._seeds)
         quick, full = (math.ceil(look * each) for look in (self.first_look, self._looks[-1]))
-        return max(0, (self.account.left("simulations") - (full - quick)) // quick)
+        return max(0, (left - (full - quick)) // quick)
 
     def unreadable(self, hypothesis: Hypothesis, reason: str) -> Trial:
         """A reply that holds no candidate: counted as one that does not work, for that reason."""

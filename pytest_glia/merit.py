@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from pytest_glia.estimate import Check
-from pytest_glia.statistics import Interval, mean_interval
+from pytest_glia.statistics import Interval, mean_interval, t_quantile
 
 CheckId = tuple[str, int]
 """A test's node id, and the ordinal of the comparison in it."""
@@ -19,12 +19,9 @@ CheckId = tuple[str, int]
 Result = Literal["better", "worse", "equivalent", "not shown", "broken"]
 """What the interval of a change of loss says of a candidate."""
 
-# A check is to be met with this much to spare (a log-ratio, or a share of its threshold), or with so many
-# standard deviations of its replications if that is more: what is met by a hair on some seeds is not shown on
-# others. 0.72 of them are half of a 95 % interval's width at ten replications, and 0.45 by how much the means
-# of ten and of ten others differ: what is met by both together is shown again five times in six.
+# A check is to be met with at least this much to spare (a log-ratio, or a share of its threshold): what is
+# met by a hair on some seeds is not shown on others.
 _TO_SPARE = 0.005
-_SPREADS = 0.72 + 0.45
 
 # What falls short weighs this much more than what the main goal gains: no gain pays for a broken demand.
 SHORTFALL = 10.0
@@ -100,6 +97,16 @@ class Evaluation:
         return merged
 
 
+def spreads_to_spare(replications: int, confidence: float) -> float:
+    """By how many standard deviations a mean is to meet a threshold, so that other seeds will show it, too.
+
+    Half the width of an interval of as many replications, and by how much the means of two such samples
+    differ: what is met by both together is shown again five times in six.
+    """
+    t = float(t_quantile(0.5 + confidence / 2, replications - 1)) if replications > 1 else 0.0
+    return t / math.sqrt(replications) + math.sqrt(2 / replications)
+
+
 @dataclass(frozen=True)
 class Aim:
     """What the search wants: the checks of the specs, the first failing one first.
@@ -108,10 +115,12 @@ class Aim:
         primary: The check that the search keeps improving after it is met: the first of the failing specs
             that is not met at the start; None if no failing spec makes a comparison.
         known: All checks that the starting candidate's specs made.
+        spreads: By how many standard deviations of its replications a check is to be met.
     """
 
     primary: CheckId | None
     known: tuple[CheckId, ...]
+    spreads: float
 
     def losses(self, evaluation: Evaluation, first: int | None = None) -> list[float]:
         """One number a replication, smaller is better; infinite if the candidate does not work. Of the
@@ -122,21 +131,13 @@ class Aim:
         threshold with enough to spare. (Replications that miss a threshold are no fault where the mean meets
         it: the mean is what a spec asks about.)
         """
-        checks = [evaluation.checks.get(each) for each in self.known]
-        n = len(evaluation.seeds)
-        count = n if first is None else first
-        # An error of no test is one of the candidate: its source, or its evaluation as a whole.
-        if "" in evaluation.errors or any(check is None or len(check.excess) != n for check in checks):
-            return [math.inf] * count
-        measured = {nodeid for nodeid, _ in self.known}
-        unmeasured = float(sum(nodeid not in measured for nodeid in evaluation.errors))
-        if len(evaluation.errors) > unmeasured:
-            return [math.inf] * count
-        losses = [SHORTFALL * unmeasured] * count
-        for which, check in zip(self.known, checks, strict=True):
-            assert check is not None
-            every = check.excess[:count]
-            spare = _to_spare(every)
+        count = len(evaluation.seeds) if first is None else first
+        losses = [SHORTFALL * self._failures(evaluation)] * count
+        if math.inf in losses:
+            return losses
+        for which in self.known:
+            every = evaluation.checks[which].excess[:count]
+            spare = self._to_spare(evaluation.checks[which], count)
             falls_short = _mean(every) + spare > 0
             for replication, excess in enumerate(every):
                 if falls_short:
@@ -158,66 +159,70 @@ class Aim:
         wanted: dict[str, bool] = {}
         for which, check in evaluation.checks.items():
             if check.metric is not None and check.excess:
-                better = which == self.primary or _lacks(check.excess)
+                better = which == self.primary or self._lacks(check)
                 wanted[check.metric] = wanted.get(check.metric, False) or better
         return wanted
 
     def assured(self, evaluation: Evaluation) -> bool:
         """Whether all specs are met with enough to spare to expect that they are shown on other seeds."""
         checks = evaluation.checks.values()
-        return evaluation.met() and not any(check.excess and _lacks(check.excess) for check in checks)
+        return evaluation.met() and not any(check.excess and self._lacks(check) for check in checks)
 
     def change(self, of: Evaluation, against: Evaluation, confidence: float) -> Interval:
         """How much larger the loss of one candidate is than another's, paired on their common seeds.
 
-        `result_of` says what it shows.
+        Both are asked to meet a check with as much to spare, the more of the two: how far replications spread
+        is known too badly to count as a difference. A check that only one side falls short in counts for the
+        part of the way from one to the other on which it is not met, so that the noise that both share
+        cancels. `result_of` says what a change shows.
         """
         n = min(len(of.seeds), len(against.seeds))
         if of.seeds[:n] != against.seeds[:n]:
             raise ValueError("the evaluations have no seeds in common")
-        pairs = zip(self.losses(of, n), self.losses(against, n), strict=True)
-        differences = [
-            ours - theirs for ours, theirs in pairs if not (math.isinf(ours) and math.isinf(theirs))
-        ]
-        if not differences or any(math.isinf(each) for each in differences):
-            worst = math.inf if not differences or differences[0] > 0 else -math.inf
+        failures, others = self._failures(of), self._failures(against)
+        if math.isinf(failures) or math.isinf(others):
+            worst = failures if math.isinf(failures) else -math.inf
             return Interval(worst, 0.0, n, confidence, worst, worst)
+        differences = [SHORTFALL * (failures - others)] * n
         for which in self.known:
-            corrections = _paired(of.checks[which].excess[:n], against.checks[which].excess[:n])
-            differences = [each + more for each, more in zip(differences, corrections, strict=True)]
+            sides = of.checks[which], against.checks[which]
+            spare = max(self._to_spare(side, n) for side in sides)
+            us, them = (_mean(side.excess[:n]) + spare for side in sides)
+            one_short = (us > 0) != (them > 0)
+            part = (max(us, 0.0) - max(them, 0.0)) / (us - them) if one_short else float(us > 0)
+            weight = SHORTFALL * part + (which == self.primary)
+            for replication in range(n):
+                ours, theirs = (side.excess[replication] for side in sides)
+                differences[replication] += weight * (ours - theirs)
         return mean_interval(differences, confidence, deterministic=True)
 
+    def _failures(self, evaluation: Evaluation) -> float:
+        """The tests that fail and make no comparison; infinite if the candidate does not work."""
+        # An error of no test is one of the candidate: its source, or its evaluation as a whole.
+        if "" in evaluation.errors:
+            return math.inf
+        for which in self.known:
+            check = evaluation.checks.get(which)
+            if check is None or len(check.excess) != len(evaluation.seeds):
+                return math.inf
+        measured = {nodeid for nodeid, _ in self.known}
+        return math.inf if measured & set(evaluation.errors) else float(len(evaluation.errors))
 
-def _paired(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """What to add to differences of losses, none on the mean, for a check that only one side falls short in.
+    def _to_spare(self, check: Check, first: int | None = None) -> float:
+        """By how much a check is to be met, on the mean of its replications, or the first of them."""
+        excess = check.excess[:first]
+        spread = statistics.stdev(excess) if len(excess) > 1 else 0.0
+        if spread == 0 and check.outcome == "shown":
+            return 0.0  # other seeds show the same
+        return max(_TO_SPARE, self.spreads * spread)
 
-    The loss has the replications of that side alone, with all the noise that both sides share. Here they are
-    paired, and count for the part of the way from one side to the other on which the check is not met.
-    """
-    sides = [[excess + _to_spare(side) for excess in side] for side in (ours, theirs)]
-    us, them = map(_mean, sides)
-    if (us > 0) == (them > 0):
-        return [0.0] * len(ours)
-    part = (max(us, 0.0) - max(them, 0.0)) / (us - them)
-    alone = sides[0] if us > 0 else [-each for each in sides[1]]
-    return [
-        SHORTFALL * (part * (our - their) - counted)
-        for our, their, counted in zip(*sides, alone, strict=True)
-    ]
+    def _lacks(self, check: Check) -> bool:
+        """Whether a check is not met with enough to spare."""
+        return _mean(check.excess) + self._to_spare(check) > 0
 
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _to_spare(excess: Sequence[float]) -> float:
-    """By how much a check is to be met, on the mean of its replications."""
-    return max(_TO_SPARE, _SPREADS * statistics.stdev(excess) if len(excess) > 1 else 0.0)
-
-
-def _lacks(excess: Sequence[float]) -> bool:
-    """Whether a check is not met with enough to spare."""
-    return _mean(excess) + _to_spare(excess) > 0
 
 
 def result_of(change: Interval, margin: float) -> Result:
@@ -237,5 +242,5 @@ def result_of(change: Interval, margin: float) -> Result:
 def message_of(report: pytest.TestReport) -> str:
     """The line of a failure that says why."""
     text = report.longreprtext.strip()
-    lines = [line for line in text.splitlines() if line.startswith("E  ")] or text.splitlines()
-    return lines[0].removeprefix("E").strip() if lines else "failed"
+    lines = [line[1:] for line in text.splitlines() if line.startswith("E  ")] or text.splitlines()
+    return lines[0].strip() if lines else "failed"

@@ -131,8 +131,8 @@ def _claims(record: Record, n: int) -> str:
         f"The change of loss says how much worse (above zero) the design is without the idea, on the {n} "
         f"confirmation seeds, paired, with its interval; a change below {record.margin:g} is taken for none. "
         "The loss is how far the first goal is on the wrong side of its threshold, and ten times what any "
-        "spec lacks on average to meet its own with 0.5 %, or 1.17 standard deviations of its replications, "
-        "to spare, in logarithms of a ratio or shares of the threshold."
+        "spec lacks on average to meet its own with enough to spare for other seeds to show it (0.5 % at "
+        "least), in logarithms of a ratio or shares of the threshold."
     )
     return "\n\n".join([header, *(_claim(claim, record) for claim in record.proposal.claims)])
 
@@ -172,7 +172,7 @@ _ABLATION: Mapping[Result, str] = {
     "broken": "not shown: what is left of the design does not work",
     "better": "refuted: it does harm",
     "equivalent": "refuted: it changes nothing",
-    "not shown": "not shown; it was shown on the development seeds, where it was kept",
+    "not shown": "not shown; it was kept for what it showed on the development seeds",
 }
 
 

@@ -328,9 +328,10 @@ def _prune(state: _State) -> None:
             continue
         trial = state.lab.full(sources, hypothesis, state.best, race=False)
         if trial.change.mean <= 0 or trial.result == "equivalent":
-            state.rejected[each.key] = _rejected(
-                each.mechanism, each.reason, trial.change, "not needed in the end: this is without it"
-            )
+            for one in (each, *homeless):
+                rests = "" if one is each else f", and {name!r}, on which it rests"
+                verdict = f"not needed in the end: this is without it{rests}"
+                state.rejected[one.key] = _rejected(one.mechanism, one.reason, trial.change, verdict)
             state.design, state.best = fewer, trial.evaluation
 
 

@@ -25,10 +25,10 @@ that nobody knows, in worlds drawn anew, and audited for knowledge of the future
 _LOSS = """\
 By one number, the loss, on the same seeds as the candidate before: how far the first goal is on the wrong
 side of its threshold (in logarithms of a ratio or shares of the threshold; below zero if it is met), plus ten
-times what any spec, that goal included, lacks on average to meet its own with 0.5 %, or 1.17 standard
-deviations of its replications if that is more, to spare. So a broken demand outweighs any gain; once all are
-met, only the first goal counts. A candidate is better if the interval of the change lies below the margin. In
-the end all specs must be shown on other seeds: meet them with room."""
+times what any spec, that goal included, lacks on average to meet its own with enough to spare: 0.5 %, or
+what it takes for as many other seeds to show it five times in six, if that is more. So a broken demand
+outweighs any gain; once all are met, only the first goal counts. A candidate is better if the interval of the
+change lies below the margin. In the end all specs must be shown on other seeds: meet them with room."""
 
 _LONGEST = 60_000
 """Characters of an exposed file that the statement shows."""

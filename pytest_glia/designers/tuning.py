@@ -82,7 +82,8 @@ def bracket(
         if not todo:
             best = min(losses, key=lambda value: losses[value])
             known = sorted({low, high, *losses})
-            beside = known[max(known.index(best) - 1, 0) :][:3]
+            place = known.index(best)
+            beside = known[max(place - 1, 0) : place + 2]
             gaps = sorted((-width(best, other), other) for other in beside if other != best)
             if best > 0 and all(1 / _FINE < other / best < _FINE for _, other in gaps):
                 break

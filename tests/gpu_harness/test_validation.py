@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("aiohttp", reason='the harness needs it: pip install "pytest-glia[harness]"')
 
@@ -16,6 +17,7 @@ from gpu_harness.validating import Measured, alone, outside, report, shrunk, tim
 from sim import Cluster
 from sim.baselines import RoundRobin
 from sim.costs import toml
+from sim.results import Run
 from sim.workloads import Workload
 from tests.gpu_harness.test_calibrating import TRUE
 from tests.gpu_harness.test_testbed import trivial
@@ -83,20 +85,53 @@ def test_times_are_those_of_the_metrics(profile: str) -> None:
     assert found["ttft"] == pytest.approx(full.metrics["mean_ttft"] + 0.25)
     assert found["tpot"] == pytest.approx(full.metrics["mean_tpot"])
     assert found["response"] == pytest.approx(full.metrics["mean_response_time"] + 0.25)
-    assert outside(full, full) == 0
+    assert outside(full, full)[0] == 0
     with pytest.raises(ValueError, match=r"\d+ of \d+ requests did not finish; nothing to compare"):
         times(cluster.run(load, RoundRobin(), horizon=0.7))
 
 
+def steps_of(run: Run, seconds: float) -> list[NDArray[np.float64]]:
+    """What servers would log of requests alone, prompts in steps of 100 tokens, each of so many seconds."""
+    table = run.requests
+    logs: list[list[list[float]]] = [[], []]
+    for number, replica in enumerate(table["replica"]):
+        prompt, output = (int(table[name][number]) for name in ("prompt_tokens", "output_tokens"))
+        chunks = [min(100, prompt - done) for done in range(0, prompt, 100)]
+        logs[replica] += [[float(tokens), *[0.0] * 7, seconds] for tokens in [*chunks, *[1] * (output - 1)]]
+    return [np.array(log) for log in logs]
+
+
+def test_what_is_outside_of_steps(profile: str) -> None:
+    """TTFT without the steps of the prompt; where the log is not that of these requests, or there is none,
+    what the servers take longer than the simulator."""
+    load = Workload.from_arrays(
+        arrival=np.arange(9) * 3.0, prompt_tokens=np.arange(9) * 30 + 1, output_tokens=[1, 4, 2] * 3
+    )
+    run = Cluster(replicas=2, gpu=profile, engine="vllm").run(load, RoundRobin())
+    ttft = run.requests["first_token"] - run.requests["arrival"]
+    logs = steps_of(run, 0.001)
+    prompts = np.ceil(load.prompt_tokens / 100)
+    seconds, how = outside(run, run, logs)
+    assert seconds == pytest.approx(np.median(ttft - 0.001 * prompts))
+    assert how == "by the logged steps"
+    for other in ([], [logs[0], logs[1][:-1]], [logs[0], logs[1][1:]], [logs[0], np.tile(logs[1], (2, 1))]):
+        assert outside(run, run, other) == (0, "by the simulator, for the steps are not known")
+
+
 def test_probes_are_alone(profile: str) -> None:
-    """Each has finished before the next one comes; their prompts go from the shortest to the longest."""
+    """Each has finished at its replica before the next one comes there, even if that is half as fast as the
+    profile says, and not long before; their prompts go from the shortest to the longest."""
     load = Workload.from_arrays(
         arrival=np.arange(50) * 0.01, prompt_tokens=np.arange(50) * 8 + 1, output_tokens=[40] * 50
     )
     cluster = Cluster(replicas=2, gpu=profile, engine="vllm")
     probes = alone(cluster, load)
     table = cluster.run(probes, RoundRobin()).requests
-    assert (table["finish"][:-1] < table["arrival"][1:]).all()
+    for replica in (0, 1):
+        mine = table["replica"] == replica
+        gaps = np.diff(table["arrival"][mine])
+        assert (gaps > 2 * table["alone"][mine][:-1]).all()
+        assert gaps.max() < 2.1 * table["alone"].max()
     assert (table["prompt_tokens"][0], table["prompt_tokens"][-1]) == (1, 393)
 
 
@@ -124,7 +159,7 @@ def test_runs_are_kept_and_not_run_again(
     assert main(["validate", "--seeds", "2", *common]) == 0
     told = capsys.readouterr().out
     assert "20 requests/s, 2 seeds" in told
-    assert "ms of TTFT are outside of steps" in told
+    assert "ms of TTFT are outside of steps (by the simulator, for the steps are not known)" in told
     after = out.read_text("utf-8").splitlines()
     assert after[:3] == before
     assert [line.split(",")[1:3] for line in after[3:]] == [["2", "LeastLoadedQueue"], ["2", "RoundRobin"]]

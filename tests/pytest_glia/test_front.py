@@ -50,7 +50,7 @@ def steady(*means: float) -> Samples:
 def front(contenders: Sequence[Contender], primary: int = 0) -> Front:
     """Of contenders, for specs whose first unmet one is in that place."""
     most = max(len(each.evaluation.checks) for each in contenders)
-    aim = Aim(objective(primary), tuple(objective(place) for place in range(most)))
+    aim = Aim(objective(primary), tuple(objective(place) for place in range(most)), spreads=1.0)
     return Front.of(contenders, aim, MARGIN, 0.95)
 
 

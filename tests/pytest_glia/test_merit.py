@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from pytest_glia.estimate import Estimate
-from pytest_glia.merit import Aim, Evaluation, Result, result_of
+from pytest_glia.merit import Aim, Evaluation, Result, result_of, spreads_to_spare
 from pytest_glia.statistics import Interval, mean_interval
 
 SEEDS = (11, 12, 13, 14)
 MAIN, RARE = ("spec.py::test_main", 0), ("spec.py::test_rare", 0)
-AIM = Aim(primary=MAIN, known=(MAIN, RARE))
+TEN = range(10)
+AIM = Aim(primary=MAIN, known=(MAIN, RARE), spreads=1.2)
 
 
 @dataclass
@@ -67,7 +68,7 @@ def test_a_demand_is_asked_of_the_mean() -> None:
     assert AIM.losses(met) == pytest.approx([-0.5] * 4)
     rare = (0.2, 0.9, 0.9, 1.6)
     missed = evaluation(checked(MAIN, 0.5, 0.5, 0.5, 0.5), checked(RARE, *rare))
-    spare = 1.17 * stdev(rare)
+    spare = 1.2 * stdev(rare)
     assert spare > 0.1
     assert AIM.losses(missed) == pytest.approx([-0.5 + 10 * (each - 1 + spare) for each in rare])
 
@@ -98,6 +99,23 @@ def test_specs_are_assured_where_other_seeds_show_them(spreads: float, assured: 
     assert given.met()
     assert (AIM.loss(given) == pytest.approx(-0.5)) == assured
     assert AIM.assured(given) == assured
+
+
+def test_what_cannot_be_met_with_more_is_assured() -> None:
+    """A threshold at the metric's bound, which every seed meets: others will, too."""
+    value = Estimate("violations", mean_interval([0.0] * 10, 0.95), (0.0,) * 10, "mean")
+    bound = Report(RARE[0], [(value <= 0).check.as_json()])
+    given = evaluation(checked(MAIN, *[0.5] * 10), bound, seeds=range(10))
+    assert AIM.assured(given)
+    assert AIM.losses(given) == pytest.approx([-0.5] * 10)
+
+
+@pytest.mark.parametrize(
+    ("replications", "confidence", "spreads"), [(10, 0.95, 1.163), (10, 0.9696, 1.258), (40, 0.95, 0.543)]
+)
+def test_how_much_is_to_spare(replications: int, confidence: float, spreads: float) -> None:
+    """Half an interval's width, and by how much two means differ, in standard deviations."""
+    assert spreads_to_spare(replications, confidence) == pytest.approx(spreads, abs=0.001)
 
 
 def test_values_without_a_name_are_no_metrics() -> None:
@@ -134,7 +152,7 @@ def test_candidate_that_does_not_work_is_infinitely_bad(broken: Evaluation) -> N
 
 def test_nothing_works_by_having_no_comparisons() -> None:
     """Where specs have plain asserts alone, a source that breaks a rule is no better than one that fails."""
-    plain = Aim(primary=None, known=())
+    plain = Aim(primary=None, known=(), spreads=1.2)
     failing = Evaluation(
         {"a.py": b""}, SEEDS, {}, {"spec.py::test_one": "assert", "spec.py::test_two": "assert"}
     )
@@ -171,6 +189,16 @@ def test_change_is_paired_also_where_one_side_lacks_nothing(gain: float) -> None
         change = AIM.change(ours, theirs, 0.95)
         assert change.mean == pytest.approx(AIM.loss(ours) - AIM.loss(theirs))
         assert change.high - change.low < 1e-6
+
+
+def test_one_seed_shows_nothing() -> None:
+    """Of two that differ on one seed alone none is better, though it makes one of them spread far more."""
+    noise = (0.02, -0.01, 0.0, 0.01, -0.02, 0.015, -0.015, 0.005, -0.005, 0.0)
+    wild = [*noise[:-1], 0.2]
+    before = evaluation(checked(MAIN, *[0.5] * 10), checked(RARE, *(1.1 + each for each in wild)), seeds=TEN)
+    after = evaluation(checked(MAIN, *[0.5] * 10), checked(RARE, *(1.1 + each for each in noise)), seeds=TEN)
+    assert AIM.loss(after) < AIM.loss(before)
+    assert result_of(AIM.change(after, before, 0.95), 0.01) == "not shown"
 
 
 def test_change_compares_a_first_look_with_the_same_seeds() -> None:

@@ -133,6 +133,11 @@ def test_bracket_ends_where_looks_no_longer_part_its_values() -> None:
     assert len(judged) < 12
 
 
+def test_bracket_looks_beside_the_best_alone() -> None:
+    """Where the lowest value is the best, what is beyond its neighbour is not looked at again."""
+    assert bracket((1, 64), (2, 2.0), float, trials=6) == [(1, 1.0), (11, 11.0)]
+
+
 def test_bracket_survives_what_does_not_work() -> None:
     """A broken setting has no finite loss, and is never the best."""
     judged = bracket((1, 64), (8, 1.0), lambda n: math.nan if n > 8 else 1 / n, trials=5)
