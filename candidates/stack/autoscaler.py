@@ -2,11 +2,14 @@
 
 import math
 
-TARGET_USE = 0.78  # share of the KV blocks that is to be in use
+TARGET_USE = 0.773  # share of the KV blocks that is to be in use
 
 
 class Autoscaler:
-    """Replicas are counted by the KV cache that requests need: a rate says nothing of their size."""
+    """In this design:
+
+    - Replicas are counted by the KV cache that requests need: a rate says nothing of their size.
+    """
 
     def target(self, cluster, now):
         """How many replicas should exist."""

@@ -2,7 +2,10 @@
 
 
 class Router:
-    """The replica with the fewest committed blocks is chosen, for counts hide how big requests are."""
+    """In this design:
+
+    - The replica with the fewest committed blocks is chosen, for counts hide how big requests are.
+    """
 
     def route(self, queue, replicas, now):
         """Pairs of a request and its replica; what is left out stays in the queue."""
