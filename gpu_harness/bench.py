@@ -69,7 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Measure, and print; 0. ValueError if a proxy beside this one does not come up."""
+    """Measure, and print; 0. ValueError for a setting that measures nothing, or if a proxy beside this one
+    does not come up."""
+    for name in ("events", "seconds", "concurrency", "rate"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name} {value:g}; expected a number above 0")
     cores = sorted(os.sched_getaffinity(0))
     others = set(cores[1:]) or {cores[0]}
     upstream, upstream_url = _start(_upstream, others, args.events, args.gap)

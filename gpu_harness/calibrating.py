@@ -191,7 +191,11 @@ def calibrate(args: argparse.Namespace) -> int:
             f"{len(args.steps)} --steps with {len(args.url)} --url; expected the step log of each running "
             "server"
         )
+    if not args.seconds >= 0:
+        raise ValueError(f"--seconds {args.seconds:g}; expected a number of at least 0")
     with clusters.testbed_of(args) as testbed:
+        for log, url in zip(args.steps, args.url, strict=True):
+            _rows(log, url)  # is it there? Before anything is measured
         testbed.start()
         check_versions(testbed.urls)
         tokens = min(blocks * size for blocks, size in testbed.caches())

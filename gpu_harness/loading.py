@@ -107,7 +107,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Load, print the metrics; 1 if a request failed."""
+    """Load, print the metrics; 1 if a request failed. ValueError or FileNotFoundError for wrong arguments."""
+    if not args.url.startswith(("http://", "https://")):
+        raise ValueError(f"URL {args.url!r}; expected the endpoint with its scheme, as http://127.0.0.1:8080")
+    if not args.workload.is_file():
+        raise FileNotFoundError(
+            f"the workload {str(args.workload)!r} is not there; expected a file, .csv or .parquet, as "
+            "`serve --record` writes"
+        )
     headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
     target = Target(args.url.rstrip("/"), args.model, headers)
     run = load(target, read_workload(args.workload), replicas=args.replica, horizon=args.horizon)

@@ -91,6 +91,8 @@ def _appended(path: str) -> Iterator[TextIO]:
 
 def serve(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, then drain (a second one ends at once); the exit code."""
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port {args.port}; expected one from 0 (any that is free) to 65535")
     with ExitStack() as stack:
         file = stack.enter_context(_appended(args.log)) if args.log else sys.stderr
         proxy = Proxy(

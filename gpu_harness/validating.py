@@ -222,6 +222,8 @@ def validate(args: argparse.Namespace) -> int:
     loads = [(rate, seed) for rate in args.rate for seed in range(args.seed, args.seed + args.seeds)]
     workloads = {load: _workload(args, *load) for load in loads}
     costs.profile(args.profile, "")  # is it one?
+    if args.out is not None and not args.out.parent.is_dir():
+        raise FileNotFoundError(f"--out {args.out}; its folder is not there: make it first")
     runs = _kept(args.out)
     with clusters.testbed_of(args) as testbed:
         testbed.start()

@@ -172,9 +172,9 @@ class Aim:
         """How much larger the loss of one candidate is than another's, paired on their common seeds.
 
         Both are asked to meet a check with as much to spare, the more of the two: how far replications spread
-        is known too badly to count as a difference. A check that only one side falls short in counts for the
-        part of the way from one to the other on which it is not met, so that the noise that both share
-        cancels. `result_of` says what a change shows.
+        is known too badly to make one better. But if its own spread makes its loss higher than that says, it
+        is. A check that only one side falls short in counts for the part of the way from one to the other on
+        which it is not met, so that the noise that both share cancels. `result_of` says what a change shows.
         """
         n = min(len(of.seeds), len(against.seeds))
         if of.seeds[:n] != against.seeds[:n]:
@@ -194,6 +194,8 @@ class Aim:
             for replication in range(n):
                 ours, theirs = (side.excess[replication] for side in sides)
                 differences[replication] += weight * (ours - theirs)
+        more = self.loss(of, n) - self.loss(against, n) - _mean(differences)
+        differences = [each + max(0.0, more) for each in differences]
         return mean_interval(differences, confidence, deterministic=True)
 
     def _failures(self, evaluation: Evaluation) -> float:

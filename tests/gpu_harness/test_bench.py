@@ -72,3 +72,10 @@ def test_a_proxy_that_does_not_come_up(
     """It is named, with its exit code and what it said last."""
     assert main(["bench", "--seconds", "1", "--patience", "5", "--beside", command]) == 2
     assert re.search(message.replace("{", r"\{").replace("}", r"\}"), capsys.readouterr().err.strip())
+
+
+@pytest.mark.parametrize("name", ["events", "seconds", "concurrency", "rate"])
+def test_a_setting_that_measures_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named before anything starts."""
+    assert main(["bench", f"--{name}", "0"]) == 2
+    assert capsys.readouterr().err.strip() == f"--{name} 0; expected a number above 0"

@@ -139,6 +139,10 @@ def test_which_servers_must_be_clear(capsys: pytest.CaptureFixture[str]) -> None
     assert "--model m and --url http://h:1; expected one of the two: a model to start servers with" in both
     none = said([*out, "--url", "http://h:1"], capsys)
     assert "0 --steps with 1 --url; expected the step log of each running server" in none
+    early = said([*out, "--url", "http://h:1", "--steps", "s.csv"], capsys)
+    assert "the step log of the server at http://h:1 is not at 's.csv'" in early
+    short = said([*out, "--model", "m", "--seconds", "-1"], capsys)
+    assert "--seconds -1; expected a number of at least 0" in short
     name = said(["--model", "m", "--out", "p.txt"], capsys)
     assert "--out p.txt; expected a name that ends in .toml" in name
 

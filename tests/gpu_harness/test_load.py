@@ -156,3 +156,13 @@ def test_an_endpoint_is_measured_as_the_simulator_measures(
 
     play(scenario)
     assert "1 failed" in capsys.readouterr().out
+
+
+def test_what_to_load_is_named_if_it_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An endpoint without its scheme, and a workload that is no file."""
+    file = tmp_path / "live.csv"
+    file.touch()
+    assert main(["load", "127.0.0.1:9", str(file), "--model", "tiny"]) == 2
+    assert "URL '127.0.0.1:9'; expected the endpoint with its scheme" in capsys.readouterr().err
+    assert main(["load", "http://127.0.0.1:9", "sharegpt_bursty", "--model", "tiny"]) == 2
+    assert "the workload 'sharegpt_bursty' is not there; expected a file" in capsys.readouterr().err

@@ -99,6 +99,10 @@ async def asked(client: Any, url: str, body: dict[str, Any]) -> bytes:
         (["--router", "llq", "--replica", "http://h:1", "--record", "/no/x.csv"], "its folder is not there"),
         (["--router", "llq", "--replica", "http://h:1", "--tokenizer", "/no"], "expected a tokenizer.json"),
         (["--router", "llq", "--replica", "http://h:1", "--max-queued", "0"], "max_queued=0; expected a pos"),
+        (
+            ["--router", "llq", "--replica", "http://h:1", "--port", "99999"],
+            "--port 99999; expected one from 0",
+        ),
     ],
 )
 def test_what_is_given_wrong_is_named(

@@ -177,6 +177,10 @@ def test_runs_are_kept_and_not_run_again(
         (["--rate", "1", "--workload", "sharegpt_closed:users=2", "llq"], "whose users come when they have"),
         (["--rate", "1", "--shrink", "0.5", "llq"], r"--shrink 0\.5; expected a number of at least 1"),
         (["--rate", "1", "--seeds", "0", "llq"], r"--seeds 0; expected at least 1"),
+        (
+            ["--rate", "1", "--shrink", "20", "--out", "/no/runs.csv", "llq"],
+            "--out /no/runs.csv; its folder is",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(

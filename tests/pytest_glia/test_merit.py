@@ -201,6 +201,17 @@ def test_one_seed_shows_nothing() -> None:
     assert result_of(AIM.change(after, before, 0.95), 0.01) == "not shown"
 
 
+def test_noise_makes_nothing_better() -> None:
+    """A candidate that spreads far more raises what is asked of both, and gains nothing by that."""
+    noise = (0.5, -0.5, 0.4, -0.4, 0.3, -0.3, 0.2, -0.2, 0.1, -0.1)
+    rival = evaluation(checked(MAIN, *[0.5] * 10), checked(RARE, *[0.9] * 10), seeds=TEN)
+    noisy = evaluation(checked(MAIN, *[0.61] * 10), checked(RARE, *(0.4 + x for x in noise)), seeds=TEN)
+    assert AIM.assured(rival)
+    assert AIM.loss(noisy) > AIM.loss(rival)
+    assert AIM.change(noisy, rival, 0.95).mean >= AIM.loss(noisy) - AIM.loss(rival) - 1e-9
+    assert result_of(AIM.change(noisy, rival, 0.95), 0.01) != "better"
+
+
 def test_change_compares_a_first_look_with_the_same_seeds() -> None:
     """Against a full evaluation, fewer seeds are paired with the first of it."""
     look = evaluation(checked(MAIN, 0.5, 0.6), checked(RARE, 0.9, 0.9), seeds=SEEDS[:2])
