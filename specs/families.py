@@ -134,11 +134,11 @@ def asked(compared: Mapping[str, float], run: Any, base: Any, starts: np.ndarray
 
 
 def _ratios(metric: str, run: Any, base: Any, starts: np.ndarray) -> np.ndarray:
-    """To the baseline's, one a world; GPU-hours are those of the whole run, and 0 of what a baseline pays
-    that does not keep the SLO."""
+    """To the baseline's, one a world; GPU-hours are those of the whole run, and count half where the baseline
+    does not keep the SLO: to keep it may cost more than that pays, but not anything."""
     if metric == "gpu_hours":
         kept = _violates(base).mean() < KEPT
-        return np.full(len(starts), run.metrics[metric] / base.metrics[metric] if kept else 0.0)
+        return np.full(len(starts), run.metrics[metric] / base.metrics[metric] * (1.0 if kept else 0.5))
     end = {"response_time": "finish", "ttft": "first_token"}[metric]
     ours, theirs = (_mean(each.requests[end] - each.requests["arrival"], starts) for each in (run, base))
     return np.asarray(np.where(np.isfinite(ours), ours, np.inf) / theirs)

@@ -98,6 +98,24 @@ def test_violations_are_counted_by_the_day() -> None:
     assert found["beyond_margin"] == pytest.approx(found["worst_slo_violations"] - 0.15)
 
 
+def test_hours_are_bounded_also_where_the_baseline_misses_the_slo() -> None:
+    """An autoscaler that starts all replicas and keeps them is beyond, whatever it misses."""
+    family = FAMILIES["autoscaler"]
+    cluster = Cluster(**family.settings("soon"))
+    hard = Day("soon", (Phase("jobs", 2.0, 240.0), Phase("chat", 8.0, 240.0)), seed=0)
+
+    class Most:
+        def target(self, cluster: Any, now: float) -> int:
+            return 32
+
+    workload, _ = one_run([hard], family.silence)
+    base = cluster.run(workload, **family.baseline())
+    assert base.metrics["slo_violations"] > families.KEPT
+    found = family.judge(cluster, [hard], {"autoscaler": Most()})
+    assert found["worst_gpu_hours"] > 1.1
+    assert found["beyond_margin"] == pytest.approx(np.log(found["worst_gpu_hours"] / 1.1))
+
+
 def test_what_is_saved_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counterexamples of either kind, loss-free; specs are asked for those that are not open."""
     monkeypatch.setattr(families, "SAVED", tmp_path / "counterexamples")
