@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate",
         type=float,
-        help="requests/s at which TTFT is measured (half of what this proxy did at full load)",
+        help="requests/s at which TTFT is measured (half of what each could at full load)",
     )
     parser.add_argument("--patience", type=float, default=90.0, help="seconds for it to come up (90)")
     parser.add_argument("--profile", metavar="FILE", help="write a cProfile of the proxy")
@@ -102,7 +102,7 @@ def bench(args: argparse.Namespace) -> int:
             )
         _added(upstream_url, {"this proxy": proxies["this proxy"]}, args.rate or rates[0] / 2, args.seconds)
         if beside:
-            _added(upstream_url, proxies, min(rates) / 2, args.seconds)
+            _added(upstream_url, proxies, args.rate or min(rates) / 2, args.seconds)
     finally:
         os.sched_setaffinity(0, cores)
         for process in (proxy, upstream):
