@@ -171,10 +171,11 @@ class Aim:
     def change(self, of: Evaluation, against: Evaluation, confidence: float) -> Interval:
         """How much larger the loss of one candidate is than another's, paired on their common seeds.
 
-        Both are asked to meet a check with as much to spare, the more of the two: how far replications spread
-        is known too badly to make one better. But if its own spread makes its loss higher than that says, it
-        is. A check that only one side falls short in counts for the part of the way from one to the other on
-        which it is not met, so that the noise that both share cancels. `result_of` says what a change shows.
+        Both are asked to meet a check with as much to spare, the less of the two: the noise of one makes the
+        other no worse, and how far replications spread is known too badly to make one better. But if its own
+        spread makes its loss higher than that says, it is. A check that only one side falls short in counts
+        for the part of the way from one to the other on which it is not met, so that the noise that both
+        share cancels. `result_of` says what a change shows.
         """
         n = min(len(of.seeds), len(against.seeds))
         if of.seeds[:n] != against.seeds[:n]:
@@ -186,7 +187,7 @@ class Aim:
         differences = [SHORTFALL * (failures - others)] * n
         for which in self.known:
             sides = of.checks[which], against.checks[which]
-            spare = max(self._to_spare(side, n) for side in sides)
+            spare = min(self._to_spare(side, n) for side in sides)
             us, them = (_mean(side.excess[:n]) + spare for side in sides)
             one_short = (us > 0) != (them > 0)
             part = (max(us, 0.0) - max(them, 0.0)) / (us - them) if one_short else float(us > 0)

@@ -201,8 +201,17 @@ def test_one_seed_shows_nothing() -> None:
     assert result_of(AIM.change(after, before, 0.95), 0.01) == "not shown"
 
 
+def test_first_step_from_the_baseline_itself() -> None:
+    """A start that is its own baseline does not spread, and is no better for that than what meets a spec."""
+    noise = (0.5, -0.5, 0.4, -0.4, 0.3, -0.3, 0.2, -0.2, 0.1, -0.1)
+    start = evaluation(checked(MAIN, *[1.05] * 10), checked(RARE, *[0.5] * 10), seeds=TEN)
+    step = evaluation(checked(MAIN, *(0.55 + x for x in noise)), checked(RARE, *[0.5] * 10), seeds=TEN)
+    assert AIM.loss(step) < AIM.loss(start)
+    assert result_of(AIM.change(step, start, 0.95), 0.01) == "better"
+
+
 def test_noise_makes_nothing_better() -> None:
-    """A candidate that spreads far more raises what is asked of both, and gains nothing by that."""
+    """A candidate that spreads far more asks no more of another, and gains nothing by that."""
     noise = (0.5, -0.5, 0.4, -0.4, 0.3, -0.3, 0.2, -0.2, 0.1, -0.1)
     rival = evaluation(checked(MAIN, *[0.5] * 10), checked(RARE, *[0.9] * 10), seeds=TEN)
     noisy = evaluation(checked(MAIN, *[0.61] * 10), checked(RARE, *(0.4 + x for x in noise)), seeds=TEN)
