@@ -28,7 +28,7 @@ def asked_for(
         prompts.read(asked),
         name=headers.get("X-Request-Id", ""),
         block_size=block_size,
-        priority=priority if isinstance(priority, int) else 0,
+        priority=priority if isinstance(priority, int) and abs(priority) < 2**63 else 0,
         session=None if session is None else _number_of(session),
         ttft_slo=_seconds(headers.get("X-TTFT-SLO")),
         tpot_slo=_seconds(headers.get("X-TPOT-SLO")),

@@ -44,6 +44,8 @@ vllm:cache_config_info{block_size="16",num_gpu_blocks="10001"} 1.0
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _EVENT = b'data: {"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":" word"}]}\n\n'
 _DONE = b"data: [DONE]\n\n"
+_SILENCE = 30.0
+"""Seconds without an answer, after which a proxy is taken to be stuck."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,15 +92,15 @@ def bench(args: argparse.Namespace) -> int:
         rates = []
         for name, (url, pid) in proxies.items():
             full, used = asyncio.run(_closed(url, args.concurrency, args.seconds, pid))
+            if not full or not used:
+                raise ValueError(
+                    f"{name} finished no request within {args.seconds:g} s; expected more --seconds"
+                )
             rates.append(full)
             print(
                 f"{name}: {full:,.0f} streamed requests/s of {args.events} events, {args.gap * 1e3:g} ms "
                 f"apart; {full / used:,.0f} for each second of the processor (it had {used:.0%} of a core)",
                 flush=True,
-            )
-        if min(rates) == 0:
-            raise ValueError(
-                f"a proxy finished no request within {args.seconds:g} s; expected more --seconds"
             )
         _added(upstream_url, {"this proxy": proxies["this proxy"]}, args.rate or rates[0] / 2, args.seconds)
         if beside:
@@ -115,10 +117,10 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def _added(upstream: str, proxies: Mapping[str, tuple[str, int]], rate: float, seconds: float) -> None:
-    """Print what each adds to TTFT at this rate, in requests/s."""
-    without = asyncio.run(_open(upstream, rate, seconds))
+    """Print what each adds to TTFT at this rate, in requests/s; ValueError if one does not answer all."""
+    without = asyncio.run(_open("the upstream", upstream, rate, seconds))
     for name, (url, _) in proxies.items():
-        within = asyncio.run(_open(url, rate, seconds))
+        within = asyncio.run(_open(name, url, rate, seconds))
         for share in (0.5, 0.99):
             a, b = _quantile(without, share), _quantile(within, share)
             print(
@@ -263,6 +265,9 @@ _REQUEST = (
 class _Client(asyncio.Protocol):
     """One connection that asks again and again when told to."""
 
+    lost = asked = False
+    """Whether the other side has closed it, and whether a request is open on it."""
+
     def __init__(self, over: Callable[[_Client, float], None]) -> None:
         self.over = over
         self.due = self.first = 0.0
@@ -271,8 +276,11 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+
     def ask(self, due: float) -> None:
-        self.due, self.first, self.tail = due, 0.0, b""
+        self.due, self.first, self.tail, self.asked = due, 0.0, b"", True
         self.transport.write(_REQUEST)
 
     def data_received(self, data: bytes) -> None:
@@ -280,6 +288,7 @@ class _Client(asyncio.Protocol):
             self.first = time.perf_counter()
         self.tail = (self.tail + data)[-16:]
         if self.tail.endswith(b"0\r\n\r\n"):
+            self.asked = False
             self.over(self, self.first - self.due)
 
 
@@ -321,8 +330,9 @@ def _processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _open(url: str, rate: float, seconds: float) -> list[float]:
-    """TTFT of each request of a Poisson process, from the moment at which it was due."""
+async def _open(name: str, url: str, rate: float, seconds: float) -> list[float]:
+    """TTFT of each request of a Poisson process, from the moment at which it was due; ValueError if one is
+    not answered with a stream, or none is for 30 s."""
     loop, rng = asyncio.get_running_loop(), random.Random(1)
     idle: list[_Client] = []
     seen: list[float] = []
@@ -335,18 +345,36 @@ async def _open(url: str, rate: float, seconds: float) -> list[float]:
         idle.append((await loop.create_connection(lambda: _Client(over), *_host_and_port(url)))[1])
     clients = list(idle)
     due = began = time.perf_counter()
-    sent = 0
-    while due < began + seconds:
-        due += rng.expovariate(rate)
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        while not idle:
-            await asyncio.sleep(0.001)
-        idle.pop().ask(due)
-        sent += 1
-    while len(seen) < sent:
-        await asyncio.sleep(0.01)
-    for client in clients:
-        client.transport.abort()
+    sent, known, heard = 0, 0, began
+
+    async def wait(pause: float) -> None:
+        nonlocal known, heard
+        await asyncio.sleep(pause)
+        if len(seen) > known:
+            known, heard = len(seen), time.perf_counter()
+        broken = any(client.lost and client.asked for client in clients)
+        if broken or time.perf_counter() > max(heard, due) + _SILENCE:
+            raise ValueError(
+                f"{name} answered {len(seen)} of {sent} requests at {rate:,.0f}/s with a stream, and then "
+                f"broke one off or ended none for {_SILENCE:g} s; expected all: is it too slow for that?"
+            )
+
+    try:
+        while due < began + seconds:
+            due += rng.expovariate(rate)
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            while not idle or idle[-1].lost:
+                if idle:
+                    idle.pop()
+                else:
+                    await wait(0.001)
+            idle.pop().ask(due)
+            sent += 1
+        while len(seen) < sent:
+            await wait(0.01)
+    finally:
+        for client in clients:
+            client.transport.abort()
     return seen[len(seen) // 10 :]
 
 

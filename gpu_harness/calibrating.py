@@ -26,7 +26,7 @@ from sim.costs.measured import errors
 from sim.costs.sources.steps import LEAST, read
 from sim.costs.step_fitting import fit_steps
 
-__all__ = ["add_arguments", "calibrate", "fitted", "seconds_of"]
+__all__ = ["add_arguments", "calibrate", "check_logs", "fitted", "seconds_of"]
 
 Floats = NDArray[np.float64]
 TOKENS, SEQUENCES, DECODES, LONGEST, SECONDS = 0, 1, 2, 7, 8
@@ -160,6 +160,16 @@ def _rows(log: Path, url: str) -> int:
         ) from None
 
 
+def check_logs(logs: Sequence[Path], urls: Sequence[str]) -> None:
+    """ValueError if running servers have not a step log each, ServerError if one is not there."""
+    if len(logs) != len(urls):
+        raise ValueError(
+            f"{len(logs)} --steps with {len(urls)} --url; expected the step log of each running server"
+        )
+    for log, url in zip(logs, urls, strict=True):
+        _rows(log, url)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of `calibrate`."""
     clusters.add_arguments(parser)
@@ -186,16 +196,10 @@ def calibrate(args: argparse.Namespace) -> int:
     """Measure, fit, write and tell; the exit code is 0."""
     if args.out.suffix != ".toml":
         raise ValueError(f"--out {args.out}; expected a name that ends in .toml")
-    if len(args.steps) != len(args.url):
-        raise ValueError(
-            f"{len(args.steps)} --steps with {len(args.url)} --url; expected the step log of each running "
-            "server"
-        )
+    check_logs(args.steps, args.url)
     if not args.seconds >= 0:
         raise ValueError(f"--seconds {args.seconds:g}; expected a number of at least 0")
     with clusters.testbed_of(args) as testbed:
-        for log, url in zip(args.steps, args.url, strict=True):
-            _rows(log, url)  # is it there? Before anything is measured
         testbed.start()
         check_versions(testbed.urls)
         tokens = min(blocks * size for blocks, size in testbed.caches())

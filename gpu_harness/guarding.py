@@ -86,12 +86,12 @@ class GuardedRouter:
             take(pair)
             taken.add(pair[0].id)
 
-        if self._shadow:
+        if self._clock() < self._awake:
+            self.fallbacks["resting"] += 1
+        elif self._shadow:
             said: list[Any] = []
             self._ask(queue, replicas, now, lambda pair: said.append(_told(pair)))
             self._tell("shadow", now=now, pairs=said)
-        elif self._clock() < self._awake:
-            self.fallbacks["resting"] += 1
         elif self._ask(queue, replicas, now, noted):
             return
         self.fall_back([request for request in queue if request.id not in taken], replicas, now, take)

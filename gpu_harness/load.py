@@ -72,10 +72,11 @@ async def answers(
     async with _session(target) as session, asyncio.TaskGroup() as group:
         made: list[Answer] = []
         start = time.monotonic() if start is None else start
-        tasks = []
+        tasks, cut = set[asyncio.Task[None]](), False
         for number in range(len(workload)):
             due = float(workload.arrival[number])
             if horizon is not None and due >= horizon:
+                cut = True
                 break
             body = _body(workload, number, prompts, target)
             # Waiting here rather than in each task: a million sleeping tasks would be no load generator.
@@ -83,9 +84,13 @@ async def answers(
             answer = Answer(f"glia-{run}-{number}-", due)
             made.append(answer)
             wanted = int(workload.prompt_tokens[number]), int(workload.output_tokens[number])
-            tasks.append(group.create_task(_ask(session, target, body, answer, start, wanted)))
+            tasks.add(group.create_task(_ask(session, target, body, answer, start, wanted)))
         if horizon is not None:
-            await asyncio.sleep(max(0.0, start + horizon - time.monotonic()))
+            left = max(0.0, start + horizon - time.monotonic())
+            if cut:
+                await asyncio.sleep(left)
+            elif tasks:
+                await asyncio.wait(tasks, timeout=left)
             for task in tasks:
                 task.cancel()
     return made

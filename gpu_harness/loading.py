@@ -20,10 +20,13 @@ from sim.results import Run
 from sim.workloads import Workload
 from sim.workloads import load as read_workload
 
-__all__ = ["add_arguments", "load", "main", "measured_alone"]
+__all__ = ["add_arguments", "load", "main", "measured_alone", "probed"]
 
 _PROBE_OUTPUT = 16
 _AHEAD = 0.2
+
+Probed = tuple[tuple[int, ...], int]
+"""Prompts, each of which is sent alone, and the output of each, in tokens."""
 
 
 def load(
@@ -50,7 +53,7 @@ async def _load(
     horizon: float | None,
 ) -> Run:
     salts = itertools.count(secrets.randbits(32))
-    alone = await measured_alone([target], workload, salts)
+    alone = await measured_alone([target], probed(workload), salts)
     prompts = Prompting(workload, salt=next(salts), vocabulary=vocabulary)
     start = time.monotonic() + _AHEAD
     sampler = sampling(lambda: replicas, lambda: time.monotonic() - start, lambda: (len(replicas), 0, 0, 0))
@@ -79,12 +82,16 @@ async def _load(
     )
 
 
-async def measured_alone(targets: Sequence[Target], workload: Workload, salts: Iterator[int]) -> Alone:
-    """Warm every server up, and then measure requests that are alone on the first: those with the shortest,
-    the middle and the longest prompt of the workload."""
+def probed(workload: Workload) -> Probed:
+    """The shortest, the middle and the longest prompt of the workload, and an output; all in tokens."""
     ordered = np.sort(workload.prompt_tokens)
     lengths = sorted({int(ordered[at]) for at in (0, len(ordered) // 2, -1)}) if len(ordered) else [1]
-    output = min(_PROBE_OUTPUT, int(workload.output_tokens.max(initial=1)))
+    return tuple(lengths), min(_PROBE_OUTPUT, int(workload.output_tokens.max(initial=1)))
+
+
+async def measured_alone(targets: Sequence[Target], requests: Probed, salts: Iterator[int]) -> Alone:
+    """Warm every server up, and then measure such requests alone on the first."""
+    lengths, output = requests
     for target in targets:
         for length in lengths:
             await probe(target, length, output, next(salts))

@@ -69,6 +69,7 @@ class Pool:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._resolving: asyncio.Task[None] | None = None
         self._taking: list[Replica] = []
+        self._hosts: dict[str, list[str]] = {}
         self._started = False
         self.replicas: list[Replica] = []
         """All that ever were."""
@@ -96,7 +97,7 @@ class Pool:
 
     def lost(self, replica: Replica, why: str, *, dead: bool) -> None:
         """It broke off a request, or does not answer (`dead`): taken out until it is asked and healthy."""
-        if replica.healthy:
+        if replica.healthy or (dead and not replica.dead):
             replica.healthy, replica.dead, replica.complaint = False, dead, why
             self._changed(replica)
 
@@ -143,7 +144,7 @@ class Pool:
             replica.failures += 1
             refused = isinstance(error, aiohttp.ClientConnectorError | MetricsMissing)
             why = str(error) or f"no answer within {self._timeout.total:g} s"
-            if replica.healthy and (refused or replica.failures >= _FAILURES):
+            if not replica.dead and (refused or replica.failures >= _FAILURES):
                 self.lost(replica, why, dead=True)
             elif not replica.healthy and why != replica.complaint:
                 replica.complaint = why
@@ -180,9 +181,12 @@ class Pool:
             try:
                 found: list[Any] = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
             except OSError as error:
-                self._tell("dns", name=parts.hostname, why=str(error))
-                return  # a name server that is away takes no replica away
-            for host in sorted({each[4][0] for each in found}):
+                self._tell(
+                    "dns", name=parts.hostname, why=str(error)
+                )  # a name server that is away takes none away
+            else:
+                self._hosts[address.url] = sorted({each[4][0] for each in found})
+            for host in self._hosts.get(address.url, ()):
                 wanted[f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"] = None
         for replica in self.replicas:
             if replica.url not in wanted and not replica.leaving:

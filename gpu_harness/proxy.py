@@ -20,6 +20,7 @@ from gpu_harness.pool import Address, Pool
 from gpu_harness.prompts import Prompts
 from gpu_harness.recording import Recording
 from gpu_harness.replicas import Replica
+from gpu_harness.scraping import NOTHING
 from gpu_harness.token_counting import TokenCounter, usage_of
 from gpu_harness.views import Flight
 from sim.policies import Router
@@ -60,7 +61,7 @@ class Proxy:
         self.arrived = 0
         """Requests so far."""
         self._open: set[Flight] = set()
-        self._draining = False
+        self._draining = self._listened = False
 
     def now(self) -> float:
         """Seconds since the proxy was made."""
@@ -101,13 +102,14 @@ class Proxy:
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, host, port, backlog=4096)
             await site.start()
+            self._listened = True
             bound = runner.addresses[0]
             url = f"http://{bound[0]}:{bound[1]}"
             self._log("serving", url=url, replicas=[replica.url for replica in self.pool.replicas])
             yield url
 
     def _stopped(self) -> None:
-        if self._recording is not None:
+        if self._recording is not None and self._listened:
             self._recording.write()
         self._log("stopped", requests=self.arrived, outcomes=dict(self.exposition.outcomes))
 
@@ -170,7 +172,7 @@ class Proxy:
             number=self.arrived,
             arrival=arrival,
             prompts=self._prompts,
-            block_size=replicas[0].gauges.block_size if replicas else 16,
+            block_size=next((each.gauges.block_size for each in replicas if each.gauges is not NOTHING), 16),
         )
         self.arrived += 1
         flight.task = asyncio.current_task()

@@ -17,7 +17,7 @@ from typing import Any
 from gpu_harness.launching import NAME, Launch, named_scheduler
 from gpu_harness.limits import Limits
 from gpu_harness.load import Answer, Target, answers
-from gpu_harness.loading import measured_alone
+from gpu_harness.loading import Probed, measured_alone, probed
 from gpu_harness.measuring import Alone, Place, as_run, inside
 from gpu_harness.pool import addresses
 from gpu_harness.prompting import Prompting
@@ -73,7 +73,7 @@ class Testbed:
         self._scheduler: str | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._salts = itertools.count(secrets.randbits(32))
-        self._alone: Alone | None = None
+        self._alone: dict[Probed, Alone] = {}
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ class Testbed:
         atexit.unregister(self.close)
         for server in self._servers:
             server.stop()
-        self._servers, self._alone = [], None
+        self._servers, self._alone = [], {}
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -196,10 +196,11 @@ class Testbed:
         async with proxy.serving() as url:
             if missing := [each for each in proxy.pool.replicas if not each.healthy]:
                 raise ServerError(f"the server at {missing[0].url} cannot be used: {missing[0].complaint}")
-            if self._alone is None:
+            lengths = probed(workload)
+            if lengths not in self._alone:
                 targets = [Target(each, self._model, timeout=10 * self._stall_timeout) for each in self._urls]
-                self._alone = await measured_alone(targets, workload, self._salts)
-            alone = self._alone
+                self._alone[lengths] = await measured_alone(targets, lengths, self._salts)
+            alone = self._alone[lengths]
             target = Target(url, self._model, timeout=10 * self._stall_timeout)
             prompts = Prompting(workload, salt=number, vocabulary=self._vocabulary)
             # One zero for all clocks, a moment ahead so that the first sample is taken before.

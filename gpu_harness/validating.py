@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from gpu_harness import clusters
 from gpu_harness.agreement import order, tau_b
-from gpu_harness.calibrating import SECONDS, TOKENS, Floats, seconds_of
+from gpu_harness.calibrating import SECONDS, TOKENS, Floats, check_logs, seconds_of
 from gpu_harness.servers import check_versions
 from gpu_harness.testbed import Testbed
 from sim import costs, naming
@@ -225,6 +226,8 @@ def validate(args: argparse.Namespace) -> int:
     if args.out is not None and not args.out.parent.is_dir():
         raise FileNotFoundError(f"--out {args.out}; its folder is not there: make it first")
     runs = _kept(args.out)
+    if args.steps:
+        check_logs(args.steps, args.url)
     with clusters.testbed_of(args) as testbed:
         testbed.start()
         check_versions(testbed.urls)
@@ -337,7 +340,7 @@ _COLUMNS = (
 
 
 def _append(path: Path, run: Measured) -> None:
-    new = not path.exists()
+    new = not path.exists() or not path.stat().st_size
     with path.open("a", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         if new:
@@ -350,24 +353,26 @@ def _append(path: Path, run: Measured) -> None:
 
 def _kept(path: Path | None) -> dict[tuple[float, int, str], Measured]:
     """The runs in the file, by rate, seed and policy; ValueError if it is another file."""
-    if path is None or not path.exists():
+    if path is None or not path.exists() or not path.stat().st_size:
         return {}
     found = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != _COLUMNS:
-            raise ValueError(f"--out {path} is no table of `validate`; give another name, or remove it")
-        for row in reader:
-            sides = [{name: float(row[f"{side}_{name}"]) for name in METRICS} for side in _SIDES]
-            run = Measured(
-                float(row["rate"]),
-                int(row["seed"]),
-                row["policy"],
-                sides[0],
-                sides[1],
-                sides[2],
-                float(row["steps"]),
-                float(row["late"]),
-            )
-            found[run.rate, run.seed, run.policy] = run
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    reader = csv.DictReader(whole.decode("utf-8", "replace").splitlines())
+    if tuple(reader.fieldnames or ()) != _COLUMNS:
+        raise ValueError(f"--out {path} is no table of `validate`; give another name, or remove it")
+    os.truncate(path, len(whole))  # a row that was cut off is run again
+    for row in reader:
+        sides = [{name: float(row[f"{side}_{name}"]) for name in METRICS} for side in _SIDES]
+        run = Measured(
+            float(row["rate"]),
+            int(row["seed"]),
+            row["policy"],
+            sides[0],
+            sides[1],
+            sides[2],
+            float(row["steps"]),
+            float(row["late"]),
+        )
+        found[run.rate, run.seed, run.policy] = run
     return found

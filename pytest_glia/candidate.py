@@ -191,7 +191,7 @@ def load(candidate: Candidate, source: bytes, root: Path) -> Any:
 def make(entry: Any, seed: int) -> Any:
     """The object that a replication receives: a fresh instance of a class, a function as it is.
 
-    A class whose constructor has a parameter ``rng`` is given a numpy generator that only `seed`
+    A class whose constructor has a parameter ``rng`` is given a `random.Random` that only `seed`
     decides, on a stream of its own.
     """
     if not isinstance(entry, type):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import random
 from typing import Literal
-
-import numpy as np
 
 Purpose = Literal["development", "guard"]
 
@@ -45,12 +44,12 @@ def sealed(secret: bytes, content: str, n: int) -> tuple[int, ...]:
     )
 
 
-def policy_rng(seed: int) -> np.random.Generator:
+def policy_rng(seed: int) -> random.Random:
     """The random stream of the policy itself, apart from the streams of the workload.
 
     Nothing in the generator tells the replication's seed, from which the workload could be drawn again.
     """
-    return np.random.default_rng(_hidden("policy", seed))
+    return random.Random(_hidden("policy", seed))
 
 
 def global_seed(seed: int) -> int:

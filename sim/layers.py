@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import random
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -94,7 +95,7 @@ class NamedPolicy:
             wants_rng = False
         given = dict(self.arguments)
         if wants_rng:
-            given["rng"] = stream(seed, POLICY)
+            given["rng"] = random.Random(int(stream(seed, POLICY).integers(2**63)))
         if self.is_oracle:
             given["workload"] = workload
         try:

@@ -3,7 +3,7 @@
 A router is any class with a method `route`; nothing needs to be imported or inherited. It decides which
 requests of the global queue go to which replica and when; what it leaves in the queue waits there, and it is
 asked again at the next event. A router may keep state between calls. If its constructor takes `rng`, it is
-given a seeded generator:
+given a seeded `random.Random`:
 
     class FewestRequests:
         def route(self, queue, replicas, now):

@@ -12,6 +12,7 @@ later comes at other moments with other lengths. A policy that sees no future de
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,14 +50,22 @@ class _Change:
     key: int
 
 
-_VARIATION: ContextVar[int | None] = ContextVar("variation", default=None)
+@dataclass(frozen=True)
+class _Variation:
+    """Another draw of every workload: each run's is its own, for a policy remembers what it met before."""
+
+    key: int
+    runs: Iterator[int]
+
+
+_VARIATION: ContextVar[_Variation | None] = ContextVar("variation", default=None)
 _CHANGE: ContextVar[_Change | None] = ContextVar("change", default=None)
 
 
 @contextmanager
 def varied(key: int) -> Iterator[None]:
-    """Run every workload in another draw, decided by `key`."""
-    token = _VARIATION.set(key)
+    """Run every workload in another draw, decided by `key` and by how many were run before."""
+    token = _VARIATION.set(_Variation(key, itertools.count()))
     try:
         yield
     finally:
@@ -83,7 +92,8 @@ def workload_here(
     """The workload as it is in the world that the caller is in."""
     variation, change = _VARIATION.get(), _CHANGE.get()
     if variation is not None:
-        workload = _dealt_anew(workload, np.random.default_rng([variation, len(workload)]))
+        rng = np.random.default_rng([variation.key, len(workload), next(variation.runs)])
+        workload = _dealt_anew(workload, rng)
     if change is None:
         return workload
     call = change.call - change.logs[0][0].calls

@@ -17,28 +17,35 @@ Edits = tuple[tuple[str, str], ...]
 START: Edits = ()
 """No edits: without this idea the candidate is what the search began from, ``candidates/start``."""
 
+_HOLDS: Mapping[str, Edits] = {
+    "shortest prompt first": (("sorted(queue, key=lambda request: request.prompt_tokens)", "queue"),),
+    "reserve for new requests": (("        tokens += RESERVE_TOKENS * (replica.waiting + 1)\n", ""),),
+}
+_CHUNKS: Mapping[str, Edits] = {
+    "shortest prefill first": (("sorted(engine.waiting, key=self.due)", "list(engine.waiting)"),),
+    "small chunks beside decodes": (
+        (
+            "self.chunked(engine, sorted(engine.waiting, key=self.due))",
+            "sorted(engine.waiting, key=self.due), {}",
+        ),
+    ),
+}
+
 REMOVALS: Mapping[str, Mapping[str, Edits]] = {
     "router": {
         "hold requests without room": (
             ("if self.fits(request, replica) and self.spreads(", "if self.spreads("),
         ),
-        "shortest prompt first": (("sorted(queue, key=lambda request: request.prompt_tokens)", "queue"),),
-        "reserve for new requests": (("        tokens += RESERVE_TOKENS * (replica.waiting + 1)\n", ""),),
+        **_HOLDS,
         "spread prefills": (
             ("self.fits(request, replica) and self.spreads(request, replica)", "self.fits(request, replica)"),
         ),
     },
-    "scheduler": {
-        "shortest prefill first": (("sorted(engine.waiting, key=self.due)", "list(engine.waiting)"),),
-        "small chunks beside decodes": (
-            (
-                "self.chunked(engine, sorted(engine.waiting, key=self.due))",
-                "sorted(engine.waiting, key=self.due), {}",
-            ),
-        ),
-    },
+    "scheduler": _CHUNKS,
     "autoscaler": {"size by cache": START},
     "pair/router": {
+        "hold requests without room": (("if self.fits(request, replica)]", "]"),),
+        **_HOLDS,
         "reserve in proportion to the prompt": (
             (
                 "        tokens += RESERVE_RATIO * (replica.waiting_prompt_tokens + request.prompt_tokens)\n",
@@ -50,7 +57,7 @@ REMOVALS: Mapping[str, Mapping[str, Edits]] = {
         "fill steps, no more": (("self.filled(engine, list(engine.waiting))", "list(engine.waiting), {}"),),
     },
     "stack/router": {"place by blocks": START},
-    "stack/scheduler": {},
+    "stack/scheduler": _CHUNKS,
     "stack/autoscaler": {"size by cache": START},
 }
 """Of each candidate, by its file, the ideas that its search added, as its design note has them, and how to

@@ -83,14 +83,18 @@ class _Design:
     def without(self, *keys: Key) -> _Design:
         return replace(self, applied=tuple(each for each in self.applied if each.key not in keys))
 
-    def build(self) -> tuple[dict[str, bytes], tuple[_Applied, ...]]:
-        """The sources, and the mechanisms that found no place in them."""
+    def build(self, *, lenient: bool = False) -> tuple[dict[str, bytes], tuple[_Applied, ...]]:
+        """The sources, and the mechanisms that found no place in them; `_Fault` if one of them fails, which
+        is to have found no place if `lenient`."""
         sources, homeless = dict(self.start), []
         for path in self.start:
             text = self.start[path].decode("utf-8", "replace")
             claims = []
             for each in (each for each in self.applied if each.path == path):
-                edited = each.mechanism.apply(text, each.numbers)
+                edited = None
+                with suppress(*([_Fault] if lenient else [])), _blamed():
+                    edited = each.mechanism.apply(text, each.numbers)
+                    str.encode(edited or "")  # what is no text would fail far from here
                 if edited is None:
                     homeless.append(each)
                 else:
@@ -114,6 +118,19 @@ class _State:
     untuned: list[Key] = field(default_factory=list)
     rejected: dict[Key, Rejected] = field(default_factory=dict)
     tuning: dict[Key, list[tuple[Mapping[str, float], float]]] = field(default_factory=dict)
+
+
+class _Fault(Exception):
+    """An idea's own code has failed: it is code of the domain or the user."""
+
+
+@contextmanager
+def _blamed() -> Iterator[None]:
+    """Within it what fails is an idea's fault."""
+    try:
+        yield
+    except Exception as error:
+        raise _Fault(f"{type(error).__name__}: {error}") from error
 
 
 class _NoUse(Exception):
@@ -178,7 +195,8 @@ def _improve(state: _State, *, to_the_point: bool) -> bool:
         if key in present or (key in state.rejected and state.rejected[key].verdict == "refuted"):
             continue
         with _sheltered(state, key, mechanism):
-            reason = mechanism.called_for(state.best.evidence)
+            with _blamed():
+                reason = mechanism.called_for(state.best.evidence)
             if reason is not None and _try_idea(state, _Applied(path, mechanism, mechanism.defaults, reason)):
                 return True
     return False
@@ -186,13 +204,10 @@ def _improve(state: _State, *, to_the_point: bool) -> bool:
 
 @contextmanager
 def _sheltered(state: _State, key: Key, mechanism: Mechanism) -> Iterator[None]:
-    """An idea is code of the domain or the user: a fault in it must not end the search, but is told."""
+    """A fault in an idea must not end the search, but is told."""
     try:
         yield
-    except BudgetExhausted:
-        raise
-    except Exception as error:
-        fault = f"{type(error).__name__}: {error}"
+    except _Fault as fault:
         kept = any(each.key == key for each in state.design.applied)
         left = "keeps its numbers" if kept else "is left out"
         state.lab.say(f"The mechanism {mechanism.name!r} failed ({fault}) and {left}.")
@@ -319,7 +334,7 @@ def _prune(state: _State) -> None:
         if len(state.design.applied) < 2 or each not in state.design.applied:
             continue
         fewer = state.design.without(each.key)
-        sources, homeless = fewer.build()
+        sources, homeless = fewer.build(lenient=True)
         fewer = fewer.without(*(other.key for other in homeless))
         name = each.mechanism.name
         hypothesis = Hypothesis(f"without: {name}", f"The design needs {name!r} no longer.")
@@ -343,7 +358,7 @@ def _claim(design: _Design, applied: _Applied, experiment: str, shows: str) -> C
     mechanism = applied.mechanism
     # A later idea may have tuned a number of an earlier one again: the winner's text has the last word.
     final = constants(design.build()[0][applied.path].decode())
-    sources, homeless = design.without(applied.key).build()
+    sources, homeless = design.without(applied.key).build(lenient=True)
     return Claim(
         mechanism.name,
         mechanism.claim,

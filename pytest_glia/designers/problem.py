@@ -14,10 +14,10 @@ from pytest_glia.merit import Evaluation
 
 _RULES = """\
 A candidate is ordinary Python (3.11 or later) that imports nothing but algorithmic parts of the standard
-library, numpy, {allowed}and the exposed files. It reads no file, clock, environment or global random
+library, {allowed}and the exposed files. It reads no file, clock, environment or global random
 generator, starts nothing, and uses no dunder tricks and no getattr with a computed name: static rules and a
 sandbox see to that, and a candidate that breaks one fails with a sentence that says which. A class is made
-anew for each replication; a constructor with a parameter rng gets a seeded numpy Generator. Only its
+anew for each replication; a constructor with a parameter rng gets a seeded random.Random. Only its
 decisions count: metrics are made by replaying them where it has never been. A design is accepted on seeds
 that nobody knows, in worlds drawn anew, and audited for knowledge of the future. A replication may take
 {timeout:.0f} s, and no more than 20 times as long as the present candidate's (10 s at least)."""

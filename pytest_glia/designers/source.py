@@ -41,7 +41,7 @@ def docstring(source: str, entry: str) -> str:
 def _definition(source: str, entry: str) -> ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | None:
     try:
         tree = ast.parse(source)
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # as ast.parse says
         return None
     definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     return next((each for each in tree.body if isinstance(each, definitions) and each.name == entry), None)

@@ -32,7 +32,6 @@ _BASE_ONLY = frozenset(
     {f"enum.{name}" for name in ("Enum", "Flag", "IntEnum", "IntFlag", "StrEnum")}
     | {"typing.NamedTuple", "typing.TypedDict"}
 )
-_ANNOTATION_ONLY = frozenset({"numpy.ndarray", "numpy.typing.NDArray"})
 # Where each has the names of attributes among its arguments.
 _BY_NAME: Mapping[str, slice] = {
     "getattr": slice(1, 2),
@@ -155,11 +154,8 @@ class _Text:
         elif shown in _BASE_ONLY:
             if not self.tree.is_within(node, ast.ClassDef, "bases"):
                 yield f"uses {shown} other than as the base of a class: write a class statement"
-        elif shown in _ANNOTATION_ONLY and not self.tree.is_asked_for(node):
-            yield (
-                f"uses {shown} as a value, which could be read as any memory: make arrays with numpy.zeros "
-                "or numpy.array; in annotations it may stand under from __future__ import annotations"
-            )
+        elif isinstance(node, ast.Attribute) and node.attr == "register":
+            yield f"takes {shown}, which would hold for all: inherit from {shown.rpartition('.')[0]}"
         elif shown == "dataclasses.dataclass":
             if not self.tree.decorates(node):
                 yield "uses dataclass other than as a decorator: write @dataclass above a class statement"

@@ -6,6 +6,10 @@ import ast
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+_CHANGEABLE = frozenset(
+    {"list", "set", "dict", "bytearray", "defaultdict", "deque", "Counter", "OrderedDict"}
+)
+
 
 def declared(node: ast.AST) -> Iterator[str]:
     """The private names that a class statement declares: its methods, its own names, ``self.name = ...``."""
@@ -30,7 +34,8 @@ def declared(node: ast.AST) -> Iterator[str]:
 
 @cache
 def defined_in(text: bytes) -> frozenset[str]:
-    """The names that a module's text defines at its top level: not what it imports, nor aliases of that.
+    """The names that a module's text defines at its top level: not what it imports, nor aliases of that, nor
+    lists, sets and dicts, which whoever takes them could change for all.
 
     None of them if it does not parse.
     """
@@ -53,12 +58,21 @@ def defined_in(text: bytes) -> frozenset[str]:
                 own.add(node.id)
             case ast.Assign() | ast.AnnAssign() | ast.NamedExpr():
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if _can_be_changed(node.value):
+                    others |= {each.id for each in targets if isinstance(each, ast.Name)}
                 root = _root(node.value)
                 aliases += [(each.id, root) for each in targets if isinstance(each, ast.Name) and root]
         waiting.extend(ast.iter_child_nodes(node))
     for _ in aliases:  # one may be the alias of another
         others |= {name for name, root in aliases if root in others}
     return frozenset(own - others)
+
+
+def _can_be_changed(value: ast.expr | None) -> bool:
+    """Whether it is written as a list, a set or a dict, or made by one's name."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+        return value.func.id in _CHANGEABLE
+    return isinstance(value, ast.List | ast.Set | ast.Dict | ast.ListComp | ast.SetComp | ast.DictComp)
 
 
 def _root(value: ast.expr | None) -> str | None:

@@ -2,7 +2,8 @@
 
 Listed is what an algorithm needs and what does not lead to the interpreter: no name that evaluates text,
 reads attributes by computed names, makes classes with computed attributes, looks at the frame that calls
-it, touches memory by address, or holds the state of a generator that others draw from.
+it, touches memory by address, or holds the state of a generator that others draw from. So not numpy: its
+arrays of objects do not hold what they compare, and a comparison of a candidate's own may free it.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ _MODULES: Mapping[str, str] = {
     "copy": "copy deepcopy",
     # Not make_dataclass, fields, replace: they take attributes and code from strings.
     "dataclasses": "FrozenInstanceError InitVar KW_ONLY dataclass field",
+    # Not localcontext: held open, it is that of the spec as well.
     "decimal": "Decimal InvalidOperation ROUND_CEILING ROUND_DOWN ROUND_FLOOR ROUND_HALF_EVEN ROUND_HALF_UP "
-    "ROUND_UP localcontext",
+    "ROUND_UP",
     "enum": "Enum Flag IntEnum IntFlag StrEnum auto unique",
     "fractions": _PUBLIC,
     # Not wraps and update_wrapper (copy attributes by name), singledispatch (evaluates annotations),
@@ -46,13 +48,8 @@ _MODULES: Mapping[str, str] = {
     "itertools": _PUBLIC,
     "math": _PUBLIC,
     "numbers": _PUBLIC,
-    "numpy": _PUBLIC,
-    "numpy.fft": _PUBLIC,
-    "numpy.linalg": _PUBLIC,
-    # The global generators are seeded with the replication's seed, which can be told from what they draw.
-    "numpy.random": "Generator PCG64 RandomState default_rng",
-    "numpy.typing": "ArrayLike DTypeLike NDArray",
     "operator": _PUBLIC,
+    # The global generator is seeded with the replication's seed, which can be told from what it draws.
     "random": "Random",
     "re": _PUBLIC,
     "statistics": _PUBLIC,
@@ -70,16 +67,14 @@ _MODULES: Mapping[str, str] = {
 
 # Of what is public.
 _REFUSED: Mapping[str, str] = {
-    "numpy": "DataSource asmatrix bmat c_ char chararray core from_dlpack fromfile fromregex genfromtxt "
-    "get_include info lib load loadtxt ma mat matrix memmap nditer nested_iters printoptions r_ rec recarray "
-    "record save savetxt savez savez_compressed set_printoptions setbufsize seterr seterrcall show_config "
-    "show_runtime test",
     # They draw from the global generator.
     "statistics": "NormalDist kde_random",
 }
 
-_STREAM = "draw from the rng that its constructor can take, or from one that is made with a seed"
-_ADVICE = {"random": _STREAM, "numpy.random": _STREAM, "numpy.seterr": "use numpy.errstate"}
+_ADVICE = {
+    "random": "draw from the rng that its constructor can take, or from one that is made with a seed",
+    "numpy": "compute with lists; numpy in glia_allow_imports opens it, and with it any memory",
+}
 
 _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 
@@ -122,10 +117,14 @@ class Modules:
             return None
         module, rest = self._module(parts)
         if module in self.exposed:
-            return None if not rest or self._fit(module, rest) else "take what is defined there"
+            return (
+                None
+                if not rest or self._fit(module, rest)
+                else "take what is defined there, and is no list, set or dict"
+            )
         if module and (not rest or rest[0] in _names(module)):
             return None
-        for place in (dotted, module):
+        for place in (dotted, module, parts[0]):
             if place in _ADVICE:
                 return _ADVICE[place]
         needed = dotted if module else ".".join(parts[:-1] or parts)

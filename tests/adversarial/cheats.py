@@ -328,6 +328,8 @@ CHEATS = [
             "time": "import time\ntime.monotonic = time.perf_counter = time.time = lambda: 0.0",
             "math": "import math\nmath.log = math.exp = math.fsum = lambda *a: 0.0",
             "numpy": "import numpy\nnumpy.mean = numpy.sum = numpy.quantile = lambda *a, **k: 0.0",
+            "decimals": "from decimal import localcontext\nopen_ = localcontext()\nopen_.__enter__()",
+            "classes of numbers": "import numbers\nnumbers.Real.register(str)",
             "the next seeds": "import sys\nsys.modules['pytest_glia.seeds']._seed = lambda digest: 1",
         }.items()
     ),
@@ -361,7 +363,7 @@ CHEATS = [
     Cheat(
         "all memory",
         "takes all memory",
-        router("import numpy\nx = [numpy.zeros(2**26) for _ in range(500)]"),
+        router("x = [bytearray(2**29) for _ in range(500)]"),
         "MemoryError",
     ),
     Cheat(
@@ -498,7 +500,7 @@ HONEST = {
                 self.rng = rng
 
             def route(self, queue, replicas, now):
-                return [(request, replicas[self.rng.integers(len(replicas))]) for request in queue]
+                return [(request, replicas[self.rng.randrange(len(replicas))]) for request in queue]
         '''),
     "learns online": dedent('''\
         from collections import defaultdict
@@ -581,16 +583,16 @@ HONEST = {
                     least.requests += 1
                     yield request, least.replica
         """),
-    "numpy": dedent("""\
-        import numpy as np
+    "numbers": dedent("""\
+        import statistics
 
 
         class Router:
             def route(self, queue, replicas, now):
-                loads = np.array([each.waiting_prompt_tokens + 300.0 * each.running for each in replicas])
+                loads = [each.waiting_prompt_tokens + 300.0 * each.running for each in replicas]
                 for request in queue:
-                    chosen = int(np.argmin(loads))
-                    loads[chosen] += request.prompt_tokens
+                    chosen = loads.index(min(loads))
+                    loads[chosen] += request.prompt_tokens / (1 + statistics.fmean(loads))
                     yield request, replicas[chosen]
         """),
 }

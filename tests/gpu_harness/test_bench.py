@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpu_harness import bench
 from gpu_harness.__main__ import main
 
 SERVE = f"{sys.executable} -m gpu_harness serve --router llq --replica {{upstream}} --port {{port}}"
@@ -79,3 +81,32 @@ def test_a_setting_that_measures_nothing(name: str, capsys: pytest.CaptureFixtur
     """It is named before anything starts."""
     assert main(["bench", f"--{name}", "0"]) == 2
     assert capsys.readouterr().err.strip() == f"--{name} 0; expected a number above 0"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno", b""],
+    ids=["refused", "closed"],
+)
+def test_a_proxy_that_does_not_answer_all(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What refuses requests, or breaks them off, has no TTFT: it is named, and nothing hangs."""
+    monkeypatch.setattr(bench, "_SILENCE", 0.3)
+
+    class Refusing(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            assert isinstance(self.transport, asyncio.Transport)
+            self.transport.write(answer)
+            if not answer:
+                self.transport.close()
+
+    async def measured() -> None:
+        server = await asyncio.get_running_loop().create_server(Refusing, "127.0.0.1", 0)
+        async with server, asyncio.timeout(20):
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            await bench._open("that proxy", url, 50, 0.2)
+
+    with pytest.raises(ValueError, match=r"^that proxy answered 0 of \d+ requests at 50/s .* is it too slow"):
+        asyncio.run(measured())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,18 @@ def test_at_the_horizon_all_ends() -> None:
         made = await loaded(upstream, workload(6, 0.1), horizon=0.15)
         assert len(made) == 2
         assert all(math.isnan(answer.finish) for answer in made)
+
+    play(scenario)
+
+
+def test_what_is_over_waits_for_no_horizon() -> None:
+    """A run ends with its last answer, where all requests have come before."""
+
+    async def scenario() -> None:
+        began = time.monotonic()
+        made = await loaded(Upstream(), workload(), horizon=50.0)
+        assert all(answer.finish > 0 for answer in made)
+        assert time.monotonic() - began < 25
 
     play(scenario)
 

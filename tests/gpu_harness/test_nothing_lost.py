@@ -24,5 +24,6 @@ def test_every_request_has_one_end(router: str, tmp_path: Path) -> None:
     assert lost.finished + lost.failed.total() == COUNT
     assert lost.twice == 0
     assert lost.served_before > 0
+    assert lost.served_after > 0
     assert 0 < lost.failed.total() + lost.retried.total() <= 40
     assert lost.open_at_end == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ pytest.importorskip("aiohttp", reason='the proxy needs it: pip install "pytest-g
 
 import aiohttp
 
+from gpu_harness.guarding import GuardedRouter
 from gpu_harness.limits import Limits
 from sim.baselines import LeastLoadedQueue, RoundRobin
 from tests.gpu_harness.upstream import Holding, play, scene, until
@@ -137,6 +140,63 @@ def test_a_dead_replica_loses_no_request_that_has_not_begun(how: str, stream: bo
             assert len(bad.seen) == before + 1
 
     play(scenario)
+
+
+def test_a_replica_that_was_lost_and_then_hangs_loses_no_request() -> None:
+    """One that broke off a request is only out; when it does not answer three times what it holds is tried
+    elsewhere, too."""
+
+    async def scenario() -> None:
+        async with scene(LeastLoadedQueue(), 2, limits=Limits(scrape_interval=FAST)) as on:
+            bad, replica = on.upstreams[0], on.proxy.pool.replicas[0]
+            bad.hold = asyncio.Event()
+            tasks = [asyncio.create_task(on.complete()) for _ in range(4)]
+            await until(lambda: len(bad.seen) == 2)
+            bad.healthy = False
+            on.proxy.pool.lost(replica, "it broke one off", dead=False)
+            assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 4
+            assert len(on.upstreams[1].seen) == 4
+            bad.healthy, bad.hold = True, None
+            await until(lambda: replica.healthy)
+
+    play(scenario)
+
+
+def test_a_name_that_is_not_known_takes_no_other_replica_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and those that are known serve."""
+    real = socket.getaddrinfo
+
+    def known(host: Any, *arguments: Any, **settings: Any) -> Any:
+        if host == "nosuch.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *arguments, **settings)
+
+    monkeypatch.setattr(socket, "getaddrinfo", known)
+
+    async def scenario() -> None:
+        def urls(upstreams: Any) -> list[str]:
+            return ["dns+http://nosuch.invalid:1", upstreams[0].url]
+
+        async with scene(LeastLoadedQueue(), 1, urls=urls) as on:
+            assert (await on.complete())[0] == 200
+            assert on.log.of("dns")[0]["name"] == "nosuch.invalid"
+
+    play(scenario)
+
+
+def test_in_shadow_a_candidate_that_stalls_rests() -> None:
+    """It would hold up what streams with every request; it is asked again after the same rest as ever."""
+
+    class Slow:
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            time.sleep(0.02)
+            return []
+
+    router = GuardedRouter(Slow(), time_limit=0.01, shadow=True)
+    for _ in range(5):
+        router.route([], [], 0.0, lambda pair: None)
+    assert router.calls == 1
+    assert router.fallbacks == {"stalled": 1, "resting": 4}
 
 
 def test_an_answer_that_broke_off_is_not_made_to_look_whole() -> None:

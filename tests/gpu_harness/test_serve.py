@@ -115,8 +115,10 @@ def test_what_is_given_wrong_is_named(
     assert expected in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_is_named() -> None:
-    """The proxy ends with an error that names the port."""
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    """The proxy ends with an error that names the port, and a recording of before is as it was."""
+    record = tmp_path / "live.csv"
+    record.write_text("before")
 
     async def scenario() -> None:
         upstream = Upstream()
@@ -124,6 +126,7 @@ def test_a_port_that_is_taken_is_named() -> None:
         port = upstream.url.rpartition(":")[2]
         process = await asyncio.create_subprocess_exec(
             *command("serve", "--router", "llq", "--replica", upstream.url, "--port", port),
+            *("--record", str(record)),
             cwd=ROOT,
             stderr=subprocess.PIPE,
         )
@@ -131,5 +134,6 @@ def test_a_port_that_is_taken_is_named() -> None:
         await upstream.stop()
         assert process.returncode == 2
         assert f"{port})" in errors.decode().splitlines()[-1]
+        assert record.read_text() == "before"
 
     play(scenario)

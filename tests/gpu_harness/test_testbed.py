@@ -100,6 +100,18 @@ def test_runs_are_kept_like_simulated_ones(run: Run, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
+def test_slowdowns_are_against_requests_like_those_of_the_workload() -> None:
+    """Not against those of the workload before: one with an output of one token says nothing of decoding."""
+
+    def alike(output: int) -> Workload:
+        return Workload.from_arrays(arrival=[0.0], prompt_tokens=[10], output_tokens=[output])
+
+    with Testbed(trivial("in time", replicas=1)) as testbed:
+        for output in (1, 12):
+            assert testbed.run(alike(output), router=RoundRobin()).metrics["mean_slowdown"] < 3
+
+
 def test_a_failing_router_ends_the_run(testbed: Testbed) -> None:
     """Unlike the proxy, which goes on, a measurement under another router than was asked for is none."""
 

@@ -156,6 +156,8 @@ def test_runs_are_kept_and_not_run_again(
     assert "no ranking" in capsys.readouterr().out
     before = out.read_text("utf-8").splitlines()
     assert len(before) == 3
+    with out.open("a") as file:
+        file.write("20.0,2,LeastLoa")  # killed in mid-write
     assert main(["validate", "--seeds", "2", *common]) == 0
     told = capsys.readouterr().out
     assert "20 requests/s, 2 seeds" in told
@@ -177,6 +179,14 @@ def test_runs_are_kept_and_not_run_again(
         (["--rate", "1", "--workload", "sharegpt_closed:users=2", "llq"], "whose users come when they have"),
         (["--rate", "1", "--shrink", "0.5", "llq"], r"--shrink 0\.5; expected a number of at least 1"),
         (["--rate", "1", "--seeds", "0", "llq"], r"--seeds 0; expected at least 1"),
+        (
+            ["--rate", "1", "--shrink", "20", "--steps", "steps0.csv", "llq"],
+            r"1 --steps with \d+ --url; expected the step log of each running server",
+        ),
+        (
+            ["--rate", "1", "--shrink", "20", "--steps", "no0.csv", "--steps", "no1.csv", "llq"],
+            r"the step log of the server at http://\S+ is not at 'no0.csv'; start it with GLIA_STEP_LOG",
+        ),
         (
             ["--rate", "1", "--shrink", "20", "--out", "/no/runs.csv", "llq"],
             "--out /no/runs.csv; its folder is",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pytest_glia import seeds
@@ -150,7 +150,7 @@ def test_class_is_made_afresh_with_its_own_stream() -> None:
     """Each replication gets a new instance; ``rng`` is a generator that the seed alone decides."""
 
     class Policy:
-        def __init__(self, rng: np.random.Generator) -> None:
+        def __init__(self, rng: random.Random) -> None:
             self.first = rng.random()
 
     one, same, other = make(Policy, 1), make(Policy, 1), make(Policy, 2)

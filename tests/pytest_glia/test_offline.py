@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from pytest_glia.designers.offline import _sheltered
 from tests.project import INI, PACKER_IDEAS, PACKER_SPEC, PACKING, MakeProject, Project, spec
 
 IDEA = """\
@@ -193,6 +196,32 @@ def test_a_fault_in_an_idea_ends_no_search(make_project: MakeProject, allowed: s
     assert ran.code == 0, ran.out
     said = " ".join(ran.out.split())
     assert f"The mechanism 'largest first' failed (ValueError: no such number) and {told}." in said, ran.out
+
+
+@pytest.mark.slow
+def test_an_idea_that_fails_without_another_rests_on_it(make_project: MakeProject) -> None:
+    """The design is delivered all the same; taking the other out takes both out."""
+    ideas = PACKER_IDEAS.replace(
+        "    def apply(self, source, numbers):\n        return source.replace(",
+        '    def apply(self, source, numbers):\n        if "sorted(" not in source:\n'
+        '            raise ValueError("largest first is not there")\n        return source.replace(',
+    )
+    assert ideas != PACKER_IDEAS
+    ran = make_project({**PACKING, "conftest.py": ideas}).pytest(
+        "--glia-optimize", "--glia-budget=200 sims, 300 s"
+    )
+    assert ran.code == 0, ran.out
+    assert "first fit" in ran.out
+
+
+def test_what_fails_but_an_idea_is_not_blamed_on_it() -> None:
+    """A full disk, or git: it ends the search, for the idea was not judged."""
+    idea = SimpleNamespace(name="largest first")
+    with (
+        pytest.raises(OSError, match="disk is full"),
+        _sheltered(cast(Any, None), ("a.py", idea.name), cast(Any, idea)),
+    ):
+        raise OSError("disk is full")
 
 
 @pytest.mark.slow

@@ -21,11 +21,11 @@ rng = random.Random(7)
 x = rng.choice([1, 2])
 rng.seed(3)
 
-### numpy's generator
-import numpy as np
+### generator that it is given
+import random
 class R:
     def __init__(self, rng=None):
-        self.rng = np.random.default_rng(0) if rng is None else rng
+        self.rng = rng or random.Random(0)
     def route(self, q):
         return self.rng.choice(q), self.rng.random()
 
@@ -113,25 +113,6 @@ def f(xs):
     g = (yield got)
     g.send(None), g.close()
 
-### numpy
-import numpy as np
-from numpy import inf
-a = np.zeros((3, 2), dtype=np.float64)
-a[0] += np.pi
-b = np.where(a > 0, a, -inf).sum(axis=0).argmin()
-c = np.linalg.norm(a) + np.fft.fft(a).real.max()
-with np.errstate(divide='ignore'): a /= a.T[None, 0, :].mean()
-
-### arrays in annotations
-from __future__ import annotations
-import numpy as np
-from numpy.typing import NDArray
-def f(a: np.ndarray, b: NDArray[np.float64]) -> type[int]: ...
-
-### arrays asked for
-import numpy as np
-x = isinstance(y, np.ndarray) or isinstance(y, (list, np.ndarray))
-
 ### type checking
 from __future__ import annotations
 from typing import TYPE_CHECKING
@@ -177,18 +158,10 @@ class State(Enum):
     BUSY = auto()
 x = State.IDLE.value
 
-### shapes of arrays
-import numpy as np
-a = np.zeros(6)
-a.shape = (2, 3)
-b = a.reshape(3, 2).view(np.int64), a.dtype, a.shape[0], a.flat[0], a[::2, None].T
-
-### own generator of seeds
-import numpy as np
-class R:
-    def __init__(self, seed=0):
-        self._seed, self._rng = seed, np.random.default_rng(seed)
-    def split(self): return self._rng.spawn(2)
+### arrays of the spec
+def pack(a):
+    a.shape = (2, 3)
+    return a.reshape(3, 2), a.dtype, a.shape[0], a.flat[0], a[::2, None].T, a.mean(axis=0).argmin()
 
 ### plain match
 match x:
@@ -317,11 +290,9 @@ größe = 1
 s = '日本語 {} \N{BULLET}'.format(λ)
 
 ### decimals
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from fractions import Fraction
-with localcontext() as c:
-    c.prec = 5
-    x = Decimal(1) / 3 + Fraction(1, 3).numerator
+x = round(Decimal(1) / 3 + Fraction(1, 3).numerator, 5)
 
 ### regular expressions
 import re
@@ -338,8 +309,14 @@ HONEST = {
 }
 
 
-def told(text: str, path: str = "c.py", entry: str = "entry", exposes: tuple[str, ...] = ()) -> str | None:
-    return fault(Candidate(path, entry, None, exposes), text.encode())
+def told(
+    text: str,
+    path: str = "c.py",
+    entry: str = "entry",
+    exposes: tuple[str, ...] = (),
+    allowed: tuple[str, ...] = (),
+) -> str | None:
+    return fault(Candidate(path, entry, None, exposes), text.encode(), allowed)
 
 
 @pytest.mark.parametrize("name", HONEST)
@@ -364,7 +341,7 @@ def test_code_of_this_repository_has_no_fault(path: str) -> None:
     """Routers, schedulers and autoscalers that were written before there were rules keep them."""
     text = (ROOT / path).read_text("utf-8")
     entry = next(node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef))
-    assert told(text, path, entry, tuple(f"sim/{name}.py" for name in OF_THE_SIMULATOR)) is None
+    assert told(text, path, entry, tuple(f"sim/{name}.py" for name in OF_THE_SIMULATOR), ("numpy",)) is None
 
 
 def test_designs_of_the_offline_designer_have_no_fault() -> None:

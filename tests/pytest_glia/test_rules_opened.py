@@ -124,7 +124,7 @@ def test_what_an_exposed_file_imports_is_not_its_own(capsys: pytest.CaptureFixtu
     """By another name than its own, what has rules of its own would have none: here it executes a text."""
     assert fault(SPECS, INJECTION.encode(), (), exposed_below(ROOT)) == (
         "candidates/c.py:3 imports sim.scaling.dataclass, which a candidate may not: take what is defined "
-        "there"
+        "there, and is no list, set or dict"
     )
     with pytest.raises(Exception, match="does not import"):
         load(SPECS, INJECTION.encode(), ROOT)
@@ -142,7 +142,8 @@ def test_an_exposed_file_that_is_not_there_defines_nothing(tmp_path: Path) -> No
 
 
 def test_names_that_a_file_defines() -> None:
-    """Those of its top level, whatever they are nested in; neither imports, nor other names for them."""
+    """Those of its top level, whatever they are nested in; neither imports, nor other names for them, nor
+    what could be changed."""
     text = """\
 import os, numpy as np
 from enum import *
@@ -162,6 +163,9 @@ if (found := LIMIT) and (other := os):
 with open() as handle: pass
 for each in E: pass
 made = f(1)
+LIMITS: dict[str, int] = {"level": 1}
+LEVELS = list(A)
+SAME = {each for each in B}
 """
     names = "LIMIT A B C D E found inner Inner handle each made"
     assert defined_in(text.encode()) == set(names.split())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from pytest_glia import seeds
@@ -58,9 +60,8 @@ def test_seeds_fit_into_32_bits() -> None:
 
 def test_policy_has_its_own_stream() -> None:
     """The candidate's random numbers are reproducible, and not those that the workload draws."""
-    import numpy as np
 
-    numbers = seeds.policy_rng(7).random(5).tolist()
-    assert numbers == seeds.policy_rng(7).random(5).tolist()
-    assert numbers != np.random.default_rng(7).random(5).tolist()
-    assert numbers != seeds.policy_rng(8).random(5).tolist()
+    number = seeds.policy_rng(7).random()
+    assert number == seeds.policy_rng(7).random()
+    assert number != random.Random(7).random()
+    assert number != seeds.policy_rng(8).random()

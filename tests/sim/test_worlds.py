@@ -15,6 +15,7 @@ from sim import Autoscaling, Cluster, Replica, Workload, workloads
 from sim.autoscalers import QueueLength
 from sim.baselines import HeadRoomAdmission, LeastLoadedQueue
 from sim.recording import Recorder, record, recording
+from sim.results import Run
 from sim.schedulers import FirstComeFirstServed, ShortestPromptFirst
 from sim.worlds import future_changed, varied
 from tests.sim.strategies import ROUTERS, scenarios, vllm_scenarios
@@ -157,10 +158,12 @@ def test_a_closed_loop_has_other_futures_too(call: int) -> None:
 def test_a_varied_workload_is_of_the_same_kind() -> None:
     """The same requests in another order, the same gaps, a little later; the same for the same key."""
     cluster, workload = Cluster(replicas=2), workloads.sharegpt_bursty(rate=4.0, duration=50, seed=4)
-    with varied(1):
-        one, same = (cluster.run(workload, LeastLoadedQueue()) for _ in range(2))
-    with varied(2):
-        other = cluster.run(workload, LeastLoadedQueue())
+
+    def served(key: int) -> Run:
+        with varied(key):
+            return cluster.run(workload, LeastLoadedQueue())
+
+    one, same, other = map(served, (1, 1, 2))
     assert np.array_equal(one.requests["finish"], same.requests["finish"])
     assert not np.array_equal(one.requests["output_tokens"], other.requests["output_tokens"])
     assert sorted(one.requests["output_tokens"]) == sorted(workload.output_tokens)
@@ -170,6 +173,22 @@ def test_a_varied_workload_is_of_the_same_kind() -> None:
     assert np.mean([pair in pairs for pair in there]) < 0.3
     assert np.allclose(np.diff(one.requests["arrival"]), np.diff(workload.arrival))
     assert 0 < one.requests["arrival"][0] - workload.arrival[0] < 10
+
+
+def test_what_was_served_before_tells_nothing_of_the_next_run() -> None:
+    """A policy that serves the same requests twice in a replication knows them by heart: each run is another
+    draw, so that this gains nothing there."""
+    workload = workloads.sharegpt_bursty(rate=6.0, duration=60, seed=1)
+
+    def served() -> list[list[int]]:
+        with varied(5):
+            runs = [Cluster(replicas=2).run(workload, LeastLoadedQueue()) for _ in range(2)]
+        return [run.requests["tokens_made"].tolist() for run in runs]
+
+    first, second = served()
+    assert sorted(first) == sorted(second)
+    assert first != second
+    assert served() == [first, second]
 
 
 def test_conversations_stay_in_order() -> None:
