@@ -196,10 +196,10 @@ def calibrate(args: argparse.Namespace) -> int:
     """Measure, fit, write and tell; the exit code is 0."""
     if args.out.suffix != ".toml":
         raise ValueError(f"--out {args.out}; expected a name that ends in .toml")
-    check_logs(args.steps, args.url)
     if not args.seconds >= 0:
         raise ValueError(f"--seconds {args.seconds:g}; expected a number of at least 0")
     with clusters.testbed_of(args) as testbed:
+        check_logs(args.steps, args.url)
         testbed.start()
         check_versions(testbed.urls)
         tokens = min(blocks * size for blocks, size in testbed.caches())
