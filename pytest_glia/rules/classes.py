@@ -138,7 +138,4 @@ def _has_bit(node: ast.ClassDef, tree: Tree) -> bool:
 
 def _unsays_members(node: ast.ClassDef, tree: Tree) -> bool:
     """Whether what the body assigns may be no member: ignored by name, or the module's variable."""
-    return any(
-        isinstance(each, (ast.Global, ast.Nonlocal)) or "_ignore_" in tree.identifiers(each)
-        for each in ast.walk(node)
-    )
+    return node in tree.unsaying

@@ -61,6 +61,27 @@ class Tree:
             tree._note(each, origins)
         return tree
 
+    @cached_property
+    def unsaying(self) -> frozenset[ast.AST]:
+        """The classes in which something makes a name another scope's, or `_ignore_` stands; also in what is
+        not executed, for that counts there, too. All at once: classes may be nested, and hold a lot."""
+        found: set[ast.AST] = set()
+        above: dict[ast.AST, ast.AST | None] = {}
+        waiting: list[tuple[ast.AST, ast.AST | None]] = [
+            (module, None) for module, _ in [*self.parents.values()][:1]
+        ]
+        while waiting:
+            node, holder = waiting.pop()
+            if isinstance(node, ast.ClassDef):
+                above[node], holder = holder, node
+            if isinstance(node, (ast.Global, ast.Nonlocal)) or "_ignore_" in self.identifiers(node):
+                within = holder
+                while within is not None and within not in found:
+                    found.add(within)
+                    within = above[within]
+            waiting += [(child, holder) for child in ast.iter_child_nodes(node)]
+        return frozenset(found)
+
     def binding(self, node: ast.Import | ast.ImportFrom, alias: ast.alias) -> tuple[str, Parts]:
         """The name that an import binds, and what it stands for then."""
         parts = self.imported(node, alias)

@@ -362,7 +362,10 @@ def test_check_takes_no_time() -> None:
     line = "def f{}(queue, replicas):\n    return min(replicas, key=lambda r: (r.waiting, len(queue)))\n"
     ordinary = "".join(line.format(n) for n in range(1050))
     nested = ("x = " + "lambda: " * 150 + "1\n") * 80
-    for text in (ordinary, nested):
+    level = "{0}class A{1}(Enum):\n{0}\ta = 1\n"
+    levels = "".join(level.format("\t" * n, n) for n in range(90))
+    enums = f"from enum import Enum\n{levels}" + "\t" * 90 + "0;" * 39_000 + "0\n"
+    for text in (ordinary, nested, enums):
         began = time.process_time()
         assert told(text + "def entry(): ...\n") is None
         assert time.process_time() - began < 5
