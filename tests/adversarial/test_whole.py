@@ -195,3 +195,82 @@ def test_a_search_audits_what_the_rules_let_through(make_project: MakeProject) -
     assert project.branches("/best") == []
     told = json.loads((project.folder.parent / "report/glia.json").read_text())
     assert [each["outcome"] for each in told["designs"]] == ["refused by the audit"]
+
+
+TWICE = '''\
+"""Requests finish sooner than by round robin, on a cluster and on a smaller one."""
+
+import pytest
+
+from sim import Cluster, warm_up, workloads
+from sim.baselines import RoundRobin
+
+warm_up(replays=True)
+CLUSTERS = [Cluster(replicas=2, kv_blocks=blocks) for blocks in (900, 800)]
+
+
+def serve(router, seed):
+    trace = workloads.sharegpt_bursty(rate=6.5, duration=60, seed=seed)
+    return [cluster.run(trace, router=router) for cluster in CLUSTERS][1]
+'''
+REMEMBERS = '''\
+class Router:
+    """Shortest first: by the outputs of the first run in the second, which serves the same requests."""
+
+    LEARNS = True
+
+    def __init__(self):
+        self.known, self.last, self.again = {}, -1.0, False
+
+    def completed(self, request, now):
+        if not self.again:
+            self.known[request.id] = request.tokens_done - request.prompt_tokens
+
+    def route(self, queue, replicas, now):
+        self.again |= self.LEARNS and now < self.last
+        self.last = now
+        known = self.known if self.again else {each.id: each.prompt_tokens for each in queue}
+        order = [(known.get(each.id, 300), each.id, each) for each in queue]
+        for _, _, request in sorted(order, key=lambda each: each[:2]):
+            replica = min(replicas, key=lambda each: each.running + each.waiting)
+            if replica.running + replica.waiting < 24:
+                yield request, replica
+'''
+ONE = """\
+import pluggy
+
+from pytest_glia.designers import Proposal
+from pytest_glia.trials import Hypothesis
+
+
+class One:
+    def design(self, lab):
+        [path] = lab.start.sources
+        sources = {path: open("proposal.txt", "rb").read()}
+        return Proposal(lab.full(sources, Hypothesis("one"), lab.start).evaluation)
+
+
+@pluggy.HookimplMarker("glia")
+def glia_designers():
+    return {"one": One()}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learns", [True, False], ids=["cheat", "honest"])
+def test_what_a_replication_has_met_before_is_no_merit(make_project: MakeProject, learns: bool) -> None:
+    """A router that remembers the outputs of the first of two runs is refused; its honest twin passes."""
+    project = make_project(
+        {
+            "pytest.ini": INI.format(allowed=""),
+            "conftest.py": ONE,
+            "proposal.txt": REMEMBERS.replace("LEARNS = True", f"LEARNS = {learns}"),
+            "test_spec.py": TWICE + TEST.format(file="router", than=0.85),
+            "candidates/router.py": ROUND_ROBIN,
+        }
+    )
+    ran = project.pytest(
+        "--glia-optimize", "--glia-designer=one", "--glia-budget=2000 sims, 10 min", **ENVIRONMENT
+    )
+    assert ("so it knew those of its seeds" in ran.text) == learns, ran.out
+    assert len(project.branches("/best")) == 1 - learns, ran.out
