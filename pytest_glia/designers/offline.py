@@ -3,8 +3,9 @@
 It works like a systems researcher with a notebook of known mechanisms. From the evidence of the current
 candidate it takes an idea that the evidence calls for, works it into the source, and keeps it only if paired
 replications show that it helps: with numbers that are usual for it or, if those do not do, with others. Where
-no further idea is called for it looks for better numbers for those that were kept as they were. In the end it
-takes each kept idea out again, and drops those that the rest does not need.
+no further idea is called for it looks for better numbers for those that were kept as they were, and, if specs
+may yet be missed, again at what few replications have not decided. In the end it takes each kept idea out again,
+and drops those that the rest does not need.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class _State:
     untuned: list[Key] = field(default_factory=list)
     rejected: dict[Key, Rejected] = field(default_factory=dict)
     tuning: dict[Key, list[tuple[Mapping[str, float], float]]] = field(default_factory=dict)
+    undecided: list[tuple[_Applied, Trial]] = field(default_factory=list)
+    """Settings that a few seeds have neither shown to help nor to harm."""
 
 
 class _Fault(Exception):
@@ -157,7 +160,12 @@ class OfflineDesigner:
         remark = "The search ended when no further idea was called for."
         try:
             # Ideas that promise only what the specs have wait until the kept ones have their best numbers.
-            while _improve(state, to_the_point=True) or _refine(state) or _improve(state, to_the_point=False):
+            while (
+                _improve(state, to_the_point=True)
+                or _refine(state)
+                or _improve(state, to_the_point=False)
+                or _look_again(state)
+            ):
                 # An ablation of each kept idea must stay affordable, and of one more; but a design that may
                 # yet miss its specs needs ideas first.
                 lab.hold(1 + len(state.design.applied) if lab.aim.assured(state.best) else 0)
@@ -229,7 +237,7 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
     if idea in homeless or sources == state.best.sources:
         return False
     lab.say(f"{idea.reason}: {mechanism.name}?")
-    trial = lab.full(sources, _hypothesis(idea), state.best)
+    trial = _tried(state, idea)
     if _kept(state, idea, trial):
         if mechanism.numbers:
             state.untuned.append(idea.key)
@@ -239,14 +247,44 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
     if mechanism.numbers and trial.result != "broken" and (promising or not lab.aim.assured(state.best)):
         other = _tuned(state, idea, trial.evaluation, promising=promising)
         if other != idea:
-            idea, trial = other, lab.full(state.design.plus(other).build()[0], _hypothesis(other), state.best)
+            idea, trial = other, _tried(state, other)
             if _kept(state, idea, trial):
                 return True
-    verdict = {"not shown": "not shown to help", "equivalent": "shown to change nothing"}.get(
-        trial.result, "refuted"
-    )
-    state.rejected[idea.key] = _rejected(mechanism, idea.reason, trial.change, verdict)
+    _reject(state, idea, trial)
     return False
+
+
+def _look_again(state: _State) -> bool:
+    """Where all ideas have been tried and specs may yet be missed: try in full, the best first, what a few
+    seeds have not decided, until some of it is kept; False if none is."""
+    while state.undecided and not state.lab.aim.assured(state.best):
+        chosen = min(state.undecided, key=lambda each: state.lab.aim.loss(each[1].evaluation))
+        state.undecided.remove(chosen)
+        idea, _ = chosen
+        with _sheltered(state, idea.key, idea.mechanism):
+            sources, homeless = state.design.plus(idea).build()
+            seen = [each.evaluation for each in state.lab.trials] + [state.best]
+            if homeless or any(
+                each.sources == sources and len(each.seeds) == len(state.best.seeds) for each in seen
+            ):
+                continue
+            state.lab.say(f"A second look at {idea.label!r}, of which a few seeds have decided nothing.")
+            trial = state.lab.full(sources, _hypothesis(idea), state.best, race=False)
+            if _kept(state, idea, trial):
+                return True
+            if all(each.key != idea.key for each in state.design.applied):
+                _reject(state, idea, trial)
+    return False
+
+
+def _tried(state: _State, idea: _Applied, *, quick: bool = False) -> Trial:
+    """What the design shows with this idea, noted if that decides nothing."""
+    look = state.lab.quick if quick else state.lab.full
+    trial = look(state.design.plus(idea).build()[0], _hypothesis(idea), state.best)
+    few = len(trial.evaluation.seeds) < len(state.best.seeds)
+    if few and trial.result == "not shown":
+        state.undecided.append((idea, trial))
+    return trial
 
 
 def _refine(state: _State) -> bool:
@@ -261,10 +299,7 @@ def _refine(state: _State) -> bool:
         state.lab.say(f"Other numbers for {present.mechanism.name!r}?")
         with _sheltered(state, key, present.mechanism):
             other = _tuned(state, present, state.best, promising=True)
-            sources = state.design.plus(other).build()[0]
-            if other != present and _kept(
-                state, other, state.lab.full(sources, _hypothesis(other), state.best)
-            ):
+            if other != present and _kept(state, other, _tried(state, other)):
                 return True
     return False
 
@@ -308,9 +343,7 @@ def _tuned(state: _State, idea: _Applied, known: Evaluation, *, promising: bool)
         nonlocal promising
         if len(judged) >= _ENOUGH and not promising:
             raise _NoUse
-        setting = replace(idea, numbers=numbers)
-        sources = state.design.plus(setting).build()[0]
-        trial = lab.quick(sources, _hypothesis(setting), state.best)
+        trial = _tried(state, replace(idea, numbers=numbers), quick=True)
         promising = promising or trial.change.mean <= 0
         judged.append((numbers, lab.aim.loss(trial.evaluation)))
         return judged[-1][1]
@@ -348,6 +381,13 @@ def _prune(state: _State) -> None:
                 verdict = f"not needed in the end: this is without it{rests}"
                 state.rejected[one.key] = _rejected(one.mechanism, one.reason, trial.change, verdict)
             state.design, state.best = fewer, trial.evaluation
+
+
+def _reject(state: _State, idea: _Applied, trial: Trial) -> None:
+    verdict = {"not shown": "not shown to help", "equivalent": "shown to change nothing"}.get(
+        trial.result, "refuted"
+    )
+    state.rejected[idea.key] = _rejected(idea.mechanism, idea.reason, trial.change, verdict)
 
 
 def _rejected(mechanism: Mechanism, reason: str, change: Interval, verdict: str) -> Rejected:

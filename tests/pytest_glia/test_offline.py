@@ -144,6 +144,41 @@ def test_an_idea_that_meets_the_specs_is_kept(make_project: MakeProject) -> None
     assert shown in project.show(project.branches("/best")[0], "candidate.md").replace("\n", " ")
 
 
+MISLED = """\
+import random
+
+from pytest_glia import seeds
+
+FIRST = seeds.known("development", 6)
+
+
+def cost(answer, seed):
+    return {"cost": answer(seed in FIRST, random.Random(seed).uniform(-0.1, 0.1))}
+
+
+def test_cheap(glia):
+    assert glia.measure(cost, metric="cost") < 1
+"""
+
+
+@pytest.mark.slow
+def test_what_few_seeds_have_not_decided_is_tried_in_full(make_project: MakeProject) -> None:
+    """On the first six of twenty seeds the idea is no better, and on all others it is: where nothing else is
+    left, and the spec not met, it gets them all."""
+    ini = INI.replace("glia_replications = 6", "glia_replications = 20")
+    idea = STEADY.replace('if "0.954" in source:', 'if "return 1.2" in source:')
+    idea = idea.replace('.replace("0.954", "0.8615")', "").replace(
+        '"0.5 * one", "0.365 * other"', '"1.2", "(1.22 if early else 0.7) + noise"'
+    )
+    specs = spec('"""Costs."""\n\n\ndef answer(early, noise):\n    return 1.2\n', MISLED, ini)
+    ran = make_project({**specs, "conftest.py": idea}).pytest(
+        "--glia-optimize", "--glia-budget=200 sims, 300 s"
+    )
+    assert ran.code == 0, ran.out
+    said = " ".join(ran.out.split())
+    assert "A second look at 'steady', of which a few seeds have decided nothing." in said, ran.out
+
+
 @pytest.mark.slow
 def test_numbers_are_looked_for_where_no_idea_is_left(make_project: MakeProject) -> None:
     """An idea that helps with its usual numbers is kept with them, for other ideas may bring more."""
