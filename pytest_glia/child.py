@@ -76,7 +76,7 @@ class ComposedTree:
     def _counterpart(self, place: str | None) -> Path | None:
         if place is None or not os.path.isabs(place):
             return None
-        file = Path(place)
+        file = Path(os.path.realpath(place))  # it may have been found through a link
         if file.is_relative_to(self._composed) or not file.is_relative_to(self._checkout):
             return None
         moved = self._composed / file.relative_to(self._checkout)

@@ -14,6 +14,7 @@ import pytest
 from pytest_glia import seeds
 from pytest_glia.budget import BudgetExhausted
 from pytest_glia.candidate import Candidate
+from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.decisions import CHANGES, PROBED
 from pytest_glia.delivered import KEY, Delivered, ablated
 from pytest_glia.designers import Proposal
@@ -123,6 +124,11 @@ class Delivery:
         except BudgetExhausted as error:
             search.write(f"  not confirmed: {error}")
             told = f"{error}: the best candidate was not confirmed; give a larger --glia-budget"
+            return [not_run(item, told) for item in search.items]
+        except EvaluatorFailed as error:
+            search.write(f"  not confirmed: {error}")
+            self._refute()
+            told = f"{str(error).splitlines()[0]}: the best candidate was not confirmed"
             return [not_run(item, told) for item in search.items]
         self.passed = not failed
         if failed:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from numbers import Real
 from typing import Any, Literal, NoReturn
 
-from pytest_glia.statistics import Interval, replications_to_decide
+from pytest_glia.statistics import Interval, logarithm, replications_to_decide
 
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
@@ -23,6 +23,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 # The interval of samples that say nothing of their spread.
@@ -287,10 +288,11 @@ class Estimate:
         return Verdict(check, self.judge(check))
 
     def _check(self, op: str, threshold: float) -> Check:
-        holds = _OPERATORS[op]
-        ends = (holds(self.low, threshold), holds(self.high, threshold))
-        outcome: Outcome = "shown" if all(ends) else "not shown" if any(ends) else "refuted"
         working = self._to_working(threshold)
+        # As it was computed: what is made of it to be shown may differ in its last digit.
+        holds = _OPERATORS[_MIRRORED[op] if self.scale == "reduction" else op]
+        ends = (holds(self.interval.low, working), holds(self.interval.high, working))
+        outcome: Outcome = "shown" if all(ends) else "not shown" if any(ends) else "refuted"
         wants_less = (op in ("<", "<=")) != (self.scale == "reduction")
         unit = 1.0 if self.scale != "mean" else abs(threshold) or 1.0
         sign = 1.0 if wants_less else -1.0
@@ -319,7 +321,7 @@ class Estimate:
     def _to_working(self, value: float) -> float:
         if self.scale == "mean" or math.isnan(value):
             return value
-        return math.log({"ratio": value, "reduction": 1 - value, "increase": 1 + value}[self.scale])
+        return logarithm({"ratio": value, "reduction": 1 - value, "increase": 1 + value}[self.scale])
 
 
 def explain(check: Check) -> list[str]:
@@ -333,11 +335,10 @@ def explain(check: Check) -> list[str]:
 
 def explain_comparison(op: str, left: object, right: object) -> list[str] | None:
     """`explain` for a comparison in which one side is an estimate; None if none is."""
-    mirrored = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-    if op not in mirrored:
+    if op not in _MIRRORED:
         return None
     if isinstance(left, Estimate) and isinstance(right, Real):
         return explain(left._check(op, float(right)))
     if isinstance(right, Estimate) and isinstance(left, Real):
-        return explain(right._check(mirrored[op], float(left)))
+        return explain(right._check(_MIRRORED[op], float(left)))
     return None

@@ -33,6 +33,7 @@ from pytest_glia.childprocess import (
 )
 from pytest_glia.commandline import deciding, forwarded
 from pytest_glia.context import BaseSource
+from pytest_glia.decisions import CHANGES
 from pytest_glia.domains import Words
 from pytest_glia.ends import on_record
 from pytest_glia.job import Job
@@ -332,7 +333,7 @@ class Evaluator:
         # What hardware there is, this machine knows, and not the tree.
         servers = config.rootpath / config.getini("glia_testbed_file")
         arguments += [f"--glia-testbed={self._settings.testbed}", "-o", f"glia_testbed_file={servers}"]
-        inifile = config.inipath or Path(os.devnull)
+        inifile = (config.inipath or Path(os.devnull)).resolve()
         return Launch(
             options=() if "" in sys.path or os.getcwd() in sys.path else ("-P",),
             arguments=tuple(arguments),
@@ -381,8 +382,10 @@ class Evaluator:
         }
 
     def _patience(self) -> float:
-        """Seconds to wait for the next message: a sign of life comes at least once a replication."""
-        return min(self.timeout + self._silence, max(0.0, self._account.seconds_left()))
+        """Seconds to wait for the next message: a sign of life comes at least once a replication, which is
+        run again to be judged, and in an audit for each change of its future."""
+        runs = (2 + CHANGES) * self.timeout
+        return min(runs + self._silence, max(0.0, self._account.seconds_left()))
 
     def _report(self, data: dict[str, Any]) -> pytest.TestReport:
         report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)

@@ -30,7 +30,7 @@ from pytest_glia.hardware import HardwareFailed, Twice, measured, noise_of, real
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Failure, Metrics, Outcome, Replication
 from pytest_glia.running import run_all
-from pytest_glia.statistics import mean_interval, stretch_of
+from pytest_glia.statistics import logarithm, mean_interval, stretch_of
 from pytest_glia.tables import keep_tables, tables_of
 from pytest_glia.timing import Code, Prepare, Stopwatch, TimingFailed, Timings, noise
 
@@ -137,7 +137,7 @@ class Glia:
                     f"{metric or 'the value'} is {value:g} for the candidate and {base_value:g} for "
                     f"{baseline.name} with seed {seed}: a ratio needs positive numbers; use glia.measure"
                 )
-            logs.append(math.log(value / base_value))
+            logs.append(logarithm(value / base_value))
         what = f"{metric or 'value'} against {baseline.name}{noise_of(metric, runs, base_runs)}"
         return self._estimate(what, logs, "ratio", runs)
 

@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Metrics
@@ -124,7 +125,12 @@ class Ledger:
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n", "utf-8")
-            self._db = _opened(self.folder / "ledger.db")
+            # One at a time: of two that make the database at once, SQLite refuses one.
+            opening = locked(self.folder / "opening.lock", wait=True)
+            try:
+                self._db = _opened(self.folder / "ledger.db")
+            finally:
+                os.close(opening)
         except (OSError, sqlite3.OperationalError) as error:
             raise Misuse(
                 f"the folder {self.folder} cannot be written ({error}): --glia-optimize keeps there what it "
@@ -313,8 +319,7 @@ class Ledger:
 
     def lock(self, candidate: str) -> None:
         """Be the only search for this candidate until `close`; raises `Misuse` if another one is."""
-        name = candidate.replace("/", "-")
-        file = self.folder / f"{name}.lock"
+        file = self.folder / f"{quote(candidate, safe='')}.lock"
         try:
             descriptor = locked(file)
         except BlockingIOError:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from pytest_glia.budget import BudgetExhausted
-from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.delivery import Delivery
 from pytest_glia.designers import Claim, Proposal
 from pytest_glia.lab import Lab
@@ -40,11 +39,7 @@ def next_confirmed(
             return None
         write(f"The next best that met the specs is candidate {trial.number}: {trial.hypothesis.name}")
         delivery = deliver(_proposal(trial, first, lab.start.sources))
-        try:
-            reports = delivery.confirm(before)
-        except EvaluatorFailed as error:
-            write(f"It could not be confirmed: {error}")
-            continue
+        reports = delivery.confirm(before)
         if delivery.passed:
             return delivery, reports
         if not delivery.refuted:

@@ -24,9 +24,9 @@ class Optimizer:
     """The plugin that takes over pytest's run loop when ``--glia-optimize`` is given."""
 
     def __init__(self, config: pytest.Config) -> None:
-        if config.getoption("numprocesses", None):
+        if config.getoption("numprocesses", None) or config.getoption("tx", None):
             raise pytest.UsageError(
-                "--glia-optimize does not go with -n: it runs replications in parallel itself "
+                "--glia-optimize does not go with -n or --tx: it runs replications in parallel itself "
                 "(setting glia_workers); leave out -n, or give -n 0"
             )
         self._config = config

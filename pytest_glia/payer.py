@@ -31,6 +31,8 @@ class Payer:
         known = ledger.known(list(simulations)).keys()
         again = ledger.paid(self.run, known) - self.charged
         unknown = simulations - known
+        if again and len(again) + len(unknown) > self.account.left("simulations"):
+            raise self.account.exhausted("simulations")
         if unknown:
             self.account.spend({"simulations": len(unknown)})
             ledger.pay(self.run, unknown)

@@ -128,8 +128,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where there are specs, a setting that is wrong ends the run before the first of them."""
-    if any("glia" in getattr(item, "fixturenames", ()) for item in items):
+    """Where there are specs, a setting that is wrong ends the run before the first of them.
+
+    (A worker of xdist that ends so says nothing; there each spec fails with it.)
+    """
+    has_specs = any("glia" in getattr(item, "fixturenames", ()) for item in items)
+    if has_specs and not hasattr(config, "workerinput"):
         from pytest_glia.settings import Settings
 
         Settings.from_config(config)
@@ -154,7 +158,7 @@ def glia(request: pytest.FixtureRequest) -> Glia:
             )
         if CONTEXT not in request.config.stash:
             request.config.stash[CONTEXT] = plain_context(request.config)
-    except Misuse as error:
+    except (Misuse, pytest.UsageError) as error:
         pytest.fail(str(error), pytrace=False)
     return Glia(item, candidates, request.config.stash[CONTEXT])
 

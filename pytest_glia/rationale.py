@@ -111,7 +111,8 @@ class Inquiry:
             for factor in _FACTORS:
                 try:
                     other = type(value)(round(value * factor) if isinstance(value, int) else value * factor)
-                    label = f"{name} = {other:g} instead of {value:g}"
+                    of = f"{name} of {path}" if len(winner) > 1 else name
+                    label = f"{of} = {other:g} instead of {value:g}"
                 except OverflowError:
                     continue
                 if other == value:

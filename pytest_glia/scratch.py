@@ -10,14 +10,15 @@ import tempfile
 from pathlib import Path
 
 
-def locked(file: Path) -> int:
-    """The descriptor of a file that no other process has locked; raises `BlockingIOError` if one has.
+def locked(file: Path, *, wait: bool = False) -> int:
+    """The descriptor of a file that no other process has locked; raises `BlockingIOError` if one has, or
+    waits until none has.
 
     The lock ends when it is closed, and with this process.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BaseException:
         os.close(descriptor)
         raise

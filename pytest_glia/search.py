@@ -214,7 +214,7 @@ class Search:
     def _begin(self) -> Run:
         """Open a run, or go on with one that was killed."""
         invocation = self.config.invocation_params
-        folder = Path(invocation.dir).resolve().relative_to(self.repository.top).as_posix()
+        folder = Path(os.path.relpath(Path(invocation.dir).resolve(), self.repository.top)).as_posix()
         addopts = os.environ.get("PYTEST_ADDOPTS", "")
         command = Command(tuple(map(str, invocation.args)), folder, addopts)
         for killed in () if hasattr(self.designer, "tries_nothing") else self.ledger.killed(self.paths):

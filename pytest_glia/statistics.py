@@ -83,6 +83,11 @@ def mean_interval(
     return Interval(mean, sd, n, confidence, low, high, skew, stretch)
 
 
+def logarithm(ratio: float) -> float:
+    """The natural logarithm, to 13 decimals: that of 9 / 10 is that of 0.9, and of 18 / 20."""
+    return round(math.log(ratio), 13)
+
+
 def moments(samples: Floats) -> tuple[Floats, Floats, Floats]:
     """Mean, standard deviation and skewness along the last axis, corrected for small samples.
 

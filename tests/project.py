@@ -102,7 +102,7 @@ class Project:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start pytest, without the plugins that take long to load and are not asked for."""
         plugins = ["-p", "no:hypothesispytest", "-p", "no:anyio"]
-        if not {"-n", "-n2"} & set(arguments):
+        if not {"-n", "-n2", "--tx"} & set(arguments):
             plugins += ["-p", "no:xdist"]
         if _LOGS & set(environment):
             plugins += ["-o", "glia_sandbox=off"]

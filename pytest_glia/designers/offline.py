@@ -4,8 +4,8 @@ It works like a systems researcher with a notebook of known mechanisms. From the
 candidate it takes an idea that the evidence calls for, works it into the source, and keeps it only if paired
 replications show that it helps: with numbers that are usual for it or, if those do not do, with others. Where
 no further idea is called for it looks for better numbers for those that were kept as they were, and, if specs
-may yet be missed, again at what few replications have not decided. In the end it takes each kept idea out again,
-and drops those that the rest does not need.
+may yet be missed, again at what few replications have not decided. In the end it takes each kept idea out
+again, and drops those that the rest does not need.
 """
 
 from __future__ import annotations

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from pytest_glia.budget import Account, Budget, BudgetExhausted, Kind
+from pytest_glia.ledger import Ledger
+from pytest_glia.payer import Payer
 
 
 @pytest.mark.parametrize(
@@ -189,3 +192,20 @@ def test_account_tells_what_was_spent() -> None:
     assert str(account) == "0 simulations"
     account.spend({"simulations": 12, "tokens": 3456, "dollars": 0.123456})
     assert str(account) == "12 simulations, 3456 tokens, 0.1235 usd"
+
+
+def test_what_another_context_has_paid_for_is_refused_beyond_the_part(tmp_path: Path) -> None:
+    """Each context counts it, so that it comes to the same in whatever order they work; but not beyond what
+    is its own, which would be taken from what is kept for the end."""
+    ledger, keys = Ledger(tmp_path), {str(number) for number in range(30)}
+    whole = Account(Budget(simulations=100), held={"simulations": 40})
+    first, second = (Payer("run", whole.part(2), name) for name in "12")
+    first.charge(keys, ledger)
+    for key in keys:
+        ledger.keep(key, {"rt": 1.0})
+    second.charge({f"own {number}" for number in range(20)}, ledger)
+    with pytest.raises(BudgetExhausted, match="simulations is spent"):
+        second.charge(keys, ledger)
+    assert second.charge({"0", "1"}, ledger) == {"0", "1"}
+    assert second.account.left("simulations") == 8
+    ledger.close()

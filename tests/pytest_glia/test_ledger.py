@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,22 @@ def test_second_search_for_a_candidate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match=r"another --glia-optimize is at work on a/router\.py \(process \d+\)"):
         second.lock("a/router.py")
     second.lock("a/other.py")
+    second.lock("a-router.py")
     first.close()
     second.lock("a/router.py")
     second.close()
+
+
+def test_many_begin_at_once(tmp_path: Path) -> None:
+    """Who makes the database has the others wait."""
+    code = (
+        "import pathlib, sys, time\nfrom pytest_glia.ledger import Ledger\n"
+        "time.sleep(max(0.0, float(sys.argv[1]) - time.time()))\n"
+        f"Ledger(pathlib.Path({str(tmp_path)!r})).close()\n"
+    )
+    start = str(time.time() + 2)
+    begun = [subprocess.Popen([sys.executable, "-c", code, start]) for _ in range(8)]
+    assert [each.wait() for each in begun] == [0] * 8
 
 
 def test_runs_that_never_ended_are_told(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
-from tests.project import PACKING, MakeProject, Project
+from tests.project import INI, PACKING, MakeProject, Project, spec
 
 SPEC, CANDIDATE = "specs/test_packer.py", "candidates/packer.py"
 
@@ -181,3 +184,30 @@ def test_a_designer_without_its_library(
     assert f'is not installed: pip install "pytest-glia[{extra}]"' in said
     assert "on guard seeds" not in said
     assert project.branches("glia") == []
+
+
+@pytest.mark.slow
+def test_a_link_to_the_project_leads_to_what_is_committed(make_project: MakeProject) -> None:
+    """Whatever way leads to a module, and wherever pytest is called: the working tree is not measured."""
+    body = """\
+import wares
+
+
+def test_cost(glia):
+    assert glia.measure(lambda answer, seed: wares.COST) < 1
+"""
+    files = spec("def answer():\n    return 0\n", body, INI + "pythonpath = src\n")
+    project = make_project({**files, "src/wares.py": "COST = 2\n"})
+    (project.folder / "src/wares.py").write_text("COST = 7\n")
+    link = project.folder.parent / "link"
+    link.symlink_to(project.folder)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(link), "--glia-optimize"],
+        cwd=project.folder.parent,
+        env={**os.environ, **project.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "measured: 2 [2, 2] (n=6, 95 %)" in ran.stdout, ran.stdout

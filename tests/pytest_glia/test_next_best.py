@@ -68,6 +68,33 @@ def test_next_best_is_confirmed(make_project: MakeProject) -> None:
     assert replayed.code == 0, replayed.out
 
 
+def test_next_best_is_confirmed_where_the_best_ends_the_evaluation(make_project: MakeProject) -> None:
+    """What kills the evaluating process on seeds that nobody knew is told, and is no end of the search."""
+    known = (*seeds.known("development", 6), *seeds.known("guard", 6))
+    body = f"""\
+import os
+import signal
+
+
+def cost(answer, seed):
+    return {{"cost": answer() + seed % 7 / 100, "seed": seed}}
+
+
+def test_cost(glia):
+    seeds = glia.measure(cost, metric="seed").samples
+    cheap = glia.measure(cost, metric="cost")
+    if cheap.point < 2 and set(map(int, seeds)).isdisjoint({known}):
+        os.kill(os.getppid(), signal.SIGKILL)
+    assert cheap < 3
+"""
+    project = make_project({**spec("def answer():\n    return 9.0\n", body), "conftest.py": TRIES})
+    ran = project.pytest("--glia-optimize", "--glia-designer=tries", "--glia-budget=100 sims, 100 s")
+    assert ran.code == 0, ran.out
+    assert "not confirmed: " in ran.text
+    assert "The next best that met the specs is candidate 4: costs 2.0" in ran.text
+    assert project.show(project.best(), "candidate.py") == "def answer():\n    return 2.0"
+
+
 @pytest.mark.parametrize(
     ("budget", "attempts", "says"),
     [

@@ -200,8 +200,18 @@ def test_search_without_a_terminal_reporter(make_project: MakeProject) -> None:
 
 
 def test_workers_of_xdist_are_refused_in_a_search(plain: Project) -> None:
-    """-n 2 --glia-optimize ends with a sentence, before anything is run or written."""
-    ran = plain.pytest("-n", "2", "--glia-optimize")
-    assert ran.code == 4
-    assert "--glia-optimize does not go with -n: it runs replications in parallel itself" in ran.text
-    assert not (plain.folder / ".glia").exists()
+    """-n 2 --glia-optimize ends with a sentence, before anything is run or written; so does what -n is made
+    of."""
+    for workers in (("-n", "2"), ("--tx", "2*popen", "--dist", "load")):
+        ran = plain.pytest(*workers, "--glia-optimize")
+        assert ran.code == 4
+        said = "--glia-optimize does not go with -n or --tx: it runs replications in parallel itself"
+        assert said in ran.text
+        assert not (plain.folder / ".glia").exists()
+
+
+def test_a_wrong_setting_is_told_by_workers_of_xdist(plain: Project) -> None:
+    """Each spec fails with the sentence that a run without them ends with."""
+    ran = plain.pytest("-n", "2", "-o", "glia_replications=1")
+    assert ran.code == 1, ran.out
+    assert "glia_replications is 1: an interval needs at least 2" in ran.text
