@@ -9,22 +9,30 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["DeviceLock"]
+__all__ = ["DeviceLock", "DevicesInUse"]
+
+
+class DevicesInUse(Exception):
+    """Another process of this machine has them."""
 
 
 class DeviceLock:
-    """Held from when it is made, which waits until nobody else holds one of the same devices.
+    """Held from when it is made; `DevicesInUse` if somebody else holds one of the same devices.
 
-    Each device is a file in the temporary folder, which stays; its lock ends with the process that has it.
+    It does not wait: whoever has them may be waiting for what the caller holds. Each device is a file in the
+    temporary folder, which stays; its lock ends with the process that has it.
     """
 
     def __init__(self, devices: Iterable[str]) -> None:
         """`devices` are names: of GPUs, `cpu`, or a URL."""
         self._held: list[int] = []
         try:
-            for name in sorted(set(devices)):  # in one order, so that two cannot wait for one another
+            for name in sorted(set(devices)):
                 self._held.append(_opened(name))
-                fcntl.flock(self._held[-1], fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(self._held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise DevicesInUse(f"{name} is in use by another run of this machine") from None
         except BaseException:
             self.release()
             raise

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpu_harness import apart
-from gpu_harness.devices import DeviceLock
+from gpu_harness.devices import DeviceLock, DevicesInUse
 from gpu_harness.launching import TooFewDevices
 from gpu_harness.mapping import Entry, NotHonoured, Servers
 from gpu_harness.testbed import Testbed
@@ -43,6 +43,7 @@ class SpecTestbed:
         """Whether the servers that are up have served a run."""
         self._capacities: dict[Servers, list[_Capacity]] = {}
 
+    busy = DevicesInUse
     answering = staticmethod(apart.answering)
     asking = staticmethod(apart.asking)
 
@@ -64,7 +65,7 @@ class SpecTestbed:
             pytest.skip(f"{self._file}: {reason}")
 
     def running(self, servers: Servers, settings: Mapping[str, Any]) -> Testbed:
-        """These servers, and no others of this testbed."""
+        """These servers, and no others of this testbed; DevicesInUse if another run has their devices."""
         if self._now is not None and self._now[0] == servers:
             return self._now[1]
         self.close()

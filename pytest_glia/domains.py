@@ -81,7 +81,7 @@ def testbed_of(config: pytest.Config) -> Any:
 
 def is_real(testbed: Any) -> TypeGuard[RealTestbed]:
     """Whether a testbed is real hardware (`RealTestbed`)."""
-    return all(callable(getattr(testbed, name, None)) for name in ("answering", "asking", "close"))
+    return all(callable(getattr(testbed, name, None)) for name in ("answering", "asking", "busy", "close"))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from pytest_glia.hookspecs import RealTestbed
 from pytest_glia.replication import Failure, Fork, Metrics, ReplicationError, late, serve
 from pytest_glia.timing import alone, apart, readable
 
+_PAUSE = 1.0
+"""Seconds after which a run is tried again whose hardware another one had."""
+
 __all__ = ["HardwareFailed", "Twice", "measured", "noise_of", "real_testbed", "uses_testbed"]
 
 
@@ -83,11 +86,17 @@ def measured(
     order = [*range(len(arms)), *reversed(range(len(arms)))]
     found: list[list[Metrics]] = [[] for _ in arms]
     for seed in context.seeds:
-        runs: list[list[Metrics]] = [[] for _ in arms]
-        with alone() as lock:
-            for place in order:
-                runs[place].append(_run(testbed, replicate, arms[place], roles, seed, context, lock))
-                context.samples.ran()
+        runs: list[list[Metrics]] = []
+        while not runs:
+            try:
+                runs = [[] for _ in arms]
+                with alone() as lock:
+                    for place in order:
+                        runs[place].append(_run(testbed, replicate, arms[place], roles, seed, context, lock))
+                        context.samples.ran()
+            except testbed.busy:
+                runs = []
+                time.sleep(_PAUSE)  # in which whoever has the hardware may have its turn
         for place, (first, second) in enumerate(runs):
             found[place].append(Twice(first, second))
     return found
@@ -119,6 +128,8 @@ def _run(
             objects = {role: testbed.asking(partial(asked.ask, number)) for number, role in enumerate(roles)}
             return metrics_of(call(replicate, objects, seed))
     except ReplicationError as error:
+        if isinstance(error.__cause__, testbed.busy):
+            raise error.__cause__ from None
         # What the candidate did is the reason, whatever the domain makes of having no answer.
         raise HardwareFailed(f"{arm.name}, seed {seed}: {asked.out or error}") from error
     finally:

@@ -146,7 +146,14 @@ class RealTestbed(Protocol):
     Called with a cluster's settings it gives, as any testbed, what a spec runs on; what it cannot honour
     skips the test. A candidate's objects stay in their own confined process: what stands for each in the spec
     asks there for every decision, by bytes that only the domain understands.
+
+    Attributes:
+        busy: What a run raises while another one of this machine has the hardware. It must not wait for that
+            itself: the other may be waiting for its turn to measure, which this one has. It is tried again.
     """
+
+    @property
+    def busy(self) -> type[Exception]: ...
 
     def __call__(self, **cluster: Any) -> Any: ...
 

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("aiohttp", reason='the testbed needs it: pip install "pytest-glia[harness]"')
 
+from gpu_harness.devices import DeviceLock, DevicesInUse
 from gpu_harness.glia import glia_testbed
 from gpu_harness.mapping import Entry, NotHonoured, read
 from gpu_harness.specified import SpecTestbed, _rate
@@ -97,6 +98,27 @@ def test_same_text_on_real_servers(make_project: MakeProject) -> None:
     assert "4 samples" in ran.out
     assert "sandbox: Landlock" in ran.out or "sandbox: none" in ran.out
     assert project.processes() == []
+
+
+@pytest.mark.slow
+def test_two_at_once_have_their_turns(make_project: MakeProject) -> None:
+    """Each waits for the other's servers and for its turn to measure, and none for both for ever."""
+    project = make_project(files(COMPARED), commit=False)
+    both = [project.start("--glia-testbed=gpu", "-o", "glia_replications=3") for _ in range(2)]
+    for each in both:
+        out, _ = each.communicate(timeout=200)
+        assert "1 passed" in out or "not shown" in out, out
+    assert project.processes() == []
+
+
+def test_a_device_has_one_holder() -> None:
+    """Whoever comes second is told at once, and has none of the others either."""
+    lock = DeviceLock(["a", "c"])
+    with pytest.raises(DevicesInUse, match=r"^c is in use by another run of this machine"):
+        DeviceLock(["b", "c"])
+    DeviceLock(["b"]).release()
+    lock.release()
+    DeviceLock(["c"]).release()
 
 
 @pytest.mark.slow
