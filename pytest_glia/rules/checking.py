@@ -23,6 +23,7 @@ from pytest_glia.rules.names import (
     READABLE,
     is_special,
     refused_attribute,
+    refused_binding,
     refused_builtin,
 )
 from pytest_glia.rules.tree import Parts, Tree
@@ -95,6 +96,10 @@ class _Text:
                 # As a field of a dataclass, it is what a match statement reads by position.
                 if isinstance(self.tree.scope(node), ast.ClassDef):
                     yield from self._attribute(name)
+            case ast.Subscript(slice=ast.Slice(step=ast.expr()), ctx=ast.Store()):
+                yield "assigns to a slice with a step: assign the items in a loop"
+            case ast.TryStar():
+                yield "uses except*: write except"
             case ast.MatchClass():
                 for name in node.kwd_attrs:
                     yield from self._attribute(name)
@@ -120,8 +125,10 @@ class _Text:
                 )
             elif told := self.modules.refusal(parts):
                 yield f"imports {'.'.join(parts)}, which a candidate may not: {told}"
-            elif name in _FIXED:
+            elif refused_binding(name):
                 yield f"binds {name}, which is Python's own: give it another name"
+            elif isinstance(self.tree.scope(node), ast.ClassDef):
+                yield f"imports {'.'.join(parts)} into a class, whose attribute it would be: import it above"
             elif self.tree.origins[name] != stands_for:
                 yield f"imports two things as {name}: give each its own name"
 
@@ -154,8 +161,6 @@ class _Text:
         elif shown in _BASE_ONLY:
             if not self.tree.is_within(node, ast.ClassDef, "bases"):
                 yield f"uses {shown} other than as the base of a class: write a class statement"
-        elif isinstance(node, ast.Attribute) and node.attr == "register":
-            yield f"takes {shown}, which would hold for all: inherit from {shown.rpartition('.')[0]}"
         elif shown == "dataclasses.dataclass":
             if not self.tree.decorates(node):
                 yield "uses dataclass other than as a decorator: write @dataclass above a class statement"
@@ -186,6 +191,10 @@ class _Text:
                         "uses classmethod other than on a function, where reading the class could run code: "
                         "write @classmethod above def, and between them no more than abstractmethod or cache"
                     )
+            case "iter":
+                call = self.tree.called(node)
+                if call is None or len(call.args) != 1:
+                    yield "uses iter other than as iter(x): write a loop"
             case "super":
                 if not self.tree.is_plain_super(node):
                     yield "uses super other than as super().method(...): write it so"
@@ -224,6 +233,10 @@ class _Text:
 
     def _identifiers(self, node: ast.AST) -> Iterator[str]:
         """Special names: methods that the language calls, and a few declarations that are constants."""
+        if isinstance(node, (ast.Name, ast.arg, ast.Global, ast.Nonlocal, ast.alias)):
+            for name in self.tree.identifiers(node):
+                if name.startswith("__") and not is_special(name):
+                    yield f"names {name}, which in a class is another name: use one underscore"
         for name in filter(is_special, self.tree.identifiers(node)):
             if name in DECLARATIONS and isinstance(node, ast.Name):
                 names = self.tree.assigned_constants(node)

@@ -26,13 +26,13 @@ _PUBLIC = "*"
 _MODULES: Mapping[str, str] = {
     "__future__": _PUBLIC,
     "abc": "ABC abstractmethod",
-    "array": "array",
     "bisect": _PUBLIC,
     "cmath": _PUBLIC,
     "collections": _PUBLIC,
     "collections.abc": _PUBLIC,
     "contextlib": "closing contextmanager nullcontext suppress",
-    "copy": "copy deepcopy",
+    # Not deepcopy: what copies is asked of the objects, and can be told to set any attribute of any other.
+    "copy": "copy",
     # Not make_dataclass, fields, replace: they take attributes and code from strings.
     "dataclasses": "FrozenInstanceError InitVar KW_ONLY dataclass field",
     # Not localcontext: held open, it is that of the spec as well.
@@ -59,7 +59,7 @@ _MODULES: Mapping[str, str] = {
     "typing": "AbstractSet Annotated Any AnyStr Callable ClassVar Collection Container DefaultDict Deque "
     "Dict Final FrozenSet Generator Generic Hashable Iterable Iterator KeysView List Literal "
     "Mapping MutableMapping MutableSequence NamedTuple Never NewType NoReturn Optional "
-    "OrderedDict Protocol Reversible Self Sequence Set Sized SupportsFloat SupportsInt "
+    "Protocol Reversible Self Sequence Set Sized SupportsFloat SupportsInt "
     "TYPE_CHECKING Tuple TypeAlias TypeVar TypedDict Union ValuesView cast final overload "
     "override runtime_checkable",
     "zlib": "adler32 crc32",
@@ -67,6 +67,8 @@ _MODULES: Mapping[str, str] = {
 
 # Of what is public.
 _REFUSED: Mapping[str, str] = {
+    # It looks again at what a comparison may have freed.
+    "collections": "OrderedDict",
     # They draw from the global generator.
     "statistics": "NormalDist kde_random",
 }
@@ -74,6 +76,7 @@ _REFUSED: Mapping[str, str] = {
 _ADVICE = {
     "random": "draw from the rng that its constructor can take, or from one that is made with a seed",
     "numpy": "compute with lists; numpy in glia_allow_imports opens it, and with it any memory",
+    "collections.OrderedDict": "use a dict, which keeps its order, too",
 }
 
 _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
@@ -156,6 +159,8 @@ class Modules:
             # Its file is not read: constants are told by their names.
             return not rest[0].isupper()
         value = vars(importlib.import_module(module)).get(rest[0]) if module else None
+        if module == "typing":  # what is set on its generics is set on what they stand for
+            value = getattr(value, "__origin__", value)
         return isinstance(value, type) and not value.__flags__ & _IMMUTABLE_TYPE
 
     def _fit(self, module: str, names: tuple[str, ...]) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import abc
 import builtins
 import re
 import types
+import typing
 
+# Not bytearray and memoryview: they look again at memory that code of a candidate may have freed meanwhile.
 _BUILTINS = """
-    Ellipsis False None NotImplemented True abs all any ascii bin bool bytearray bytes callable chr
+    Ellipsis False None NotImplemented True abs all any ascii bin bool bytes callable chr
     classmethod complex delattr dict divmod enumerate filter float format frozenset getattr hasattr hash
-    hex id int isinstance issubclass iter len list map max memoryview min next object oct ord pow print
+    hex id int isinstance issubclass iter len list map max min next object oct ord pow print
     property range repr reversed round set setattr slice sorted staticmethod str sum super tuple type
     zip __debug__ __name__
 """
@@ -19,7 +22,7 @@ BUILTINS = frozenset(_BUILTINS.split())
 # (__getattr__), classes are made (__init_subclass__, __set_name__), objects are copied by their parts
 # (__reduce__) or die (__del__); nor what numpy takes for a memory address (__array_interface__).
 _METHODS = """
-    abs add and bool call contains copy deepcopy delitem divmod enter eq exit floordiv format ge getitem
+    abs add and bool call contains copy delitem divmod enter eq exit floordiv format ge getitem
     gt hash iadd imul init invert isub iter itruediv le len lt matmul missing mod mul ne neg next or pos
     post_init pow radd repr reversed rfloordiv rmod rmul round rpow rsub rtruediv setitem str sub
     truediv  trunc floor ceil ior iand xor
@@ -50,14 +53,28 @@ _MEMORY = """
 """
 # With the private ones, which a class of the candidate's own could define to open them.
 _SEED = "bit_generator seed_seq _bit_generator _seed_seq"
+_NAMEDTUPLE = frozenset({"_asdict", "_fields", "_make", "_replace"})
+_OF_CLASSES = {
+    name
+    for each in [*vars(typing).values(), abc.ABCMeta]
+    for name in dir(each)
+    if re.match(r"_[^_]", name) and name not in _NAMEDTUPLE
+}
 _LEADS_TO = {
     **dict.fromkeys(_EXECUTION, "the code that calls it"),
     **dict.fromkeys(_MEMORY.split(), "memory that others own"),
     **dict.fromkeys(_SEED.split(), "the replication's seed"),
     "mro": "classes that others own",
+    "register": "classes that others own",
+    # With those that a class of the candidate's own could define to open them.
+    **dict.fromkeys(_OF_CLASSES, "classes that others own"),
     "with_traceback": "the code that calls it",
 }
-_NAMEDTUPLE = frozenset({"_asdict", "_fields", "_make", "_replace"})
+
+
+_TOLD_BY_NAME = frozenset(
+    {"classmethod", "delattr", "getattr", "hasattr", "isinstance", "issubclass", "setattr", "super", "type"}
+)
 
 
 def is_special(name: str) -> bool:
@@ -71,6 +88,11 @@ def refused_builtin(name: str) -> bool:
         return False
     value = getattr(builtins, name)
     return not (isinstance(value, type) and issubclass(value, BaseException))
+
+
+def refused_binding(name: str) -> bool:
+    """Whether nothing may be imported under that name: the rules tell by it what a builtin does."""
+    return refused_builtin(name) or name in _TOLD_BY_NAME
 
 
 def refused_attribute(name: str, own: frozenset[str]) -> str | None:

@@ -172,7 +172,8 @@ class Tree:
             case ast.Call(args=args) if any(each is node for each in args):
                 return self.is_asked_for(node)
             case ast.Subscript() if field == "slice":
-                return self._is_class(parent.value)
+                # A generic of typing's kind compares what it holds.
+                return self._is_class(parent.value) and not isinstance(self.parents[parent][0], ast.Compare)
             case ast.Subscript():
                 # A generic of typing's kind passes on to its class what is set on it; one of collections not.
                 plain = (self.origin(node) or ("",))[0] == "collections"

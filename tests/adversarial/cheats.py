@@ -363,7 +363,7 @@ CHEATS = [
     Cheat(
         "all memory",
         "takes all memory",
-        router("x = [bytearray(2**29) for _ in range(500)]"),
+        router("x = [[0] * 2**26 for _ in range(500)]"),
         "MemoryError",
     ),
     Cheat(

@@ -50,11 +50,65 @@ HOSTILE = {
     "submodule by attribute": (2, "takes re._compiler", "import re\nre._compiler.compile('')"),
     "submodule by import": (1, "imports re._compiler", "import re._compiler as s"),
     "context of the spec's decimals": (1, "imports decimal.localcontext", "from decimal import localcontext"),
-    "a class for all": (
-        2,
-        "takes numbers.Integral.register, which would hold for all: inherit from numbers.Integral",
-        "import numbers\nnumbers.Integral.register(str)",
+    "a class for all": (2, "names the attribute register", "import numbers\nnumbers.Real.register(str)"),
+    "a class for all by its own": (
+        3,
+        "names the attribute register: it can lead to classes that others own",
+        "from numbers import Real\nclass Own(Real): ...\nOwn.register(str)",
     ),
+    "what an abstract class keeps": (
+        3,
+        "names the attribute _abc_registry_clear",
+        "import numbers\nclass Own: _abc_registry_clear = None\nnumbers.Real._abc_registry_clear()",
+    ),
+    "what a generic keeps": (
+        4,
+        "names the attribute _name",
+        "import copy\nfrom typing import Literal\nclass Own: _name = None\nLiteral['x']._name = 'eval'",
+    ),
+    "what evaluates a generic": (
+        2,
+        "names the attribute _evaluate",
+        "class C: _evaluate = None\nx._evaluate()",
+    ),
+    "a generic of classes": (2, "hands on typing.Mapping", "import typing\nHELD = typing.Mapping"),
+    "classes that generics compare": (
+        3,
+        "hands on random.Random",
+        "from random import Random\nfrom typing import List\nx = List[Random] == List[y]",
+    ),
+    "a builtin's name for what is imported": (
+        2,
+        "binds eval, which is Python's own",
+        "def never():\n    from math import floor as eval\nx = eval('1')",
+    ),
+    "another's name for getattr": (1, "binds getattr", "from operator import eq as getattr"),
+    "module as an attribute": (
+        2,
+        "imports statistics into a class, whose attribute it would be: import it above",
+        "class Own:\n    import statistics\nx = Own.statistics.sys",
+    ),
+    "mangled global": (
+        3,
+        "names __T, which in a class is",
+        "class In:\n    x = 1\n    global __T\n    __T = True",
+    ),
+    "mangled import": (1, "names __r, which in a class is another name", "import random as __r"),
+    "copies that set attributes": (1, "imports copy.deepcopy", "from copy import deepcopy"),
+    "what is asked to copy": (2, "names __deepcopy__", "class Own:\n    def __deepcopy__(self, memo): ..."),
+    # what looks again at memory that a candidate's own code may have freed meanwhile
+    "bytes that change": (1, "uses bytearray", "x = bytearray(8)"),
+    "view of memory": (1, "uses memoryview", "x = memoryview(b'')"),
+    "array": (1, "imports array", "import array"),
+    "ordered by links": (
+        1,
+        "imports collections.OrderedDict",
+        "from collections import OrderedDict",
+    ),
+    "ordered by typing": (1, "imports typing.OrderedDict", "from typing import OrderedDict"),
+    "until a sentinel": (1, "uses iter other than as iter(x)", "for each in iter(f, 3): ..."),
+    "group of errors": (1, "uses except*: write except", "try:\n    pass\nexcept* ValueError:\n    pass"),
+    "slice with a step": (1, "assigns to a slice with a step", "x[0:14:13] = f()"),
     "two as one": (2, "imports two things as f", "from math import floor as f\nfrom math import ceil as f"),
     "under false type checking": (
         3,
@@ -303,7 +357,7 @@ HOSTILE = {
     "another module's name": (1, "names __name__", "__name__ = 'sim.policies'"),
     "special argument": (1, "names __class__", "def f(__class__): ..."),
     "special keyword": (1, "names __wrapped__", "f(__wrapped__=g)"),
-    "special import": (1, "names __spec__", "import math as __spec__"),
+    "special import": (1, "binds __spec__", "import math as __spec__"),
     "special match": (2, "names __loader__", "match x:\n    case [*__loader__]: ..."),
     "annotation that runs": (1, "uses eval", "x: eval('1') = 2"),
     "late future": (
