@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate",
         type=float,
-        help="requests/s at which TTFT is measured (half of what each could at full load)",
+        help="requests/s at which TTFT is measured (half of what the slowest could at full load)",
     )
     parser.add_argument("--patience", type=float, default=90.0, help="seconds for it to come up (90)")
     parser.add_argument("--profile", metavar="FILE", help="write a cProfile of the proxy")

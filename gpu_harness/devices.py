@@ -27,7 +27,7 @@ class DeviceLock:
         """`devices` are names: of GPUs, `cpu`, or a URL."""
         self._held: list[int] = []
         try:
-            for name in sorted(set(devices)):
+            for name in set(devices):
                 self._held.append(_opened(name))
                 try:
                     fcntl.flock(self._held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
