@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class Arm:
         entries: Loads its classes or functions, by role.
         is_candidate: Whether its runs are simulations, which are paid for.
         trusted: Whether it is the spec's own code, rather than a candidate's text.
-        files: The candidates' files, if it is made of text.
+        sources: The text of each candidate, by path, if it is made of text.
+        files: Where their lines are.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Arm:
     entries: Callable[[], Objects]
     is_candidate: bool
     trusted: bool
+    sources: Mapping[str, bytes] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
 
 
@@ -48,12 +51,22 @@ def source_arm(
 ) -> Arm:
     """The arm of candidates with these texts, by path below `root`."""
 
-    def entries() -> Objects:
-        return {each.role: load(each, sources[each.path], root) for each in candidates}
-
     parts = [f"{each.path}:{each.entry}:{each.role}".encode() for each in candidates]
     files = frozenset(str(root / each.path) for each in candidates)
-    return Arm(name, digest(*parts, *sources.values()), entries, is_candidate, trusted=False, files=files)
+    return Arm(
+        name,
+        digest(*parts, *sources.values()),
+        partial(loaded, candidates, sources, root),
+        is_candidate,
+        trusted=False,
+        sources=sources,
+        files=files,
+    )
+
+
+def loaded(candidates: Sequence[Candidate], sources: Mapping[str, bytes], root: Path) -> Objects:
+    """The entries of candidates with these texts, by role; only ever called in a fork."""
+    return {each.role: load(each, sources[each.path], root) for each in candidates}
 
 
 def baseline_arm(

@@ -28,21 +28,24 @@ Replicate = Callable[..., Any]
 
 def call(replicate: Replicate, objects: Objects, seed: int) -> Any:
     """What the function returns for the objects and the seed."""
-    seed_generators(seed)
+    seed_generators(global_seed(seed))
     if set(objects) == {None}:
         return replicate(objects[None], seed)
     return replicate(seed=seed, **{str(role): each for role, each in objects.items()})
 
 
-def make_objects(entries: Objects, seed: int) -> Objects:
-    """What a replication gets for the candidates' entries."""
-    return {role: make(entry, seed) for role, entry in entries.items()}
+def make_objects(entries: Objects, stream: int) -> Objects:
+    """What a replication gets for the candidates' entries; `stream` is `policy_seed` of its seed."""
+    return {role: make(entry, random.Random(stream)) for role, entry in entries.items()}
 
 
-def seed_generators(seed: int) -> None:
-    """Forks start from one state of the global generators: else they would all draw the same."""
-    random.seed(global_seed(seed))
-    numpy_random.seed(global_seed(seed))
+def seed_generators(start: int) -> None:
+    """Forks start from one state of the global generators: else they would all draw the same.
+
+    `start` is that of a replication's seed (`pytest_glia.seeds.global_seed`).
+    """
+    random.seed(start)
+    numpy_random.seed(start)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import linecache
+import random
 import re
 import sys
 import types
@@ -19,7 +20,6 @@ import pytest
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import ReplicationError
 from pytest_glia.rules import Modules, parsed, violation
-from pytest_glia.seeds import policy_rng
 
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
@@ -188,11 +188,10 @@ def load(candidate: Candidate, source: bytes, root: Path) -> Any:
         raise ReplicationError(_no_entry(candidate, set(module.__dict__))) from None
 
 
-def make(entry: Any, seed: int) -> Any:
+def make(entry: Any, rng: random.Random) -> Any:
     """The object that a replication receives: a fresh instance of a class, a function as it is.
 
-    A class whose constructor has a parameter ``rng`` is given a `random.Random` that only `seed`
-    decides, on a stream of its own.
+    A class whose constructor has a parameter ``rng`` is given `rng`, the policy's own random stream.
     """
     if not isinstance(entry, type):
         if not callable(entry):
@@ -212,7 +211,7 @@ def make(entry: Any, seed: int) -> Any:
             f"the class {entry.__name__} needs {', '.join(needed)} to be made: a candidate is made without "
             "arguments (or with rng); give its parameters defaults"
         )
-    return entry(rng=policy_rng(seed)) if "rng" in parameters else entry()
+    return entry(rng=rng) if "rng" in parameters else entry()
 
 
 def _no_entry(candidate: Candidate, names: set[str]) -> str:

@@ -29,9 +29,10 @@ from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.context import CONTEXT, BaseSource, Context, Found
 from pytest_glia.decisions import World
-from pytest_glia.domains import Words, audits, manager, testbed_of
+from pytest_glia.domains import Words, audits, is_apart, manager, testbed_of
 from pytest_glia.hookspecs import Audit
 from pytest_glia.misuse import Misuse
+from pytest_glia.nursery import Nursery
 from pytest_glia.processes import die_with, end_session_with
 from pytest_glia.replication import Confine, Failure, Metrics
 from pytest_glia.sandbox import confining
@@ -121,6 +122,7 @@ class Evaluations:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._audits: tuple[Audit, ...] = ()
+        self._nursery: Nursery | None = None
         self._confining: dict[tuple[float, int], Confine] = {}
 
     @pytest.hookimpl(tryfirst=True)
@@ -136,6 +138,9 @@ class Evaluations:
                 testbed_of(session.config)
         importlib.import_module("pytest_glia.glia")  # likewise
         gc.freeze()
+        if asked := list(filter(is_apart, self._audits)):
+            # Before the first job, which tells seeds.
+            self._nursery = Nursery(asked, [self._channel.fileno()])
         domains = {audit.name: asdict(Words.of(audit)) for audit in self._audits}
         self._channel.send(ready=sorted(items), software=software(), domains=domains)
         try:
@@ -188,8 +193,9 @@ class Evaluations:
             world=job["world"] and World(bytes.fromhex(job["world"])),
             scenario=job["scenario"],
             inspected=job["inspected"] and Path(job["inspected"]),
-            private=(self._channel.fileno(),),
+            private=(self._channel.fileno(), *([self._nursery.descriptor] if self._nursery else [])),
             confine=confine,
+            nursery=self._nursery if job["apart"] else None,
             denied=None if job["judging"] else frozenset(),
         )
         reports = _Reports()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -13,6 +13,9 @@ from pytest_glia.decisions import World
 from pytest_glia.hookspecs import Audit
 from pytest_glia.misuse import Misuse
 from pytest_glia.replication import Failure, Metrics
+
+if TYPE_CHECKING:
+    from pytest_glia.nursery import Nursery
 
 # A failing spec shows the user's lines, not these.
 __tracebackhide__ = True
@@ -108,6 +111,7 @@ class Context:
         private: File descriptors that no candidate may inherit.
         confine: Called in a candidate's process before it is loaded, with the descriptors to leave open; None
             where candidates are not confined.
+        nursery: Where candidates are to be apart from what they are simulated in, whence their processes are.
         scenario: What an experiment changes of the domain's runs, each by a factor.
         inspected: The folder for the tables of replications, where they are asked for.
         denied: None in a run that judges. Otherwise comparisons are recorded but assumed to hold, so that
@@ -126,6 +130,7 @@ class Context:
     harness: str
     audits: tuple[Audit, ...] = ()
     world: World | None = None
+    nursery: Nursery | None = None
     scenario: Mapping[str, float] = field(default_factory=dict)
     inspected: Path | None = None
     private: tuple[int, ...] = ()

@@ -117,7 +117,7 @@ class Delivery:
             failed = {report.nodeid for report in reports if report.failed}
             # A spec that failed may have stopped before its last comparison.
             self._confirmed = (
-                search.evaluator.look(self.winner, self._seeds, self._payer, self._confidence)
+                search.evaluator.look(self.winner, self._seeds, self._payer, self._confidence, apart=True)
                 if failed
                 else Evaluation.of(self.winner, self._seeds, reports).directed_as(self._lab.start)
             )

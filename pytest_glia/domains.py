@@ -11,7 +11,7 @@ import pluggy
 import pytest
 
 from pytest_glia import hookspecs
-from pytest_glia.hookspecs import Audit, Mechanism, RealTestbed
+from pytest_glia.hookspecs import ApartAudit, Audit, Mechanism, RealTestbed
 from pytest_glia.misuse import Misuse
 
 _MECHANISM = ("name", "claim", "predicts", "numbers", "defaults", "called_for", "apply")
@@ -109,6 +109,11 @@ def audits(hooks: Any) -> tuple[Audit, ...]:
             name = getattr(audit, "name", type(audit).__name__)
             raise Misuse(f"the audit {name!r} has no {missing[0]!r}: it needs {', '.join(_AUDIT)}")
     return found
+
+
+def is_apart(audit: Audit) -> TypeGuard[ApartAudit]:
+    """Whether candidates of a domain can be in another process than what they are simulated in."""
+    return hasattr(audit, "asking") and hasattr(audit, "answering")
 
 
 def mechanisms(hooks: Any, path: str, entry: str, source: str) -> list[Mechanism]:

@@ -109,9 +109,10 @@ class Evaluator:
     ) -> list[pytest.TestReport]:
         """The reports of all tests for a candidate that follows the base commit; raises as `look` does.
 
-        Without a `payer` nothing is charged, and the time of the budget is the only limit.
+        Candidates are apart (`Job`), where their domain knows how. Without a `payer` nothing is charged, and
+        the time of the budget is the only limit.
         """
-        return self._run(Job(sources, seeds, self._bases, confidence, payer=payer, judging=True))
+        return self._run(Job(sources, seeds, self._bases, confidence, payer=payer, judging=True, apart=True))
 
     def look(
         self,
@@ -123,12 +124,14 @@ class Evaluator:
         world: bytes | None = None,
         scenario: Mapping[str, float] | None = None,
         inspected: bool = False,
+        apart: bool = False,
     ) -> Evaluation:
         """All that the tests ask of a candidate and what they measured: every comparison is assumed to hold.
 
         Intervals are of the `confidence` given, or else of that of the settings. With the key of another
         `world` it is an audit: there, and with the future of some replications changed. A `scenario` changes
         the domain's runs by factors (`Audit.knobs`). If `inspected`, the tables behind the metrics are kept.
+        Where it is `apart` it is run as `judge` does.
 
         Raises:
             BudgetExhausted: a spend was refused, or the time is over; samples so far are kept.
@@ -141,6 +144,7 @@ class Evaluator:
             confidence,
             payer=payer,
             judging=False,
+            apart=apart,
             world=world,
             scenario=scenario or {},
             inspected=self._ledger.tables if inspected else None,
@@ -216,7 +220,7 @@ class Evaluator:
         try:
             channel.send(**message)
             while True:
-                message = channel.receive(self._patience())
+                message = channel.receive(self._patience(job))
                 if "find" in message:
                     self._since = time.monotonic()
                     try:
@@ -376,15 +380,20 @@ class Evaluator:
             "inspected": job.inspected and str(job.inspected),
             "harness": self._harness,
             "confidence": job.confidence or self._settings.confidence,
-            "timeout": self.timeout,
+            "timeout": self._timeout(job),
+            "apart": job.apart,
             "workers": self._settings.workers,
             "confined": self._settings.confined(),
         }
 
-    def _patience(self) -> float:
+    def _timeout(self, job: Job) -> float:
+        """Seconds for a replication: one whose candidate is apart takes many times as long as another."""
+        return self._settings.timeout if job.apart else self.timeout
+
+    def _patience(self, job: Job) -> float:
         """Seconds to wait for the next message: a sign of life comes at least once a replication, which is
         run again to be judged, and in an audit for each change of its future."""
-        runs = (2 + CHANGES) * self.timeout
+        runs = (2 + CHANGES) * self._timeout(job)
         return min(runs + self._silence, max(0.0, self._account.seconds_left()))
 
     def _report(self, data: dict[str, Any]) -> pytest.TestReport:

@@ -28,8 +28,10 @@ from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.hardware import HardwareFailed, Twice, measured, noise_of, real_testbed
 from pytest_glia.misuse import Misuse
+from pytest_glia.nursery import Nursery, Setup
 from pytest_glia.replication import Failure, Metrics, Outcome, Replication
 from pytest_glia.running import run_all
+from pytest_glia.seeds import global_seed, policy_seed
 from pytest_glia.statistics import logarithm, mean_interval, stretch_of
 from pytest_glia.tables import keep_tables, tables_of
 from pytest_glia.timing import Code, Prepare, Stopwatch, TimingFailed, Timings, noise
@@ -198,7 +200,7 @@ class Glia:
             )
         seeds = self._context.seeds
         function = (None if self._is_patched() else content_key(replicate)) or self._call_key()
-        recordable = self._is_recordable(replicate, function, arms[0])
+        recordable = self._recordable(replicate, function, arms[0])
         world = self._context.world if recordable else None
         harness = "; ".join(str(part) for part in (self._context.harness, *self._setting(world)) if part)
         keys: dict[tuple[str, int], str] = {}
@@ -229,7 +231,8 @@ class Glia:
     def _setting(self, world: World | None) -> tuple[object, ...]:
         """What tells these replications from those of the same code and seeds elsewhere."""
         scenario = sorted(self._context.scenario.items())
-        return world, scenario and f"scenario {scenario}", self._context.inspected and "inspected"
+        apart = self._context.nursery and "apart"
+        return world, scenario and f"scenario {scenario}", self._context.inspected and "inspected", apart
 
     def _sampled(
         self,
@@ -281,13 +284,13 @@ class Glia:
             self._fail(f"{name}: {outcome!s}")
         return outcome
 
-    def _is_recordable(self, replicate: Replicate, function: bytes, candidate: Arm) -> bool:
-        """Whether the replication asks its candidate for decisions that a domain can record and replay.
+    def _recordable(self, replicate: Replicate, function: bytes, candidate: Arm) -> frozenset[str]:
+        """The domains that can record and replay the decisions for which the replication asks its candidate.
 
         A trusted run of it with objects that can decide nothing tells, once for each function.
         """
         if not self._context.audits:
-            return False
+            return frozenset()
         key = digest(self._context.harness, self._sharing(), function, "asks for decisions")
         # As the specs have it: in a scenario without a request nothing would be asked, and that be kept.
         recorded = self._recorded(replicate, candidate, self._context.seeds[0], None, {})
@@ -296,20 +299,40 @@ class Glia:
             lambda _: "it cannot be told what the replication asks of a candidate",
             {},
         )
-        recordable = {domain for domain, decisions in asked[key].items() if decisions}
+        recordable = frozenset(domain for domain, decisions in asked[key].items() if decisions)
         self._measured.recordable |= recordable
-        return bool(recordable)
+        return recordable
 
     def _replication(
-        self, replicate: Replicate, arm: Arm, seed: int, world: World | None, recordable: bool
+        self, replicate: Replicate, arm: Arm, seed: int, world: World | None, recordable: frozenset[str]
     ) -> Replication:
         """What runs for one arm and seed: of candidate code nothing but its decisions is taken."""
         recorded = self._recorded(replicate, arm, seed, world, self._context.scenario)
         if arm.trusted or not recordable:
             return Replication(lambda: recorded.run(recorded.objects()), confined=not arm.trusted)
+        nursery = self._context.nursery
+        if nursery and arm.is_candidate and recordable <= nursery.domains:
+            run = partial(self._run_apart, nursery, recorded, arm, seed)
+            return Replication(run, keeps=(nursery.descriptor,))
         if world is None or not arm.is_candidate or seed not in self._context.seeds[:PROBED]:
             return recorded.replication()
         return recorded.replication(lambda bundle: recorded.probe(bundle, world, seed))
+
+    def _run_apart(self, nursery: Nursery, recorded: Recorded, arm: Arm, seed: int) -> Metrics | bytes:
+        """A replication whose candidates are asked in a process that knows neither its seed nor future."""
+        context = self._context
+        setup = Setup(
+            self._candidates,
+            arm.sources,
+            context.root,
+            arm.files,
+            policy_seed(seed),
+            global_seed(seed),
+            context.confine,
+            context.timeout,
+        )
+        with nursery.asked(setup) as (domain, ask):
+            return recorded.apart(domain, ask)
 
     def _recorded(
         self, replicate: Replicate, arm: Arm, seed: int, world: World | None, scenario: Mapping[str, float]
@@ -322,9 +345,9 @@ class Glia:
                 return tables_of(result) if self._context.inspected else metrics_of(result)
 
         def objects() -> Objects:
-            seed_generators(seed)
+            seed_generators(global_seed(seed))
             with told(arm.files):
-                return make_objects(arm.entries(), seed)
+                return make_objects(arm.entries(), policy_seed(seed))
 
         return Recorded(audits, tuple(each.role for each in self._candidates), objects, run)
 
@@ -359,7 +382,7 @@ class Glia:
                 told(arm.files),
                 in_world(self._context.audits, self._context.world, seed, self._context.scenario),
             ):
-                function = function_of(call(prepare, make_objects(entries, seed), seed))
+                function = function_of(call(prepare, make_objects(entries, policy_seed(seed)), seed))
 
             def run() -> Any:
                 with told(arm.files):

@@ -16,13 +16,15 @@ from functools import partial
 import pytest
 
 from pytest_glia.arms import Arm
+from pytest_glia.asked import Asked
 from pytest_glia.calling import Replicate, call, make_objects, metrics_of, seed_generators, told
 from pytest_glia.context import Context
 from pytest_glia.decisions import Objects
 from pytest_glia.domains import is_real, testbed_of
 from pytest_glia.hookspecs import RealTestbed
-from pytest_glia.replication import Failure, Fork, Metrics, ReplicationError, late, serve
-from pytest_glia.timing import alone, apart, readable
+from pytest_glia.replication import Metrics, ReplicationError, serve
+from pytest_glia.seeds import global_seed, policy_seed
+from pytest_glia.timing import alone, apart
 
 _PAUSE = 1.0
 """Seconds after which a run is tried again whose hardware another one had."""
@@ -117,12 +119,12 @@ def _run(
         """In the fork, which loads the code when it is asked for the first time, and is confined by then."""
         with told(arm.files):
             if not made:
-                seed_generators(seed)
+                seed_generators(global_seed(seed))
                 made.update({each: testbed.answering(policy) for each, policy in _objects(arm, seed).items()})
             return made[role](question)
 
     fork = serve([partial(answer, role) for role in roles], [*context.private, lock], context.confine)
-    asked = _Asked(fork, context.timeout)
+    asked = Asked(fork, context.timeout)
     try:
         with told(arm.files):
             objects = {role: testbed.asking(partial(asked.ask, number)) for number, role in enumerate(roles)}
@@ -137,41 +139,4 @@ def _run(
 
 
 def _objects(arm: Arm, seed: int) -> Objects:
-    return make_objects(arm.entries(), seed)
-
-
-class _Asked:
-    """The other end of a fork that answers, one question at a time."""
-
-    def __init__(self, fork: Fork, timeout: float) -> None:
-        self._fork, self._timeout = fork, timeout
-        self.out = ""
-        """Why there is no answer any more; empty if there is."""
-        self._stopped = False
-
-    def ask(self, number: int, question: bytes) -> bytes:
-        """The answer of a function of the fork; ReplicationError if there is none, then and from then on."""
-        if self.out:
-            raise ReplicationError(self.out)
-        # Whoever limits the time of a decision does it by an exception, here or anywhere below.
-        self.out = "the candidate did not answer in time"
-        self._fork.give(number, question)
-        end = time.monotonic() + self._timeout
-        whole = False
-        while not whole:
-            if not readable(self._fork.descriptor, end - time.monotonic()):
-                self.out = str(late(self._timeout))
-                raise ReplicationError(self.out)
-            whole = self._fork.receive()
-        outcome = self._fork.take()
-        if isinstance(outcome, bytes):
-            self.out = ""
-            return outcome
-        self._stopped = isinstance(outcome, Failure)
-        self.out = str(outcome) if isinstance(outcome, Failure) else "the candidate's process gave no answer"
-        raise ReplicationError(self.out)
-
-    def end(self) -> None:
-        """Kill the fork."""
-        if not self._stopped:
-            self._fork.stop()
+    return make_objects(arm.entries(), policy_seed(seed))

@@ -102,7 +102,8 @@ class Audit(Protocol):
         name: Of the domain.
         knobs: What of its runs an experiment may change by a factor, each with a word on it; perhaps none.
 
-    An audit may have ``metrics``, too: what the metrics of its runs mean, in words for whoever designs.
+    An audit may have ``metrics``, too: what the metrics of its runs mean, in words for whoever designs. One
+    that is `Apart`, too, keeps a design that is confirmed out of the process of its runs.
     """
 
     @property
@@ -140,7 +141,29 @@ class Audit(Protocol):
         ...
 
 
-class RealTestbed(Protocol):
+class Apart(Protocol):
+    """Asks a candidate's object in another process for its decisions, by bytes that it alone understands."""
+
+    def answering(self, policy: Any) -> Callable[[bytes], bytes]:
+        """In the candidate's process: what answers a question to its object with the object's decision."""
+        ...
+
+    def asking(self, ask: Callable[[bytes], bytes]) -> Any:
+        """In a trusted process: what a spec gets for the object; it asks, and believes only decisions.
+
+        `ask` raises if there is no answer.
+        """
+        ...
+
+
+class ApartAudit(Audit, Apart, Protocol):
+    """An audit whose candidates can be asked in a process that has nothing of the run but the questions.
+
+    The decisions must be those that the candidate makes where it is recorded.
+    """
+
+
+class RealTestbed(Apart, Protocol):
     """A testbed of real hardware: its runs take real time, and no two of them are alike.
 
     Called with a cluster's settings it gives, as any testbed, what a spec runs on; what it cannot honour
@@ -156,17 +179,6 @@ class RealTestbed(Protocol):
     def busy(self) -> type[Exception]: ...
 
     def __call__(self, **cluster: Any) -> Any: ...
-
-    def answering(self, policy: Any) -> Callable[[bytes], bytes]:
-        """In the candidate's process: what answers a question to its object with the object's decision."""
-        ...
-
-    def asking(self, ask: Callable[[bytes], bytes]) -> Any:
-        """In a trusted process: what a spec gets for the object; it asks, and believes only decisions.
-
-        `ask` raises if there is no answer.
-        """
-        ...
 
     def close(self) -> None:
         """End what it has started; called at the end of the session."""

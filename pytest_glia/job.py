@@ -18,7 +18,8 @@ class Job:
 
     ``base`` is what ``against="base"`` means, by path. ``confidence``, if any, is in place of that of the
     settings. ``payer`` pays for the candidate's replications. ``judging`` runs the tests as they are;
-    otherwise comparisons are assumed to hold. ``world`` is the key of another world than the seeds' own, for
+    otherwise comparisons are assumed to hold. Where it is ``apart``, candidates are asked in processes that
+    know neither their seeds nor their future. ``world`` is the key of another world than the seeds' own, for
     an audit; ``scenario`` and ``inspected`` (the folder of tables) are an experiment's.
     """
 
@@ -28,6 +29,7 @@ class Job:
     confidence: float | None
     payer: Payer | None
     judging: bool
+    apart: bool = False
     world: bytes | None = None
     scenario: Mapping[str, float] = field(default_factory=dict)
     inspected: Path | None = None
@@ -35,5 +37,5 @@ class Job:
     def digest(self) -> str:
         """Stands for all that is asked."""
         how = sorted(self.scenario.items()), bool(self.inspected)
-        asked = [self.seeds, self.confidence, self.judging, how]
+        asked = [self.seeds, self.confidence, self.judging, self.apart, how]
         return digest(json.dumps(asked), self.world or b"", *self.sources.values())

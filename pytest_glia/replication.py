@@ -46,6 +46,9 @@ _LONGEST_MESSAGE, _LONGEST_DETAILS = 4_000, 20_000
 # Of what a confined fork prints no more bytes are shown.
 _SHOWN = 1 << 20
 
+_PART = 1 << 16
+"""Bytes read at once: for more of them memory is mapped, which takes longer than to read again."""
+
 READY = b"\1"
 """What a fork says when it has a function to be asked for; no answer begins with it."""
 
@@ -82,6 +85,7 @@ class Replication:
             calls that for raw bytes as soon as it is asked to (`Fork.ask`).
         confined: Whether it runs candidate code, and so in the sandbox.
         quiet: Whether what it prints is thrown away.
+        keeps: Of the private descriptors those that its fork has.
         then: Makes of its answer (not of a failure) what counts instead: an outcome, or what to run next.
         again: Runs it again without the candidate, given raw bytes. Replications that are run together share
             processes for that: it must not depend on what it was called with before.
@@ -90,6 +94,7 @@ class Replication:
     run: Run
     confined: bool = False
     quiet: bool = False
+    keeps: tuple[int, ...] = ()
     then: Then | None = None
     again: Again | None = None
 
@@ -133,7 +138,7 @@ class Fork:
     def receive(self) -> bool:
         """Read what there is, or wait for it; whether the answer is whole, or no more will come."""
         try:
-            part = os.read(self.descriptor, 1 << 20)
+            part = os.read(self.descriptor, _PART)
         except ConnectionResetError:
             part = b""
         self.answer += part
@@ -149,9 +154,11 @@ class Fork:
 
     def give(self, number: int, given: bytes) -> None:
         """Have one that serves (see `serve`) call its function of that number with these bytes."""
+        left = memoryview(number.to_bytes(8, "big") + len(given).to_bytes(8, "big") + given)
         # One that has gone answers nothing.
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.descriptor)) as end:
-            end.sendall(number.to_bytes(8, "big") + len(given).to_bytes(8, "big") + given)
+        with contextlib.suppress(OSError):
+            while left:
+                left = left[os.write(self.descriptor, left) :]
 
     def take(self) -> Outcome:
         """The answer of one that serves. It goes on, unless that is a failure."""
@@ -166,7 +173,7 @@ class Fork:
     def stop(self) -> None:
         """Kill one that serves."""
         os.close(self.descriptor)
-        _kill(self.pid)
+        kill(self.pid)
         os.waitpid(self.pid, 0)
 
     def end(self, leaving: list[int] | None = None) -> Outcome:
@@ -178,7 +185,7 @@ class Fork:
         status = 0
         if leaving is not None and self._whole():
             # What it says is said: the next one need not wait until its process is gone.
-            _kill(self.pid)
+            kill(self.pid)
             leaving.append(self.pid)
         else:
             status = _reap(self.pid)
@@ -206,7 +213,8 @@ def fork(replication: Replication, private: Sequence[int], confine: Confine | No
         # In a file that it shares with this process it could overwrite what others have reported.
         printed = os.open(os.devnull, os.O_RDWR) if replication.quiet else os.memfd_create("printed")
         run = partial(_confined, replication.run, confine, writer, printed)
-    pid = _forked(lambda: iter([_answer(run, writer)]), reader, writer, private, quiet=replication.quiet)
+    others = [each for each in private if each not in replication.keeps]
+    pid = fork_off(lambda: iter([_answer(run, writer)]), writer, [reader, *others], quiet=replication.quiet)
     return Fork(pid, reader, printed)
 
 
@@ -216,14 +224,18 @@ def serve(functions: Sequence[Again | None], private: Sequence[int], confine: Co
     It runs no candidate, but what one has written: so it is confined, too, and has no more memory.
     """
     reader, writer = (end.detach() for end in socket.socketpair())
-    pid = _forked(lambda: _served(functions, writer, confine), reader, writer, private, quiet=True)
+    pid = fork_off(lambda: served(functions, writer, confine), writer, [reader, *private], quiet=True)
     return Fork(pid, reader)
 
 
-def _served(functions: Sequence[Again | None], descriptor: int, confine: Confine | None) -> Iterator[bytes]:
+def served(
+    functions: Sequence[Again | None], descriptor: int, confine: Confine | None = None
+) -> Iterator[bytes]:
+    """What functions answer to whoever asks at a descriptor, after `confine`."""
+
     def run(function: Again, given: bytes, first: bool) -> Metrics | bytes:
         if confine is not None and first:
-            confine([descriptor])
+            confine([descriptor, *outputs()])
         return function(given)
 
     first = True
@@ -238,10 +250,11 @@ def _served(functions: Sequence[Again | None], descriptor: int, confine: Confine
             first = False
 
 
-def _forked(
-    answers: Callable[[], Iterator[bytes]], reader: int, writer: int, private: Sequence[int], *, quiet: bool
+def fork_off(
+    answers: Callable[[], Iterator[bytes]], writer: int, private: Sequence[int], *, quiet: bool
 ) -> int:
-    """Fork; the child writes its answers to `writer`, and ends. Returns its process."""
+    """Fork; the child closes what is `private`, writes its answers to `writer`, and ends. Returns its
+    process."""
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -256,7 +269,7 @@ def _forked(
         return pid
     status = 1
     try:
-        for descriptor in (reader, *private):
+        for descriptor in private:
             os.close(descriptor)
         # What the parent has left to be collected must not be finalized here: its finalizers may do anything.
         gc.freeze()
@@ -282,10 +295,10 @@ def _forked(
 
 def _confined(run: Run, confine: Confine, keep: int, printed: int) -> Metrics | bytes | Callable[[], bytes]:
     """Run a replication after `confine`, or not at all; what it prints goes to the file `printed`."""
-    outputs = {1, 2, *_outputs()}
-    for output in outputs:
+    printing = {1, 2, *outputs()}
+    for output in printing:
         os.dup2(printed, output)
-    confine([keep, *outputs])
+    confine([keep, *printing])
     try:
         return run()
     except ReplicationError as error:
@@ -295,7 +308,7 @@ def _confined(run: Run, confine: Confine, keep: int, printed: int) -> Metrics | 
         raise
 
 
-def _outputs() -> Iterator[int]:
+def outputs() -> Iterator[int]:
     """Where this process prints: whatever captures it may have put other files there than 1 and 2."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, AttributeError, ValueError):
@@ -348,11 +361,11 @@ def _reap(pid: int) -> int:
     if done:
         _kill_group(pid)
         return status
-    _kill(pid)
+    kill(pid)
     return os.waitpid(pid, 0)[1]
 
 
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
     """Kill a fork that nobody has waited for, and its group, which it may have left."""
     _kill_group(pid)
     os.kill(pid, signal.SIGKILL)

@@ -49,7 +49,12 @@ def policy_rng(seed: int) -> random.Random:
 
     Nothing in the generator tells the replication's seed, from which the workload could be drawn again.
     """
-    return random.Random(_hidden("policy", seed))
+    return random.Random(policy_seed(seed))
+
+
+def policy_seed(seed: int) -> int:
+    """What `policy_rng` starts from."""
+    return _hidden("policy", seed)
 
 
 def global_seed(seed: int) -> int:

@@ -206,6 +206,7 @@ class Cluster:
         protocol, raises, or leaves requests waiting for ever; ValueError if there is a batch scheduler and
         the engine is not vLLM's.
         """
+        from sim.apart import observed
         from sim.conversation import converse  # imports Numba, which a client of the types need not have
         from sim.fleet import Fleet
         from sim.planning import Planner
@@ -258,7 +259,8 @@ class Cluster:
             )
         elif self.size > self.replicas:
             dispatch.accept(range(self.replicas))
-        calls, longest = converse(state, router, dispatch, planner, fleet, clients)
+        with observed(state, dispatch):
+            calls, longest = converse(state, router, dispatch, planner, fleet, clients)
         begin, end = float(state.arrival[0]) if len(workload) else 0.0, float(state.clock[NOW])
         paid = (
             [end - begin] * self.replicas + [0.0] * (self.size - self.replicas)

@@ -35,6 +35,17 @@ class _Audit:
     metrics = metrics.__doc__ or ""
     scenario = staticmethod(scenario)
 
+    # What is imported here loads Numba, which pytest need not for being started.
+    def answering(self, policy: Any) -> Callable[[bytes], bytes]:
+        from sim.apart import answering
+
+        return answering(policy)
+
+    def asking(self, ask: Callable[[bytes], bytes]) -> Any:
+        from sim.apart import asking
+
+        return asking(ask)
+
 
 @hookimpl
 def glia_audits() -> _Audit:

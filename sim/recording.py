@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sim.policies import ReplicaView, RequestView
 
-__all__ = ["NotRecorded", "Recorder", "Recording", "record", "recording"]
+__all__ = ["NamedPlan", "NamedRequest", "NotRecorded", "Recorder", "Recording", "record", "recording"]
 
 _MOST = 2**31 - 1
 
@@ -113,7 +113,7 @@ class Recorder:
             return plan  # the run refuses it
         place = len(self._plans)
         self._plans.append(-1 if admit is None else 0)
-        return _Plan(None if admit is None else self._admitted(admit, place), evict, tokens)
+        return NamedPlan(None if admit is None else self._admitted(admit, place), evict, tokens)
 
     def _admitted(self, admit: Iterable[Any], place: int) -> Iterator[Any]:
         """Admissions, noted as far as the engine takes them."""
@@ -129,7 +129,7 @@ class Recorder:
         return target
 
 
-class _Named:
+class NamedRequest:
     """A request by its number, as a replayed plan names it."""
 
     __slots__ = ("id",)
@@ -138,7 +138,9 @@ class _Named:
         self.id = number
 
 
-class _Plan(NamedTuple):
+class NamedPlan(NamedTuple):
+    """A plan whose requests need be no views."""
+
     admit: Iterable[Any] | None
     evict: Sequence[Any]
     tokens: Mapping[Any, int]
@@ -211,15 +213,17 @@ class Recording:
         self.planned += 1
         plans, at = self._plans, self._at + 1
         counts = at + plans[at - 1]
-        evict = [_Named(request) for request in plans[at:counts]]
+        evict = [NamedRequest(request) for request in plans[at:counts]]
         at = counts + 1
         admissions = at + 2 * plans[counts]
-        tokens = dict(zip(map(_Named, plans[at:admissions:2]), plans[at + 1 : admissions : 2], strict=True))
+        tokens = dict(
+            zip(map(NamedRequest, plans[at:admissions:2]), plans[at + 1 : admissions : 2], strict=True)
+        )
         at = admissions + 1
         count = plans[admissions]
         self._at = at + max(count, 0)
-        admit = None if count < 0 else [_Named(request) for request in plans[at : self._at]]
-        return _Plan(admit, evict, tokens)
+        admit = None if count < 0 else [NamedRequest(request) for request in plans[at : self._at]]
+        return NamedPlan(admit, evict, tokens)
 
     def target(self, cluster: Any, now: float) -> int:
         """The target of the next recorded call."""

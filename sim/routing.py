@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, cast
 
@@ -33,6 +33,7 @@ from sim.state import (
     WAITING_COUNT,
     WAITING_PROMPT_TOKENS,
     WATERMARK_BLOCKS,
+    Ints,
     State,
 )
 from sim.workloads import Workload
@@ -47,6 +48,45 @@ def most_blocks(limits: NDArray[Any]) -> int:
 def memory(array: NDArray[Any]) -> memoryview[Any]:
     """The array's memory: single entries are read and written three times as fast as through NumPy."""
     return memoryview(cast(Any, array))
+
+
+def replica_views(
+    limits: Ints,
+    gauges: Ints,
+    ends: Ints,
+    seats: Ints,
+    behind: memoryview[int],
+    views: Mapping[int, RequestView],
+) -> tuple[ReplicaView, ...]:
+    """Views of all replicas on read-only memory; `views` are those of the requests."""
+    return tuple(
+        ReplicaView(
+            index,
+            int(each[KV_BLOCKS]),
+            int(each[BLOCK_SIZE]),
+            gauges=memory(gauges[index]).toreadonly(),
+            seats=memory(seats[index]).toreadonly(),
+            ends=memory(ends[index]).toreadonly(),
+            behind=behind.toreadonly(),
+            views=views,
+        )
+        for index, each in enumerate(limits)
+    )
+
+
+def iterated(pairs: Any) -> Iterator[Any]:
+    """What a router returned, pair by pair; Refused if it is nothing of the kind."""
+    try:
+        return iter(pairs)
+    except TypeError:
+        raise Refused(
+            f"the router returned {shown(pairs)} where an iterable of pairs (request, replica) is expected"
+        ) from None
+
+
+def no_pair(given: object) -> Refused:
+    """What is said of something that is no pair."""
+    return Refused(f"the router gave {shown(given)} where a pair (request, replica) is expected")
 
 
 def _bound(seconds: NDArray[Any] | None, request: int) -> float | None:
@@ -100,18 +140,8 @@ class Dispatch:
         self._known_state = memory(known[:, STATE])
         self._seen_tokens_done = self._known_tokens_done.toreadonly()
         self._seen_state = self._known_state.toreadonly()
-        self.all_replicas = tuple(
-            ReplicaView(
-                index,
-                int(state.limits[index, KV_BLOCKS]),
-                int(state.limits[index, BLOCK_SIZE]),
-                gauges=memory(gauges[index]).toreadonly(),
-                seats=memory(seats[index]).toreadonly(),
-                ends=memory(ends[index]).toreadonly(),
-                behind=behind.toreadonly(),
-                views=MappingProxyType(self.views),
-            )
-            for index in range(len(self._gauges))
+        self.all_replicas = replica_views(
+            state.limits, gauges, ends, seats, behind, MappingProxyType(self.views)
         )
         self.replicas: tuple[ReplicaView, ...] = ()
         """Those that take requests."""
@@ -179,14 +209,7 @@ class Dispatch:
 
         Raises Refused on anything that is not a queued request with a replica of this cluster.
         """
-        try:
-            taken = iter(pairs)
-        except TypeError:
-            raise Refused(
-                f"the router returned {shown(pairs)} where an iterable of pairs (request, replica) is "
-                "expected"
-            ) from None
-        for pair in taken:
+        for pair in iterated(pairs):
             try:
                 view, target = pair
                 request = view.id
@@ -238,7 +261,7 @@ class Dispatch:
     def _refuse(self, pair: object) -> NoReturn:
         """Say what is wrong with a pair."""
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
-            raise Refused(f"the router gave {shown(pair)} where a pair (request, replica) is expected")
+            raise no_pair(pair)
         request, replica = pair
         if not isinstance(request, RequestView):
             raise Refused(f"the pair {shown(pair)} does not start with a request of `queue`")

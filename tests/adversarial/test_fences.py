@@ -17,6 +17,7 @@ from pytest_glia.decisions import Objects, Recorded, World, in_world
 from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError, Rerun
 from pytest_glia.running import run_all
 from pytest_glia.sandbox import confining, unavailable
+from pytest_glia.seeds import policy_rng
 from sim import warm_up
 from sim.baselines import RoundRobin
 from sim.glia import glia_audits
@@ -47,7 +48,7 @@ def recorded(source: str, seed: int, root: Path, world: World | None = None) -> 
 
     def objects() -> Objects:
         try:
-            return {None: make(load(ROUTER, source.encode(), root), seed)}
+            return {None: make(load(ROUTER, source.encode(), root), policy_rng(seed))}
         except ReplicationError:
             raise
         except Exception as error:

@@ -153,7 +153,11 @@ def test_class_is_made_afresh_with_its_own_stream() -> None:
         def __init__(self, rng: random.Random) -> None:
             self.first = rng.random()
 
-    one, same, other = make(Policy, 1), make(Policy, 1), make(Policy, 2)
+    one, same, other = (
+        make(Policy, seeds.policy_rng(1)),
+        make(Policy, seeds.policy_rng(1)),
+        make(Policy, seeds.policy_rng(2)),
+    )
     assert one is not same
     assert one.first == same.first == seeds.policy_rng(1).random()
     assert one.first != other.first
@@ -166,7 +170,7 @@ def test_class_without_rng_is_made_without() -> None:
         def __init__(self, size: int = 3) -> None:
             self.size = size
 
-    assert make(Policy, 1).size == 3
+    assert make(Policy, seeds.policy_rng(1)).size == 3
 
 
 def test_function_is_passed_as_it_is() -> None:
@@ -174,13 +178,13 @@ def test_function_is_passed_as_it_is() -> None:
 
     def policy() -> None: ...
 
-    assert make(policy, 1) is policy
+    assert make(policy, seeds.policy_rng(1)) is policy
 
 
 def test_entry_that_cannot_be_called_is_an_error() -> None:
     """A constant is no candidate, and the error shows it."""
     with pytest.raises(ReplicationError, match="the entry is 42: it must be a class or a function"):
-        make(42, 1)
+        make(42, seeds.policy_rng(1))
 
 
 def test_entry_is_that_of_the_text_given(tmp_path: Path) -> None:
