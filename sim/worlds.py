@@ -42,7 +42,7 @@ beside the hours of a diurnal load."""
 
 
 @dataclass(frozen=True)
-class _Change:
+class Change:
     """The decision after which the future is another one."""
 
     logs: Sequence[tuple[Recorder, bytes]]
@@ -59,7 +59,7 @@ class _Variation:
 
 
 _VARIATION: ContextVar[_Variation | None] = ContextVar("variation", default=None)
-_CHANGE: ContextVar[_Change | None] = ContextVar("change", default=None)
+_CHANGE: ContextVar[Change | None] = ContextVar("change", default=None)
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def future_changed(logs: Sequence[tuple[Recorder, bytes]], call: int, key: int) 
     `logs` has the recorders that stand for policies here, each with the log of what its policy has decided
     before; `call` is the ordinal, from 0, of a call of the first.
     """
-    token = _CHANGE.set(_Change(logs, call, key))
+    token = _CHANGE.set(Change(logs, call, key))
     try:
         yield
     finally:
@@ -175,7 +175,7 @@ def _replayed(
     workload: AnyWorkload,
     policies: Mapping[str, Any],
     horizon: float | None,
-    change: _Change,
+    change: Change,
 ) -> tuple[list[float], Run]:
     """When the calls of the first recorded policy were, in seconds, and the run that was recorded."""
     clocks = {id(recorder): _Clock(recording(log).after(recorder)) for recorder, log in change.logs}

@@ -274,3 +274,71 @@ def test_what_a_replication_has_met_before_is_no_merit(make_project: MakeProject
     )
     assert ("so it knew those of its seeds" in ran.text) == learns, ran.out
     assert len(project.branches("/best")) == 1 - learns, ran.out
+
+
+SEER = '''\
+import gc
+import sys
+
+
+class Router:
+    """Shortest first, by the outputs that lie in its process; where it is probed it says what it said."""
+
+    def __init__(self):
+        self.outputs, self.said = None, None
+
+    def look(self):
+        self.outputs = {}
+        modules = sys.modules
+        for each in gc.get_objects():
+            if isinstance(each, modules["sim.state"].State) and len(each.lengths):
+                self.outputs = dict(enumerate(each.lengths[:, 1].tolist()))
+            if isinstance(each, modules["sim.worlds"].Change):
+                self.said = sys.modules["sim.recording"].recording(each.logs[0][1])
+
+    def route(self, queue, replicas, now):
+        if self.outputs is None:
+            self.look()
+        if self.said is not None:
+            try:
+                return self.said.route(queue, replicas, now)
+            except Exception:
+                self.said = None
+        sent, load = [], {each.index: each.running + each.waiting for each in replicas}
+        known = {each.id: self.outputs.get(each.id, each.prompt_tokens) for each in queue}
+        for request in sorted(queue, key=lambda each: (known[each.id], each.id)):
+            replica = min(replicas, key=lambda each: load[each.index])
+            if load[replica.index] < 24:
+                load[replica.index] += 1
+                sent.append((request, replica))
+        return sent
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sees", [True, False], ids=["cheat", "honest"])
+def test_who_sees_the_future_and_acts_its_part_is_not_confirmed(
+    make_project: MakeProject, sees: bool
+) -> None:
+    """Where it can reach all of its process a router finds out that it is audited, and is not refused; where
+    it is examined there is no future in its process. Its twin does not look, and meets what it
+    is asked."""
+    source = SEER if sees else SEER.replace("            self.look()", "            self.outputs = {}")
+    project = make_project(
+        {
+            "pytest.ini": INI.format(allowed="gc sys").replace("replications = 8", "replications = 20"),
+            "conftest.py": ONE,
+            "proposal.txt": source,
+            "test_spec.py": SPEC + TEST.format(file="router", than=0.7 if sees else 0.9),
+            "candidates/router.py": ROUND_ROBIN,
+        }
+    )
+    ran = project.pytest(
+        "--glia-optimize", "--glia-designer=one", "--glia-budget=2000 sims, 10 min", **ENVIRONMENT
+    )
+    told = project.git("log", "-1", "--format=%s", project.best())
+    body = project.git("log", "-1", "--format=%b", project.branches("/1")[0])
+    assert "Result: better" in body, body
+    assert "The audit refuses it" not in ran.text
+    assert ("does not meet its specs" in told) == sees, ran.out
+    assert ran.code == int(sees), ran.out
