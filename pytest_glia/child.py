@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -150,6 +151,10 @@ class Evaluations:
             return True
 
     def _fork_job(self, config: pytest.Config, items: dict[str, pytest.Item], job: dict[str, Any]) -> None:
+        if job["apart"] and self._nursery and not self._nursery.lives():
+            # Another one would know seeds. A new process in place of this one has a nursery of its own.
+            self._channel.send(done=-signal.SIGKILL)
+            return
         parent, confine = os.getpid(), self._confine_of(config.rootpath, job)
         pid = os.fork()
         if not pid:

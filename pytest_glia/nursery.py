@@ -107,6 +107,12 @@ class Nursery:
         self.descriptor = here.detach()
         self.domains = frozenset(each.name for each in audits)
 
+    def lives(self) -> bool:
+        """Whether it can fork still."""
+        poll = select.poll()
+        poll.register(self.descriptor, 0)
+        return not poll.poll(0)
+
     @contextmanager
     def asked(self, setup: Setup) -> Iterator[tuple[str, Callable[[int, bytes], bytes]]]:
         """The domain of candidates that are loaded in a process of the nursery's, and what asks the one at a

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import time
 import pytest
 
 from tests.project import INI, MakeProject, Project
+from tests.pytest_glia.test_storm import in_role
 
 # A replication without sandbox kills what the test says, at the second setting of SIZE that is tried.
 FILES = {
@@ -170,3 +173,33 @@ def test_session_ends_with_the_parent() -> None:
     # Its end is told only when nobody holds the other end of the pipe any more.
     assert process.stdout.read() == b""
     process.communicate()
+
+
+@pytest.mark.slow
+def test_a_nursery_that_is_killed_costs_nothing(make_project: MakeProject) -> None:
+    """Before the confirmation: another process evaluates that, with a nursery that knows no seeds."""
+    project = make_project(
+        {
+            **FILES,
+            "test_tunable.py": FILES["test_tunable.py"].replace(
+                "    return cost() +", "    time.sleep(0.1)\n    return cost() +"
+            ),
+        }
+    )
+    runs = project.folder.parent / "runs"
+    runs.touch()
+    search = project.start(*COMMAND, RUNS=str(runs))
+    nursery = None
+    try:
+        while search.poll() is None and not nursery:
+            if len(sizes(project)) > 6 and (nursery := in_role(search.pid, "nursery")):
+                os.kill(nursery, signal.SIGKILL)
+            time.sleep(0.02)
+        out, _ = search.communicate(timeout=100)
+    finally:
+        search.kill()
+    assert nursery
+    assert search.returncode == 0, out
+    assert "meets its specs" in out
+    assert "killed" not in out
+    until_none(project)

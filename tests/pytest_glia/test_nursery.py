@@ -232,8 +232,10 @@ def test_it_is_confined(nursery: Nursery, tmp_path: Path) -> None:
 def test_a_nursery_that_has_ended_is_told(tmp_path: Path) -> None:
     """It cannot lend any more."""
     made = Nursery([AUDIT], [])
+    assert made.lives()
     os.kill(made.pid, signal.SIGKILL)
     os.waitpid(made.pid, 0)
+    assert not made.lives()
     its = setup(tmp_path, LEAST, 1)
     with (
         pytest.raises(ReplicationError, match="from which candidates' are forked has ended"),

@@ -23,8 +23,10 @@ from tests.project import PACKING, Project
 
 KILLS = 20
 """In one life of a project, in the great storm."""
-ROLES = ("search", "child", "job", "replication")
-OFTEN = (2, 2, 3, 4)
+ROLES = ("search", "child", "nursery", "job", "replication")
+OFTEN = (2, 2, 1, 3, 4)
+DEPTHS = (0, 1, 2, 2, 3)
+"""How many parents lie between a process in that role and the search."""
 COMMAND = ("--glia-optimize", "--glia-budget=90 sims")
 WORKERS = 2
 
@@ -167,12 +169,14 @@ def strike(search: int, role: str) -> bool:
 
 
 def in_role(search: int, role: str) -> int | None:
-    """A process in that role: each is a child of the one before it."""
+    """A process in that role."""
     generation = [search] if _read(f"/proc/{search}/cmdline") else []
-    for depth in range(ROLES.index(role)):
+    for depth in range(1, 1 + DEPTHS[ROLES.index(role)]):
         generation = [child for pid in generation for child in children(pid)]
-        if depth == 0:  # git is another child
+        if depth == 1:  # git is another child
             generation = [pid for pid in generation if b"pytest_glia.child" in _read(f"/proc/{pid}/cmdline")]
+        if depth == 2:  # the nursery is forked before any job
+            generation = generation[:1] if role == "nursery" else generation[1:]
     return generation[0] if generation else None
 
 
