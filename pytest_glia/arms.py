@@ -28,7 +28,7 @@ class Arm:
         entries: Loads its classes or functions, by role.
         is_candidate: Whether its runs are simulations, which are paid for.
         trusted: Whether it is the spec's own code, rather than a candidate's text.
-        sources: The text of each candidate, by path, if it is made of text.
+        candidates, sources: If it is made of text: of which, and the text by path.
         files: Where their lines are.
     """
 
@@ -37,6 +37,7 @@ class Arm:
     entries: Callable[[], Objects]
     is_candidate: bool
     trusted: bool
+    candidates: Sequence[Candidate] = ()
     sources: Mapping[str, bytes] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
 
@@ -59,6 +60,7 @@ def source_arm(
         partial(loaded, candidates, sources, root),
         is_candidate,
         trusted=False,
+        candidates=candidates,
         sources=sources,
         files=files,
     )

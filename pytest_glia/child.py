@@ -30,10 +30,10 @@ from pytest_glia.candidate import package_root
 from pytest_glia.channel import Channel, ChannelClosed
 from pytest_glia.context import CONTEXT, BaseSource, Context, Found
 from pytest_glia.decisions import World
-from pytest_glia.domains import Words, audits, is_apart, manager, testbed_of
-from pytest_glia.hookspecs import Audit
+from pytest_glia.domains import Words, audits, is_apart, is_real, manager, testbed_of
+from pytest_glia.hookspecs import Apart, Audit
 from pytest_glia.misuse import Misuse
-from pytest_glia.nursery import Nursery
+from pytest_glia.nursery import REAL, Nursery
 from pytest_glia.processes import die_with, end_session_with
 from pytest_glia.replication import Confine, Failure, Metrics
 from pytest_glia.sandbox import confining
@@ -133,15 +133,19 @@ class Evaluations:
         items = {item.nodeid: item for item in session.items}
         hooks, _ = manager(session.config)
         self._audits = audits(hooks.hook)
+        testbed = None
         if any("testbed" in item.fixturenames for item in session.items):  # type: ignore[attr-defined]
             # Once here, so that no fork has to load or compile the domain again.
             with contextlib.suppress(Misuse):  # the fixture tells it
-                testbed_of(session.config)
+                testbed = testbed_of(session.config)
         importlib.import_module("pytest_glia.glia")  # likewise
         gc.freeze()
-        if asked := list(filter(is_apart, self._audits)):
+        apart: dict[str, Apart] = {each.name: each for each in self._audits if is_apart(each)}
+        if is_real(testbed):
+            apart[REAL] = testbed
+        if apart:
             # Before the first job, which tells seeds.
-            self._nursery = Nursery(asked, [self._channel.fileno()])
+            self._nursery = Nursery(apart, [self._channel.fileno()])
         domains = {audit.name: asdict(Words.of(audit)) for audit in self._audits}
         self._channel.send(ready=sorted(items), software=software(), domains=domains)
         try:

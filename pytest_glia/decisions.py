@@ -9,13 +9,13 @@ from __future__ import annotations
 import hmac
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from pytest_glia.domains import is_apart
 from pytest_glia.hookspecs import Audit, Recorder
@@ -23,8 +23,6 @@ from pytest_glia.replication import Failure, Metrics, Next, Replication, Replica
 
 Objects = Mapping[str | None, Any]
 """What stands for each role."""
-
-_Audit = TypeVar("_Audit", bound=Audit)
 
 Run = Callable[[Objects], Metrics | bytes]
 """One replication, given the objects: its metrics, or tables and all."""
@@ -151,23 +149,34 @@ class Recorded:
 
     def _record(self, change: _Change | None = None) -> bytes:
         objects = self.objects()
-        audit, known = recorders(self.audits, [objects[role] for role in self.roles])
-        with ExitStack() as stack:
-            if change:
-                pairs = list(zip(known, change.logs, strict=True))
-                pairs.insert(0, pairs.pop(change.place))
-                stack.enter_context(audit.future_changed(pairs, change.call, change.key))
-            self.run({role: each.policy for role, each in zip(self.roles, known, strict=True)})
-        return _bundled(audit, known)
+        for audit in self.audits:
+            made = [audit.record(objects[role]) for role in self.roles]
+            known = [each for each in made if each is not None]
+            if len(known) < len(made):
+                continue
+            with ExitStack() as stack:
+                if change:
+                    pairs = list(zip(known, change.logs, strict=True))
+                    pairs.insert(0, pairs.pop(change.place))
+                    stack.enter_context(audit.future_changed(pairs, change.call, change.key))
+                self.run({role: each.policy for role, each in zip(self.roles, known, strict=True)})
+            return _bundled(audit, known)
+        raise ReplicationError(
+            "the replication asks the candidate for decisions, but it is nothing that could make them: give "
+            "its class the methods of its layer"
+        )
 
     def apart(self, domain: str, ask: Callable[[int, bytes], bytes]) -> Metrics | bytes:
-        """The metrics of the replication with candidates of a domain that are asked, by place, elsewhere."""
-        audit = next((each for each in self.audits if each.name == domain and is_apart(each)), None)
-        if audit is None:
-            raise ReplicationError(
-                f"the candidate's process says that it is of {domain!r:.60}, which is no domain"
-            )
-        return self.run({role: audit.asking(partial(ask, place)) for place, role in enumerate(self.roles)})
+        """The metrics of the replication with candidates that are asked, by place, in another process.
+
+        The domain must be `Apart`.
+        """
+        [audit] = (each for each in self.audits if each.name == domain and is_apart(each))
+        try:
+            objects = {role: audit.asking(partial(ask, place)) for place, role in enumerate(self.roles)}
+        except ValueError as error:
+            raise ReplicationError(str(error)) from error
+        return self.run(objects)
 
     def _after(self, then: Callable[[bytes], Next], answer: Metrics | bytes) -> Next:
         # Only decisions count, whatever else the candidate's process says.
@@ -213,19 +222,6 @@ class Recorded:
         if any(each.unused for each in recordings.values()):
             raise ReplicationError("the candidate reports more decisions than it was asked for")
         return metrics
-
-
-def recorders(audits: Sequence[_Audit], objects: Collection[Any]) -> tuple[_Audit, list[Recorder]]:
-    """The domain of all of these objects, and their recorders; ReplicationError if there is none."""
-    for audit in audits:
-        made = [audit.record(each) for each in objects]
-        known = [each for each in made if each is not None]
-        if len(known) == len(made):
-            return audit, known
-    raise ReplicationError(
-        "the replication asks the candidate for decisions, but it is nothing that could make them: give "
-        "its class the methods of its layer"
-    )
 
 
 def _bundled(audit: Audit, recorders: Sequence[Recorder]) -> bytes:

@@ -78,7 +78,7 @@ class Delivery:
         self.winner = proposal.evaluation.sources
         self.improved = dict(self.winner) != search.sources
         self._blob = "+".join(search.repository.blob(text) for text in self.winner.values())
-        self._seeds = seeds.sealed(run.secret, self._blob, search.settings.replications)
+        self._seeds = seeds.sealed(run.secret, self._blob, search.settings.replications, wide=lab.audited)
         self._attempt: int | None = None
         self._confirmed: Evaluation | None = None
         self.refused: str | None = None
@@ -107,7 +107,7 @@ class Delivery:
             self._attempt = search.ledger.attempt(search.paths, search.base, self._run.id, self._blob)
             settings = search.settings
             n = confirmation_seeds(settings.replications, settings.confidence, self._attempt)
-            self._seeds = seeds.sealed(self._run.secret, self._blob, n)
+            self._seeds = seeds.sealed(self._run.secret, self._blob, n, wide=self._lab.audited)
             search.write(
                 f"Confirming on {len(self._seeds)} seeds that no search has seen (attempt "
                 f"{self._attempt}: {100 * self._confidence:.4g} %):"

@@ -46,6 +46,10 @@ from pytest_glia.replication import Metrics
 from pytest_glia.repository import Repository
 from pytest_glia.settings import Settings
 
+SLOWER = 20.0
+"""Times as long as the present candidate's a replication may take: enough for an honest one, and one that
+hangs does not eat the budget."""
+
 
 class Evaluator:
     """Runs jobs in the child, one at a time; each of its samples is in the ledger as it arrives.
@@ -82,6 +86,9 @@ class Evaluator:
         self._harness = _harness(repository.tree(base), settings.testbed, deciding(self._forwarded()))
         self._write = write
         self.timeout = settings.timeout
+        self._timeout_apart = SLOWER * settings.timeout
+        self.pace_apart: float | None = None
+        """Seconds a replication, as `pace`, where candidates are apart; None before `rehearse`."""
         self._runs = 0
         self._seconds = 0.0
         # When the last replication ended, or those that are run now were asked for.
@@ -103,6 +110,26 @@ class Evaluator:
         """
         base = {path: self._repository.earlier(path, text) for path, text in sources.items()}
         return self._run(Job(sources, seeds, base, None, payer=None, judging=True))
+
+    def rehearse(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> list[pytest.TestReport]:
+        """The reports of all tests for a candidate that is apart (`Job`), with seeds as `judge` will have.
+
+        From then on it is known how long that takes, and how long it may. Nothing is charged. It raises as
+        `look` does.
+        """
+        runs, seconds = self._runs, self._seconds
+        job = Job(sources, seeds, self._bases, None, payer=None, judging=False, apart=True)
+        reports = self._run(job)
+        ran = self._runs - runs
+        self.take_pace_apart((self._seconds - seconds) / ran if ran else None)
+        return reports
+
+    def take_pace_apart(self, pace: float | None) -> None:
+        """Take this for the pace that `rehearse` has found."""
+        self.pace_apart = pace
+        if pace is not None:
+            longest = SLOWER * pace * self._settings.workers
+            self._timeout_apart = max(self._settings.timeout, longest)
 
     def judge(
         self, sources: Mapping[str, bytes], seeds: Sequence[int], payer: Payer | None, confidence: float
@@ -388,7 +415,7 @@ class Evaluator:
 
     def _timeout(self, job: Job) -> float:
         """Seconds for a replication: one whose candidate is apart takes many times as long as another."""
-        return self._settings.timeout if job.apart else self.timeout
+        return self._timeout_apart if job.apart else self.timeout
 
     def _patience(self, job: Job) -> float:
         """Seconds to wait for the next message: a sign of life comes at least once a replication, which is

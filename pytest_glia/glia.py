@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +30,6 @@ from pytest_glia.decisions import CHANGES, PROBED, Objects, Recorded, World, in_
 from pytest_glia.estimate import Check, Estimate
 from pytest_glia.hardware import HardwareFailed, Twice, measured, noise_of, real_testbed
 from pytest_glia.misuse import Misuse
-from pytest_glia.nursery import Nursery, Setup
 from pytest_glia.replication import Failure, Metrics, Outcome, Replication
 from pytest_glia.running import run_all
 from pytest_glia.seeds import global_seed, policy_seed
@@ -207,7 +208,8 @@ class Glia:
         places: dict[str, tuple[Arm, int]] = {}
         for seed in seeds:
             for arm in arms:
-                key = digest(harness, self._sharing(), function, arm.key, str(seed))
+                apart = ["apart"] if self._is_apart(arm, recordable) else []
+                key = digest(harness, self._sharing(), function, arm.key, str(seed), *apart)
                 keys[arm.key, seed] = key
                 # Of arms with the same content the first is run.
                 places.setdefault(key, (arm, seed))
@@ -231,8 +233,7 @@ class Glia:
     def _setting(self, world: World | None) -> tuple[object, ...]:
         """What tells these replications from those of the same code and seeds elsewhere."""
         scenario = sorted(self._context.scenario.items())
-        apart = self._context.nursery and "apart"
-        return world, scenario and f"scenario {scenario}", self._context.inspected and "inspected", apart
+        return world, scenario and f"scenario {scenario}", self._context.inspected and "inspected"
 
     def _sampled(
         self,
@@ -262,6 +263,8 @@ class Glia:
             failed: dict[int, Failure | bytes] = {}
             for index, came in outcomes:
                 key = found.share[index]
+                if isinstance(came, Failure):
+                    self._end_without_nursery()
                 if isinstance(came, bytes) and self._context.inspected:
                     came = keep_tables(self._context.inspected / f"{key}.npz", came)
                 if not isinstance(came, bytes):
@@ -278,6 +281,12 @@ class Glia:
             for index in sorted(failed):
                 self._succeeded(name(found.share[index]), failed[index])
         return known
+
+    def _end_without_nursery(self) -> None:
+        """If the nursery was killed, no candidate is to blame: end as if this process was killed."""
+        nursery = self._context.nursery
+        if nursery and not nursery.lives():
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _succeeded(self, name: str, outcome: Outcome) -> Metrics:
         if not isinstance(outcome, dict):
@@ -310,28 +319,27 @@ class Glia:
         recorded = self._recorded(replicate, arm, seed, world, self._context.scenario)
         if arm.trusted or not recordable:
             return Replication(lambda: recorded.run(recorded.objects()), confined=not arm.trusted)
-        nursery = self._context.nursery
-        if nursery and arm.is_candidate and recordable <= nursery.domains:
-            run = partial(self._run_apart, nursery, recorded, arm, seed)
-            return Replication(run, keeps=(nursery.descriptor,))
+        if self._context.nursery and self._is_apart(arm, recordable):
+            run = partial(self._run_apart, recorded, arm, seed, min(recordable))
+            # Of its processor time this one tells nothing: that is the candidate's.
+            return Replication(run, keeps=(self._context.nursery.descriptor,), patient=False)
         if world is None or not arm.is_candidate or seed not in self._context.seeds[:PROBED]:
             return recorded.replication()
         return recorded.replication(lambda bundle: recorded.probe(bundle, world, seed))
 
-    def _run_apart(self, nursery: Nursery, recorded: Recorded, arm: Arm, seed: int) -> Metrics | bytes:
-        """A replication whose candidates are asked in a process that knows neither its seed nor future."""
-        context = self._context
-        setup = Setup(
-            self._candidates,
-            arm.sources,
-            context.root,
-            arm.files,
-            policy_seed(seed),
-            global_seed(seed),
-            context.confine,
-            context.timeout,
+    def _is_apart(self, arm: Arm, recordable: frozenset[str]) -> bool:
+        """Whether an arm is asked in a process that knows neither its seed nor its future."""
+        nursery = self._context.nursery
+        return (
+            nursery is not None
+            and arm.is_candidate
+            and len(recordable) == 1
+            and recordable <= nursery.domains
         )
-        with nursery.asked(setup) as (domain, ask):
+
+    def _run_apart(self, recorded: Recorded, arm: Arm, seed: int, domain: str) -> Metrics | bytes:
+        assert self._context.nursery is not None
+        with self._context.nursery.candidates(domain, arm, seed, self._context) as ask:
             return recorded.apart(domain, ask)
 
     def _recorded(

@@ -16,12 +16,13 @@ from functools import partial
 import pytest
 
 from pytest_glia.arms import Arm
-from pytest_glia.asked import Asked
+from pytest_glia.asked import asked
 from pytest_glia.calling import Replicate, call, make_objects, metrics_of, seed_generators, told
 from pytest_glia.context import Context
 from pytest_glia.decisions import Objects
 from pytest_glia.domains import is_real, testbed_of
 from pytest_glia.hookspecs import RealTestbed
+from pytest_glia.nursery import REAL
 from pytest_glia.replication import Metrics, ReplicationError, serve
 from pytest_glia.seeds import global_seed, policy_seed
 from pytest_glia.timing import alone, apart
@@ -123,19 +124,20 @@ def _run(
                 made.update({each: testbed.answering(policy) for each, policy in _objects(arm, seed).items()})
             return made[role](question)
 
-    fork = serve([partial(answer, role) for role in roles], [*context.private, lock], context.confine)
-    asked = Asked(fork, context.timeout)
+    private = [*context.private, lock]
     try:
-        with told(arm.files):
-            objects = {role: testbed.asking(partial(asked.ask, number)) for number, role in enumerate(roles)}
+        if context.nursery and arm.candidates:
+            asking = context.nursery.candidates(REAL, arm, seed, context)
+        else:
+            forked = serve([partial(answer, role) for role in roles], private, context.confine)
+            asking = asked(forked, context.timeout)
+        with asking as ask, told(arm.files):
+            objects = {role: testbed.asking(partial(ask, number)) for number, role in enumerate(roles)}
             return metrics_of(call(replicate, objects, seed))
     except ReplicationError as error:
         if isinstance(error.__cause__, testbed.busy):
             raise error.__cause__ from None
-        # What the candidate did is the reason, whatever the domain makes of having no answer.
-        raise HardwareFailed(f"{arm.name}, seed {seed}: {asked.out or error}") from error
-    finally:
-        asked.end()
+        raise HardwareFailed(f"{arm.name}, seed {seed}: {error}") from error
 
 
 def _objects(arm: Arm, seed: int) -> Objects:

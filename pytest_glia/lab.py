@@ -181,10 +181,12 @@ class Lab:
         self._ablations = ablations
         probes = probes_of(self._evaluation_simulations, len(self._seeds)) if self.audited else 0
         audit = self._evaluation_simulations + probes if self.audited else 0
-        runs = (more + self.audited) * self._evaluation_runs + probes + ablations * sealed
+        runs = self.audited * self._evaluation_runs + probes + ablations * sealed
+        pace = self._evaluator.pace or 0.0
+        confirmation = more * self._evaluation_runs * max(pace, self._evaluator.pace_apart or 0.0)
         self._whole.held = {
             "simulations": (1 + ablations) * sealed + audit,
-            "seconds": _MARGIN * (self._evaluator.pace or 0.0) * runs,
+            "seconds": _MARGIN * (confirmation + pace * runs),
         }
 
     def context(self, number: int, account: Account) -> Lab:

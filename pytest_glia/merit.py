@@ -247,3 +247,8 @@ def message_of(report: pytest.TestReport) -> str:
     text = report.longreprtext.strip()
     lines = [line[1:] for line in text.splitlines() if line.startswith("E  ")] or text.splitlines()
     return lines[0].strip() if lines else "failed"
+
+
+def recorded_by(reports: Sequence[pytest.TestReport]) -> set[str]:
+    """The domains that record what the specs ask of the candidate, so that an audit has something to see."""
+    return {domain for report in reports for domain in getattr(report, "glia_recordable", ())}

@@ -8,24 +8,21 @@ which is told what it may know of it, question by question.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 import pickle
 import select
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_glia.arms import loaded
-from pytest_glia.asked import Asked
+from pytest_glia.arms import Arm, loaded
+from pytest_glia.asked import asked
 from pytest_glia.calling import make_objects, seed_generators, told
 from pytest_glia.candidate import Candidate
-from pytest_glia.decisions import recorders
-from pytest_glia.hookspecs import ApartAudit
-from pytest_glia.processes import die_with
+from pytest_glia.context import Context
+from pytest_glia.hookspecs import Apart
 from pytest_glia.replication import (
     Again,
     Confine,
@@ -38,20 +35,25 @@ from pytest_glia.replication import (
     outputs,
     served,
 )
+from pytest_glia.seeds import global_seed, policy_seed
+
+REAL = "--glia-testbed"
+"""The domain of what a real testbed asks."""
 
 
 @dataclass(frozen=True)
-class Setup:
+class _Setup:
     """All that a candidate's process is told before it is asked.
 
     Attributes:
+        domain: That asks.
         sources: Of the candidates' files, by path below `root`.
         files: Where their lines are.
         policy, everything: What their own random streams and the global ones start from; they do not tell the
             seed.
-        timeout: Seconds for an answer.
     """
 
+    domain: str
     candidates: Sequence[Candidate]
     sources: Mapping[str, bytes]
     root: Path
@@ -59,21 +61,27 @@ class Setup:
     policy: int
     everything: int
     confine: Confine | None
-    timeout: float
 
 
 class _Lent(Fork):
-    """A process of the nursery's: it ends when `line` is closed, or with the process that has it."""
+    """A process of the nursery's: it ends when `line` is closed, or with the process that has it.
+
+    What its candidate raises does not end it.
+    """
 
     def __init__(self, descriptor: int, line: int) -> None:
         super().__init__(pid=0, descriptor=descriptor)
         self._line = line
+
+    def take(self) -> Outcome:
+        return self.taken() if self.whole() else self.end()
 
     def end(self, leaving: list[int] | None = None) -> Outcome:
         self.stop()
         return Failure("the candidate's process ended without an answer")
 
     def stop(self) -> None:
+        self.gone = True
         os.close(self.descriptor)
         os.close(self._line)
 
@@ -82,30 +90,19 @@ class Nursery:
     """The nursery, as a process sees it that may ask for others.
 
     Attributes:
-        pid: Its process.
         descriptor: Of the socket that leads there. Candidates must not have it.
         domains: Those whose candidates it can serve, by name.
     """
 
-    def __init__(self, audits: Sequence[ApartAudit], private: Collection[int]) -> None:
-        """Fork it: without the descriptors `private`, and without what this process learns from now on."""
-        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent = os.getpid()
-        self.pid = os.fork()
-        if not self.pid:
-            try:
-                for descriptor in (*private, here.detach()):
-                    os.close(descriptor)
-                with contextlib.suppress(OSError):
-                    os.setpgid(0, 0)
-                die_with(parent)
-                gc.freeze()
-                _nurse(there, audits)
-            finally:
-                os._exit(1)
-        there.close()
-        self.descriptor = here.detach()
-        self.domains = frozenset(each.name for each in audits)
+    def __init__(self, answerers: Mapping[str, Apart], private: Sequence[int]) -> None:
+        """Fork it: without the descriptors `private`, and without what this process learns from now on.
+
+        `answerers` by domain.
+        """
+        here, there = (end.detach() for end in socket.socketpair())
+        self.pid = fork_off(lambda: _nursed(there, answerers), there, [here, *private], quiet=True)
+        self.descriptor = here
+        self.domains = frozenset(answerers)
 
     def lives(self) -> bool:
         """Whether it can fork still."""
@@ -114,20 +111,22 @@ class Nursery:
         return not poll.poll(0)
 
     @contextmanager
-    def asked(self, setup: Setup) -> Iterator[tuple[str, Callable[[int, bytes], bytes]]]:
-        """The domain of candidates that are loaded in a process of the nursery's, and what asks the one at a
-        place for a decision.
+    def candidates(
+        self, domain: str, arm: Arm, seed: int, context: Context
+    ) -> Iterator[Callable[[int, bytes], bytes]]:
+        """What asks an arm's candidate at a place for a decision: they are in a process of the nursery's.
 
-        ReplicationError, with what the candidate did, if there is no answer, whatever comes of that here.
+        Raises as `pytest_glia.asked.asked` does.
         """
-        asked = Asked(self._lend(), setup.timeout)
-        try:
-            domain = asked.ask(0, pickle.dumps(setup)).decode("utf-8", "replace")
-            yield domain, lambda place, question: asked.ask(1, bytes([place]) + question)
-        except ReplicationError as error:
-            raise ReplicationError(asked.out or str(error)) from error
-        finally:
-            asked.end()
+        setup = _Setup(
+            domain,
+            *(arm.candidates, arm.sources, context.root, arm.files),
+            *(policy_seed(seed), global_seed(seed)),
+            context.confine,
+        )
+        with asked(self._lend(), context.timeout) as ask:
+            ask(_BEGIN, pickle.dumps(setup))
+            yield lambda place, question: ask(_ANSWER, bytes([place]) + question)
 
     def _lend(self) -> Fork:
         mine, its = socket.socketpair()
@@ -146,56 +145,63 @@ class Nursery:
         return _Lent(mine.detach(), line)
 
 
-def _nurse(asked: socket.socket, audits: Sequence[ApartAudit]) -> None:
+def _nursed(requests: int, answerers: Mapping[str, Apart]) -> Iterator[bytes]:
     """Fork whenever that is asked for, and kill those whose line nobody holds any more."""
     lines: dict[int, int] = {}
     poll = select.poll()
-    poll.register(asked, select.POLLIN)
-    while True:
-        for descriptor, _ in poll.poll():
-            if descriptor in lines:
-                poll.unregister(descriptor)
-                os.close(descriptor)
-                pid = lines.pop(descriptor)
-                kill(pid)
-                os.waitpid(pid, 0)
-                continue
-            message, descriptors, *_ = socket.recv_fds(asked, 1, 2)
-            if not message:
-                return
-            end, line = descriptors
-            with contextlib.suppress(OSError):  # who has asked sees that nobody answers
-                pid = fork_off(
-                    lambda end=end: served(_functions(audits, end), end),  # type: ignore[misc]
-                    end,
-                    [asked.fileno(), line, *lines],
-                    quiet=True,
-                )
-                lines[line] = pid
-                poll.register(line, 0)
-                continue
-            os.close(end)
-            os.close(line)
+    poll.register(requests, select.POLLIN)
+    with socket.socket(fileno=requests) as listening:
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor in lines:
+                    poll.unregister(descriptor)
+                    os.close(descriptor)
+                    pid = lines.pop(descriptor)
+                    kill(pid)
+                    os.waitpid(pid, 0)
+                    continue
+                message, sent, *_ = socket.recv_fds(listening, 1, 2)
+                if not message:
+                    return
+                if len(sent) < 2:  # this process had no descriptors left for them
+                    continue
+                end, line = sent
+                if forked := _forked(end, line, answerers, [requests, *lines]):
+                    lines[line] = forked
+                    poll.register(line, 0)
+    yield b""  # a generator, as what a fork answers is
 
 
-def _functions(audits: Sequence[ApartAudit], descriptor: int) -> tuple[Again, Again]:
+def _forked(end: int, line: int, answerers: Mapping[str, Apart], private: Sequence[int]) -> int | None:
+    """A process that answers at `end`; None if there can be none: who has asked sees that nobody answers."""
+    try:
+        return fork_off(lambda: served(_functions(answerers, end), end), end, [line, *private], quiet=True)
+    except OSError:
+        os.close(end)
+        os.close(line)
+        return None
+
+
+_BEGIN, _ANSWER = 0, 1
+
+
+def _functions(answerers: Mapping[str, Apart], descriptor: int) -> tuple[Again, Again]:
     """What a candidate's process does: it loads candidates, and it answers."""
     answers: list[Callable[[bytes], bytes]] = []
     files: frozenset[str] = frozenset()
 
     def begin(given: bytes) -> bytes:
         nonlocal files
-        setup: Setup = pickle.loads(given)
+        setup: _Setup = pickle.loads(given)
         files = setup.files
         if setup.confine:
             setup.confine([descriptor, *outputs()])
-        seed_generators(setup.everything)
         with told(files):
-            entries = loaded(setup.candidates, setup.sources, setup.root)
-            objects = make_objects(entries, setup.policy)
-            audit, _ = recorders(audits, objects.values())
-            answers.extend(map(audit.answering, objects.values()))
-        return audit.name.encode()
+            seed_generators(setup.everything)
+            objects = make_objects(loaded(setup.candidates, setup.sources, setup.root), setup.policy)
+            seed_generators(setup.everything)
+            answers.extend(map(answerers[setup.domain].answering, objects.values()))
+        return b""
 
     def answer(given: bytes) -> bytes:
         with told(files):

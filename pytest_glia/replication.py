@@ -86,6 +86,7 @@ class Replication:
         confined: Whether it runs candidate code, and so in the sandbox.
         quiet: Whether what it prints is thrown away.
         keeps: Of the private descriptors those that its fork has.
+        patient: Whether it has more time where a busy machine has kept it from the processors.
         then: Makes of its answer (not of a failure) what counts instead: an outcome, or what to run next.
         again: Runs it again without the candidate, given raw bytes. Replications that are run together share
             processes for that: it must not depend on what it was called with before.
@@ -95,6 +96,7 @@ class Replication:
     confined: bool = False
     quiet: bool = False
     keeps: tuple[int, ...] = ()
+    patient: bool = True
     then: Then | None = None
     again: Again | None = None
 
@@ -127,51 +129,66 @@ Then = Callable[[Metrics | bytes], Next]
 class Fork:
     """A replication's process, the socket's end that leads to it, and what it has answered so far.
 
-    ``printed`` is the file that a confined one prints to.
+    ``printed`` is the file that a confined one prints to, ``largest`` how many bytes its answer has at most;
+    it is ``gone`` once it was ended.
     """
 
     pid: int
     descriptor: int
     printed: int | None = None
+    largest: int = _LARGEST
     answer: bytearray = field(default_factory=bytearray)
+    gone: bool = False
 
     def receive(self) -> bool:
         """Read what there is, or wait for it; whether the answer is whole, or no more will come."""
         try:
             part = os.read(self.descriptor, _PART)
+        except BlockingIOError:
+            return False
         except ConnectionResetError:
             part = b""
         self.answer += part
-        if len(self.answer) > _LARGEST:
+        if len(self.answer) > self.largest:
             part, self.answer = b"", bytearray()
         # What a replication has started may hold the socket open: the length says when it is all.
-        return not part or self._whole()
+        return not part or self.whole()
 
     def ask(self) -> None:
         """Have a fork that is `READY` call its function."""
         with contextlib.suppress(OSError):
             os.write(self.descriptor, b"?")
 
-    def give(self, number: int, given: bytes) -> None:
-        """Have one that serves (see `serve`) call its function of that number with these bytes."""
+    def give(self, number: int, given: bytes, wait: Callable[[], bool] = lambda: True) -> None:
+        """Have one that serves (see `serve`) call its function of that number with these bytes.
+
+        Where the descriptor does not block, `wait` says whether it takes more.
+        """
         left = memoryview(number.to_bytes(8, "big") + len(given).to_bytes(8, "big") + given)
         # One that has gone answers nothing.
         with contextlib.suppress(OSError):
             while left:
-                left = left[os.write(self.descriptor, left) :]
+                try:
+                    left = left[os.write(self.descriptor, left) :]
+                except BlockingIOError:
+                    if not wait():
+                        return
 
     def take(self) -> Outcome:
         """The answer of one that serves. It goes on, unless that is a failure."""
-        if not self._whole():
-            return self.end()
-        answer, self.answer = bytes(self.answer), bytearray()
-        outcome = _outcome(answer, 0)
-        if isinstance(outcome, Failure):
+        outcome = self.taken() if self.whole() else self.end()
+        if isinstance(outcome, Failure) and not self.gone:
             self.stop()
         return outcome
 
+    def taken(self) -> Outcome:
+        """A whole answer, and room for the next."""
+        answer, self.answer = bytes(self.answer), bytearray()
+        return _outcome(answer, 0)
+
     def stop(self) -> None:
         """Kill one that serves."""
+        self.gone = True
         os.close(self.descriptor)
         kill(self.pid)
         os.waitpid(self.pid, 0)
@@ -181,9 +198,10 @@ class Fork:
 
         With `leaving`, one that has answered is not waited for: its process joins those to be waited for.
         """
+        self.gone = True
         os.close(self.descriptor)
         status = 0
-        if leaving is not None and self._whole():
+        if leaving is not None and self.whole():
             # What it says is said: the next one need not wait until its process is gone.
             kill(self.pid)
             leaving.append(self.pid)
@@ -193,7 +211,8 @@ class Fork:
             _show(self.printed)
         return _outcome(bytes(self.answer), status)
 
-    def _whole(self) -> bool:
+    def whole(self) -> bool:
+        """Whether the answer is all there."""
         return len(self.answer) >= 8 + max(1, int.from_bytes(self.answer[:8], "big"))
 
 
@@ -286,8 +305,9 @@ def fork_off(
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
-            with os.fdopen(writer, "wb", closefd=False) as stream:
-                stream.write(len(answer).to_bytes(8, "big") + answer)
+            left = memoryview(len(answer).to_bytes(8, "big") + answer)
+            while left:
+                left = left[os.write(writer, left) :]
         status = 0
     finally:
         os._exit(status)
@@ -377,9 +397,8 @@ def _kill_group(pid: int) -> None:
 
 
 def _outcome(answer: bytes, status: int) -> Outcome:
-    none = Failure(f"the replication's process ended ({_ending(status)}) without a result")
     if len(answer) != 8 + int.from_bytes(answer[:8], "big"):
-        return none
+        return _without_result(status)
     if answer[8:9] == b"\0":
         return answer[9:]
     if len(answer) > _LARGEST_JSON:
@@ -393,7 +412,11 @@ def _outcome(answer: bytes, status: int) -> Outcome:
             return {visible(str(name), line=True): float(value) for name, value in data["metrics"].items()}
         return Failure(str(data["failure"]), str(data.get("details", "")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return none
+        return _without_result(status)
+
+
+def _without_result(status: int) -> Failure:
+    return Failure(f"the replication's process ended ({_ending(status)}) without a result")
 
 
 def _ending(status: int) -> str:

@@ -39,7 +39,8 @@ class _Running:
             return False
         got = processor_seconds(self.fork.pid) - self.used
         if (
-            now >= self.latest
+            (isinstance(self.what, Replication) and not self.what.patient)
+            or now >= self.latest
             or got > timeout / 2
             or not got
             or os.getloadavg()[0] <= 2 * (os.cpu_count() or 1)

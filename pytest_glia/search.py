@@ -25,12 +25,12 @@ from pytest_glia.designers.offline import OfflineDesigner
 from pytest_glia.designers.openevolve import OpenEvolveDesigner
 from pytest_glia.designers.problem import problem_statement
 from pytest_glia.domains import manager, mechanisms
-from pytest_glia.evaluator import Evaluator
+from pytest_glia.evaluator import SLOWER, Evaluator
 from pytest_glia.hookspecs import Mechanism
 from pytest_glia.lab import Lab
 from pytest_glia.last_stage import on_hardware
 from pytest_glia.ledger import Command, Ledger, Run
-from pytest_glia.merit import Evaluation
+from pytest_glia.merit import Evaluation, recorded_by
 from pytest_glia.misuse import Misuse
 from pytest_glia.models import ModelFailed
 from pytest_glia.models.threads import Threads, asked_by
@@ -46,10 +46,8 @@ from pytest_glia.visible import visible
 REPLAYED = "PYTEST_GLIA_REPLAYED"
 """The environment variable that names the run that a process repeats from its record."""
 
-# A replication of a candidate may take this many times as long as those of the start, and never less than
-# the seconds below: enough for an honest one, and a hung one does not eat the budget.
-_SLOWER = 20.0
 _PATIENCE = 10.0
+"""Seconds that a replication may take at least: then a slow machine is no reason to kill it."""
 
 
 class Search:
@@ -174,13 +172,15 @@ class Search:
         self.write(f"Each candidate is a commit on {prefix}/1{contexts}")
         self.write("")
         try:
-            lab = self.lab = self._lab(failing, prefix, opened, payer, _recorded_by(before))
+            lab = self.lab = self._lab(failing, prefix, opened, payer, recorded_by(before))
             pace = self.evaluator.pace
             if pace is not None or self._goes_on:
-                longest = max(_PATIENCE, _SLOWER * (pace or 0.0) * self.settings.workers)
+                longest = max(_PATIENCE, SLOWER * (pace or 0.0) * self.settings.workers)
                 # The same in each process of the run: what is killed at its deadline is told with it.
                 longest = self.ledger.once(opened.id, "timeout", longest)
                 self.evaluator.timeout = min(self.settings.timeout, longest)
+            if lab.audited:
+                self._rehearse(lab, opened)
             proposal = self._design(lab)
             deliver = partial(Delivery, self, lab, run=opened, payer=payer, prefix=prefix)
             delivery = self.delivery = deliver(proposal)
@@ -210,6 +210,25 @@ class Search:
             self.write(f"Interrupted after {tried} candidates: {where}a new run reuses what they cost.")
             raise
         return reports
+
+    def _rehearse(self, lab: Lab, run: Run) -> None:
+        """See how long the confirmation takes, and whether it can be: the present candidate, on two seeds.
+
+        Raises `Misuse` if what can be evaluated elsewhere cannot be there.
+        """
+        known = self.ledger.recall(run.id, "pace apart")
+        if known is None:
+            drawn = seeds.sealed(run.secret, "rehearsal", 2, wide=True)
+            found = Evaluation.of(self.sources, drawn, self.evaluator.rehearse(self.sources, drawn))
+            for nodeid, message in found.errors.items():
+                if nodeid not in lab.start.errors:
+                    raise Misuse(
+                        f"{nodeid} cannot be evaluated as it would be to confirm a design, with seeds of 63 "
+                        f"bits and the candidate in another process: {message}"
+                    )
+            known = str(self.evaluator.pace_apart)
+            self.ledger.remember(run.id, "pace apart", known)
+        self.evaluator.take_pace_apart(None if known == "None" else float(known))
 
     def _begin(self) -> Run:
         """Open a run, or go on with one that was killed."""
@@ -313,7 +332,7 @@ class Search:
                 )
         look = len(self.evaluator.needed_simulations)
         least = 2 * look
-        if _recorded_by(before):
+        if recorded_by(before):
             least += look + probes_of(look, self.settings.replications)
         if self.settings.budget.simulations < least:
             raise Misuse(
@@ -405,11 +424,6 @@ class Search:
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             terminal.write_sep("=", text)
-
-
-def _recorded_by(reports: Sequence[pytest.TestReport]) -> set[str]:
-    """The domains that record what the specs ask of the candidate, so that an audit has something to see."""
-    return {domain for report in reports for domain in getattr(report, "glia_recordable", ())}
 
 
 def _too_small(error: BudgetExhausted, event: str) -> str:

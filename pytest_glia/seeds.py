@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import random
 from typing import Literal
 
 Purpose = Literal["development", "guard"]
@@ -32,28 +31,24 @@ def guard(name: str, n: int) -> tuple[int, ...]:
     return tuple(_seed(hashlib.sha256(f"glia guard seeds {name} {i}".encode()).digest()) for i in range(n))
 
 
-def sealed(secret: bytes, content: str, n: int) -> tuple[int, ...]:
+def sealed(secret: bytes, content: str, n: int, *, wide: bool = False) -> tuple[int, ...]:
     """`n` confirmation seeds of a candidate: HMAC-SHA256 of its `content` hash under the run's secret.
 
     They cannot be known before the candidate's text is fixed, and anyone who is told the secret
-    afterwards can compute them again.
+    afterwards can compute them again. `wide` ones have 63 bits, too many to try them all: a candidate in
+    another process than its simulation does not find its seed by what it sees.
     """
+    digests = [hmac.new(secret, f"glia confirmation {content} {i}".encode(), "sha256") for i in range(n)]
     return tuple(
-        _seed(hmac.new(secret, f"glia confirmation {content} {i}".encode(), "sha256").digest())
-        for i in range(n)
+        int.from_bytes(each.digest()[:8], "big") >> 1 if wide else _seed(each.digest()) for each in digests
     )
 
 
-def policy_rng(seed: int) -> random.Random:
-    """The random stream of the policy itself, apart from the streams of the workload.
-
-    Nothing in the generator tells the replication's seed, from which the workload could be drawn again.
-    """
-    return random.Random(policy_seed(seed))
-
-
 def policy_seed(seed: int) -> int:
-    """What `policy_rng` starts from."""
+    """What the random stream of the policy itself starts from, apart from the streams of the workload.
+
+    It does not tell the replication's seed, from which the workload could be drawn again.
+    """
     return _hidden("policy", seed)
 
 

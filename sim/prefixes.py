@@ -74,7 +74,7 @@ class Prefixes:
         if mine % block_size == 0:
             ratio, hashes = mine // block_size, self.hashes
             if max(abs(int(hashes.min(initial=0))), abs(int(hashes.max(initial=0)))) >= 2**63 // ratio:
-                hashes = np.unique(hashes, return_inverse=True)[1].astype(np.int64)  # the product would wrap
+                hashes = _numbered(hashes)  # the product would wrap
             return self.starts * ratio, (hashes[:, None] * ratio + np.arange(ratio)).ravel()
         if block_size % mine:
             raise ValueError(
@@ -88,6 +88,14 @@ class Prefixes:
         ]
         starts = np.cumsum([0, *(len(row) for row in kept)]).astype(np.int64)
         return starts, np.concatenate([np.zeros(0, np.int64), *kept])
+
+
+def _numbered(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers in place of hashes, in the order in which they come first: what comes later changes none."""
+    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
+    numbers = np.empty(len(first), np.int64)
+    numbers[np.argsort(first)] = np.arange(len(first))
+    return numbers[which]
 
 
 def _column(row: ArrayLike) -> NDArray[Any]:

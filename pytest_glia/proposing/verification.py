@@ -20,7 +20,7 @@ from pytest_glia.candidate import fault
 from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.ledger import Ledger
-from pytest_glia.merit import Evaluation
+from pytest_glia.merit import Evaluation, recorded_by
 from pytest_glia.misuse import Misuse
 from pytest_glia.optimize import Group, grouped, replay
 from pytest_glia.payer import Payer
@@ -104,9 +104,7 @@ class Verification:
         content = "+".join(repository.blob(text) for text in sources.values())
         secret = secrets.token_bytes(32)
         confidence = confirmation_confidence(settings.confidence, 1)
-        drawn = seeds.sealed(
-            secret, content, confirmation_seeds(settings.replications, settings.confidence, 1)
-        )
+        replications = confirmation_seeds(settings.replications, settings.confidence, 1)
         ledger = Ledger(session.config.rootpath)
         evaluator = Evaluator(
             *(session.config, settings, repository, ledger, Account(Budget()), candidates, self._base),
@@ -114,6 +112,9 @@ class Verification:
         )
         try:
             payer = Payer("", Account(Budget()))
+            before = {path: repository.read(self._base, path) or text for path, text in sources.items()}
+            rehearsed = evaluator.rehearse(before, seeds.sealed(secret, "rehearsal", 2, wide=True))
+            drawn = seeds.sealed(secret, content, replications, wide=bool(recorded_by(rehearsed)))
             reports = evaluator.judge(sources, drawn, payer, confidence)
             # Other futures, in another world: what is recorded must not decide otherwise for them.
             probed = evaluator.look(sources, drawn, payer, world=secrets.token_bytes(32))

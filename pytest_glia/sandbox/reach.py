@@ -47,8 +47,10 @@ def readable(root: Path, gpus: tuple[str, ...]) -> tuple[str, ...]:
     ]
     folders += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     places = [*_SYSTEM, *(_GPU_SYSTEM if gpus else ()), *_visible(root)]
+    # A folder around the project has its hidden ones further down.
+    inner = Path(os.path.realpath(root))
     for folder in filter(os.path.isabs, folders):
-        places += _visible(Path(folder))
+        places += _visible(Path(os.path.realpath(folder)), inner)
     return _outermost(places)
 
 
@@ -83,14 +85,21 @@ def writable(gpus: tuple[str, ...]) -> tuple[str, ...]:
     return ("/dev/null", "/dev/full", *gpus)
 
 
-def _visible(folder: Path) -> list[str]:
-    """A folder, or, if it has entries that are left out, all of its others."""
+def _visible(folder: Path, inner: Path | None = None) -> list[str]:
+    """A folder, or, if it has entries that are left out, all of its others.
+
+    So it is with all folders from there to an `inner` one.
+    """
     try:
         names = os.listdir(folder)
     except OSError:
         return [str(folder)]
     shown = [name for name in names if not _left_out(name)]
-    return [str(folder)] if len(shown) == len(names) else [str(folder / name) for name in shown]
+    below = inner.relative_to(folder).parts[:1] if inner and inner.is_relative_to(folder) else ()
+    if not below:
+        return [str(folder)] if len(shown) == len(names) else [str(folder / name) for name in shown]
+    places = [str(folder / name) for name in shown if name not in below]
+    return places + (_visible(folder / below[0], inner) if below[0] in shown else [])
 
 
 def _left_out(name: str) -> bool:

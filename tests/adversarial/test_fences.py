@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from pytest_glia.decisions import Objects, Recorded, World, in_world
 from pytest_glia.replication import Failure, Metrics, Outcome, Replication, ReplicationError, Rerun
 from pytest_glia.running import run_all
 from pytest_glia.sandbox import confining, unavailable
-from pytest_glia.seeds import policy_rng
+from pytest_glia.seeds import policy_seed
 from sim import warm_up
 from sim.baselines import RoundRobin
 from sim.glia import glia_audits
@@ -48,7 +49,7 @@ def recorded(source: str, seed: int, root: Path, world: World | None = None) -> 
 
     def objects() -> Objects:
         try:
-            return {None: make(load(ROUTER, source.encode(), root), policy_rng(seed))}
+            return {None: make(load(ROUTER, source.encode(), root), Random(policy_seed(seed)))}
         except ReplicationError:
             raise
         except Exception as error:

@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -154,12 +155,12 @@ def test_class_is_made_afresh_with_its_own_stream() -> None:
             self.first = rng.random()
 
     one, same, other = (
-        make(Policy, seeds.policy_rng(1)),
-        make(Policy, seeds.policy_rng(1)),
-        make(Policy, seeds.policy_rng(2)),
+        make(Policy, Random(seeds.policy_seed(1))),
+        make(Policy, Random(seeds.policy_seed(1))),
+        make(Policy, Random(seeds.policy_seed(2))),
     )
     assert one is not same
-    assert one.first == same.first == seeds.policy_rng(1).random()
+    assert one.first == same.first == Random(seeds.policy_seed(1)).random()
     assert one.first != other.first
 
 
@@ -170,7 +171,7 @@ def test_class_without_rng_is_made_without() -> None:
         def __init__(self, size: int = 3) -> None:
             self.size = size
 
-    assert make(Policy, seeds.policy_rng(1)).size == 3
+    assert make(Policy, Random(seeds.policy_seed(1))).size == 3
 
 
 def test_function_is_passed_as_it_is() -> None:
@@ -178,13 +179,13 @@ def test_function_is_passed_as_it_is() -> None:
 
     def policy() -> None: ...
 
-    assert make(policy, seeds.policy_rng(1)) is policy
+    assert make(policy, Random(seeds.policy_seed(1))) is policy
 
 
 def test_entry_that_cannot_be_called_is_an_error() -> None:
     """A constant is no candidate, and the error shows it."""
     with pytest.raises(ReplicationError, match="the entry is 42: it must be a class or a function"):
-        make(42, seeds.policy_rng(1))
+        make(42, Random(seeds.policy_seed(1)))
 
 
 def test_entry_is_that_of_the_text_given(tmp_path: Path) -> None:

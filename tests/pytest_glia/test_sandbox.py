@@ -291,6 +291,23 @@ def test_root_is_no_longer_root(user: int | None) -> None:
     assert in_fork(run, user, confinement())[0] == [0] * 24
 
 
+def test_hidden_folders_of_a_project_within_what_is_readable_are_not(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder around the project is on the path: what the project hides stays hidden, also where pytest's
+    root is a composed tree in it."""
+    (project / ".glia/tree").mkdir(parents=True)
+    (project / ".glia/ledger.db").write_text("precious")
+    monkeypatch.syspath_prepend(str(project.parent))
+    for root in (project, project / ".glia/tree"):
+
+        def run() -> list[int]:
+            names = ("data/table.csv", ".env", ".glia/ledger.db")
+            return [error_of_reading(project / name) for name in names]
+
+        assert in_fork(run, None, confinement(root))[0] == [0, errno.EACCES, errno.EACCES]
+
+
 def test_project_and_python_are_readable(project: Path, user: int | None) -> None:
     """Data below the root, time zones, processors and random numbers are there."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from random import Random
 
 import pytest
 
@@ -58,10 +59,19 @@ def test_seeds_fit_into_32_bits() -> None:
     assert max(everything) > 2**31
 
 
+def test_wide_seeds_have_63_bits() -> None:
+    """Those of a candidate that might try them all; a column of signed 64-bit integers holds them."""
+    wide = seeds.sealed(b"s", "c", 500, wide=True)
+    assert all(0 <= seed < 2**63 for seed in wide)
+    assert max(wide) > 2**62
+    assert len(set(wide)) == 500
+    assert wide[:3] == seeds.sealed(b"s", "c", 3, wide=True)
+
+
 def test_policy_has_its_own_stream() -> None:
     """The candidate's random numbers are reproducible, and not those that the workload draws."""
 
-    number = seeds.policy_rng(7).random()
-    assert number == seeds.policy_rng(7).random()
+    number = Random(seeds.policy_seed(7)).random()
+    assert number == Random(seeds.policy_seed(7)).random()
     assert number != random.Random(7).random()
-    assert number != seeds.policy_rng(8).random()
+    assert number != Random(seeds.policy_seed(8)).random()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import marshal
 from collections.abc import Callable, Iterator
@@ -25,6 +27,9 @@ checked = settings(max_examples=12, deadline=None, derandomize=True, database=No
 _REQUEST = ("id", "arrival", "prompt_tokens", "priority", "session", "prefix", "ttft_slo", "tpot_slo")
 _REPLICA = ("index", "waiting", "running", "waiting_prompt_tokens", "blocks_used", "preemptions")
 _IN_ENGINE = ("computed_tokens", "tokens_to_compute", "prefilling", "blocks", "preemptions")
+
+
+asking_side: Any = importlib.import_module("sim.apart.asking")
 
 
 def apart(policy: Any) -> Any:
@@ -229,7 +234,7 @@ def test_the_questions_hold_no_future() -> None:
 )
 def test_only_what_is_there_can_be_named(answer: bytes, says: str) -> None:
     """An answer, by whomever it was written, names requests and replicas that are there or ends the run."""
-    said = json.dumps({"name": "Router", "methods": ["route"], "plans_decodes": True}).encode()
+    said = json.dumps({"name": "Router", "methods": ["route"], "plans_decodes": True, "lazy": False}).encode()
 
     def ask(question: bytes) -> bytes:
         return said if b"methods" in question else answer
@@ -254,7 +259,7 @@ def test_only_what_is_there_can_be_named(answer: bytes, says: str) -> None:
 )
 def test_forged_plans_and_targets_end_the_run(method: str, answer: bytes, says: str) -> None:
     """Also of the other layers nothing is believed but what a run can follow."""
-    said = json.dumps({"name": "Forger", "methods": [method], "plans_decodes": True}).encode()
+    said = json.dumps({"name": "Forger", "methods": [method], "plans_decodes": True, "lazy": False}).encode()
     policy = asking(lambda question: said if b"methods" in question else answer)
     cluster = Cluster(engine="vllm", autoscaling=Autoscaling(max_replicas=4, interval=2))
     layers = {"plan": {"scheduler": policy}, "target": {"autoscaler": policy}}[method]
@@ -262,7 +267,9 @@ def test_forged_plans_and_targets_end_the_run(method: str, answer: bytes, says: 
         cluster.run(workloads.sharegpt_bursty(rate=4.0, duration=20, seed=1), RoundRobin(), **layers)
 
 
-@pytest.mark.parametrize("said", [b"3", b"{}", b'{"name": 1, "methods": [], "plans_decodes": true}', b"\xff"])
+@pytest.mark.parametrize(
+    "said", [b"3", b"{}", b'{"name": 1, "methods": [], "plans_decodes": true, "lazy": false}', b"\xff"]
+)
 def test_who_does_not_say_its_methods_is_refused(said: bytes) -> None:
     """Nothing can be asked of it."""
     with pytest.raises(ValueError, match=r"which methods the policy has|cannot be read"):
@@ -328,3 +335,157 @@ def test_a_policy_that_a_spec_wraps_is_asked_all_the_same() -> None:
     workload = workloads.sharegpt_bursty(rate=4.0, duration=20, seed=1)
     cluster = replace(Cluster(), replicas=3)
     both(WatchfulRouter, lambda policy: cluster.run(workload, Half(policy)))
+
+
+class Cycling:
+    """Starts anew whenever it is handed another tuple of replicas."""
+
+    def __init__(self) -> None:
+        self.shown: Any = None
+        self.turns: Any = None
+
+    def route(self, queue: Any, replicas: Any, now: float) -> Iterator[Any]:
+        if replicas is not self.shown:
+            self.shown, self.turns = replicas, itertools.cycle(replicas)
+        for request in queue:
+            yield request, next(self.turns)
+
+
+class Remembering(Watcher):
+    """Keeps the views of a run, and looks at them in the next ones."""
+
+    def plan(self, engine: Any, now: float) -> Plan:
+        self.requests |= {(len(self.seen), each.id): each for each in engine.waiting}
+        total = sum(each.tokens_done + each.preemptions for each in self.requests.values())
+        self.seen.append((now, total))
+        return Plan(sorted(engine.waiting, key=lambda each: (each.id * total) % 7))
+
+
+@pytest.mark.parametrize("make", [Cycling, Remembering])
+def test_what_a_policy_keeps(make: Any) -> None:
+    """A tuple of replicas is the same as long as it is here; views show the end of their run in the next."""
+    cluster = Cluster(replicas=3, engine="vllm", kv_blocks=600)
+    here, there = make(), make()
+    policy = apart(there)
+    for seed in (1, 2, 1):
+        load = workloads.sharegpt_bursty(rate=4.0, duration=15, seed=seed)
+        first, second = (
+            cluster.run(load, each) if make is Cycling else cluster.run(load, RoundRobin(), scheduler=each)
+            for each in (here, policy)
+        )
+        assert equal(first, second)
+    assert getattr(here, "seen", None) == getattr(there, "seen", None)
+
+
+class OwnPairFirst:
+    """A spec's router that sends a request itself before it lets the policy decide, and asks it twice."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def route(self, queue: Any, replicas: Any, now: float) -> Iterator[Any]:
+        later = self.inner.route(queue[1:2], replicas, now)
+        soon = self.inner.route(queue[2:], replicas, now)
+        for request in queue[:1]:
+            yield request, replicas[-1]
+        yield from soon
+        yield from later
+
+
+class Returning(WatchfulRouter):
+    """The same by a method that is no generator itself."""
+
+    def route(self, queue: Any, replicas: Any, now: float) -> Iterator[Any]:
+        self.look(now, "called")
+        return iter(super().route(queue, replicas, now))
+
+
+@pytest.mark.parametrize("make", [WatchfulRouter, Returning, Cycling, LeastLoadedQueue])
+def test_generators_start_when_they_are_asked(make: Any) -> None:
+    """Also where a spec has sent something before, and two of them are open at once."""
+    workload = workloads.sharegpt_bursty(rate=6.0, duration=20, seed=1)
+    both(make, lambda policy: Cluster(replicas=3).run(workload, OwnPairFirst(policy)))
+
+
+def test_a_run_within_a_run() -> None:
+    """A spec's router that tries something out in another run does not mix up what its policy knows."""
+    workload = workloads.sharegpt_bursty(rate=6.0, duration=10, seed=1)
+
+    class Trying:
+        def __init__(self, inner: Any) -> None:
+            self.inner, self.tried = inner, 0
+
+        def route(self, queue: Any, replicas: Any, now: float) -> Iterator[Any]:
+            self.tried += 1
+            if self.tried % 20 == 0:
+                Cluster(replicas=2).run(workloads.sharegpt_bursty(rate=2.0, duration=3, seed=2), self.inner)
+            yield from self.inner.route(queue, replicas, now)
+
+    for make in (LeastLoadedQueue, HeadRoomAdmission):
+        both(make, lambda policy: Cluster(replicas=3).run(workload, Trying(policy)))
+
+
+def test_a_policy_that_has_failed_goes_on() -> None:
+    """A spec may catch the error of a run and make another with the same object."""
+
+    class Nervous:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def route(self, queue: Any, replicas: Any, now: float) -> Iterator[Any]:
+            self.calls += 1
+            for request in queue:
+                if self.calls == 40:
+                    raise ValueError("too much")
+                yield request, replicas[0]
+
+    workload = workloads.sharegpt_bursty(rate=4.0, duration=30, seed=1)
+    here, policy = Nervous(), apart(Nervous())
+    for each in (here, policy):
+        with pytest.raises(PolicyError, match="too much"):
+            Cluster().run(workload, each)
+    assert equal(Cluster().run(workload, policy), Cluster().run(workload, here))
+
+
+def test_a_request_that_is_held_costs_no_more_than_others() -> None:
+    """What is compared for a question is what is open, not all that came since the oldest of it."""
+
+    class Holding:
+        def route(self, queue: Any, replicas: Any, now: float) -> Iterator[Any]:
+            for request in queue:
+                if request.id or request.arrival < now - 3500:
+                    yield request, replicas[request.id % 4]
+
+    cluster = Cluster(replicas=4)
+    load = Workload.from_arrays(
+        arrival=np.arange(4000) * 0.9, prompt_tokens=np.full(4000, 9), output_tokens=np.full(4000, 2)
+    )
+    sizes: list[int] = []
+    compared = asking_side._compare
+
+    def counting(now: Any, told: Any, rows: Any, places: Any, values: Any) -> int:
+        sizes.append(len(rows))
+        return int(compared(now, told, rows, places, values))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking_side, "_compare", counting)
+        both(Holding, lambda policy: cluster.run(load, policy))
+    assert max(sizes) < 100
+
+
+def test_views_of_another_run_are_no_pair() -> None:
+    """As where it is here."""
+
+    class Keeping:
+        def __init__(self) -> None:
+            self.kept: Any = None
+
+        def route(self, queue: Any, replicas: Any, now: float) -> Any:
+            self.kept = self.kept or queue
+            return [(self.kept[0], replicas[0])]
+
+    workload = workloads.sharegpt_bursty(rate=4.0, duration=3, seed=1)
+    policy = apart(Keeping())
+    for says in ("which is not in the queue", "not of the requests and replicas of this run"):
+        with pytest.raises(PolicyError, match=says.replace(" ", r"\s+")):
+            Cluster().run(workload, policy)

@@ -29,6 +29,16 @@ def test_smaller_blocks_split_and_larger_ones_take_the_last_hash() -> None:
         prefixes.in_blocks(24)
 
 
+def test_numbers_in_place_of_hashes_do_not_tell_what_comes() -> None:
+    """A request's prefix is the same whatever requests come after it."""
+    first = [2**63 - 5, 2**62 + 1]
+    later = [2**62 + each for each in range(2, 200)]
+    alone = Prefixes.from_rows([first], 16)
+    before = Prefixes.from_rows([first, later, later[:7]], 16)
+    for size in (16, 8, 4):
+        assert rows(before, size)[0] == rows(alone, size)[0]
+
+
 HASHES = st.integers(2**62, 2**64 - 1) | st.integers(2**60, 2**60 + 3)
 
 
