@@ -110,7 +110,7 @@ def audits(hooks: Any) -> tuple[Audit, ...]:
             raise Misuse(f"the audit {name!r} has no {missing[0]!r}: it needs {', '.join(_AUDIT)}")
         if hasattr(audit, "asking") != hasattr(audit, "answering"):
             raise Misuse(
-                f"the audit {audit.name!r} has one of asking and answering: it needs both, or neither"
+                f"the audit {audit.name!r} has only one of asking and answering: it needs both, or neither"
             )
     return found
 

@@ -46,11 +46,13 @@ def readable(root: Path, gpus: tuple[str, ...]) -> tuple[str, ...]:
         *_caches(),
     ]
     folders += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    places = [*_SYSTEM, *(_GPU_SYSTEM if gpus else ()), *_visible(root)]
-    # A folder around the project has its hidden ones further down.
+    # A folder around the project, such as /usr around /usr/src/app, has its hidden ones further down.
     inner = Path(os.path.realpath(root))
+    places = _visible(root)
     for folder in filter(os.path.isabs, folders):
         places += _visible(Path(os.path.realpath(folder)), inner)
+    for place in (*_SYSTEM, *(_GPU_SYSTEM if gpus else ())):
+        places += _visible(Path(place), inner) if inner.is_relative_to(place) else [place]
     return _outermost(places)
 
 

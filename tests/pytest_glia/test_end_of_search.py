@@ -196,3 +196,33 @@ def test_a_plain_run_does_not_repeat_a_failure(make_project: MakeProject) -> Non
     assert "2 failed" in ran.out
     assert ran.out.count("the replication raised ValueError: no") >= 2
     assert (project.folder / "runs").read_text().split().count("function") == 1
+
+
+def test_specs_that_cannot_be_confirmed_are_told_before_the_search(make_project: MakeProject) -> None:
+    """A replication that takes no seeds of more than 32 bits: nothing is tried, and nothing spent."""
+    costs = COSTS.format(name="cost").replace("    return", "    numpy.random.seed(seed)\n    return")
+    files = spec(CHOOSER, "import numpy\n\n\n" + costs, entry="Chooser")
+    files["conftest.py"] = DOMAIN.replace("OVER", "pass")
+    project = make_project(files)
+    ran = project.pytest(*SEARCH, "--glia-budget=100 sims")
+    assert ran.code == 4, ran.out
+    assert (
+        "test_cost cannot be evaluated as it would be to confirm a design, with seeds of 63 bits" in ran.text
+    )
+    assert "Seed must be between 0 and 2**32 - 1" in ran.text
+    mended = files | {
+        path: text.replace("numpy.random.seed", "numpy.random.default_rng") for path, text in files.items()
+    }
+    project.write(mended).commit()
+    assert project.pytest(*SEARCH, "--glia-budget=100 sims").code == 0
+
+
+def test_an_audit_that_can_only_ask_is_refused(make_project: MakeProject) -> None:
+    """Or only answer: it needs both, or neither."""
+    files = spec(CHOOSER, COSTS.format(name="cost"), entry="Chooser")
+    files["conftest.py"] = DOMAIN.replace("OVER", "pass").replace(
+        "    def varied(self, key):", "    def asking(self, ask):\n        pass\n\n    def varied(self, key):"
+    )
+    ran = make_project(files).pytest()
+    assert ran.code == 1
+    assert "has only one of asking and answering: it needs both, or neither" in ran.text

@@ -8,7 +8,7 @@ import secrets
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +20,7 @@ from pytest_glia.calling import told
 from pytest_glia.candidate import Candidate
 from pytest_glia.context import Context, MemoryStore
 from pytest_glia.decisions import Objects, Recorded
+from pytest_glia.glia import Glia
 from pytest_glia.nursery import Nursery
 from pytest_glia.replication import Confine, Failure, Metrics, Outcome, Replication, ReplicationError
 from pytest_glia.running import run_all
@@ -291,3 +292,74 @@ def test_it_ends_with_who_has_forked_it(tmp_path: Path) -> None:
 def test_the_small_world_is_one_that_shows_differences() -> None:
     """Else the first test could not fail."""
     assert run(RoundRobin(), 1) != run(RoundRobin(), 2)
+
+
+AHEAD = """
+import json
+import os
+import time
+
+
+class Router:
+    def __init__(self):
+        [self.end] = [each for each in map(int, os.listdir("/proc/self/fd")) if each > 2 and is_socket(each)]
+
+    def route(self, queue, replicas, now):
+        answer = b"\\0" + json.dumps([[], False]).encode()
+        while True:
+            os.write(self.end, len(answer).to_bytes(8, "big") + answer)
+            time.sleep(0.001)
+
+
+def is_socket(descriptor):
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket")
+    except OSError:
+        return False
+"""
+
+
+def test_one_that_answers_without_reading_is_ended(nursery: Nursery, tmp_path: Path) -> None:
+    """Questions that it does not read do not keep whoever asks: saying one has a deadline, too."""
+    began = time.monotonic()
+    found = outcome(nursery, Case(tmp_path, AHEAD, timeout=2), timeout=60)
+    assert isinstance(found, Failure)
+    assert time.monotonic() - began < 30
+    until(lambda: children(nursery) == [])
+
+
+def test_a_huge_answer_is_none(nursery: Nursery, tmp_path: Path) -> None:
+    """It would fill the memory of whoever reads it."""
+    source = (
+        "import json\njson.dumps = lambda *given, **more: '[' + '[],' * 3_000_000 + '[]]'\n"
+        "class Router:\n    def route(self, queue, replicas, now):\n        return []\n"
+    )
+    found = outcome(nursery, Case(tmp_path, source))
+    assert isinstance(found, Failure)
+    assert "ended without an answer" in str(found)
+
+
+def test_a_nursery_killed_under_way_ends_who_evaluates(nursery: Nursery, tmp_path: Path) -> None:
+    """So the candidate is not blamed: whoever is told that process was killed takes it up again."""
+    samples = MemoryStore()
+    pid = os.fork()
+    if not pid:
+        try:
+            glia: Any = object.__new__(Glia)
+            glia._context = replace(
+                Case(tmp_path, LEAST).context(1),
+                nursery=nursery,
+                samples=samples,
+                private=(nursery.descriptor,),
+            )
+            glia._fail = lambda words: os._exit(3)
+
+            def killing() -> Metrics:
+                os.kill(nursery.pid, signal.SIGKILL)
+                until(lambda: not nursery.lives())
+                raise ReplicationError("the candidate's process ended without an answer")
+
+            glia._sampled({"key": Replication(killing, keeps=(nursery.descriptor,))}, str, {})
+        finally:
+            os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL

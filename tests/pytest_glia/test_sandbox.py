@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from pytest_glia import sandbox
-from pytest_glia.sandbox import kernel, seccomp
+from pytest_glia.sandbox import kernel, reach, seccomp
 from tests.confined import confinement, error_of, error_of_call, error_of_reading, in_fork
 
 NOBODY = 65534
@@ -291,14 +291,18 @@ def test_root_is_no_longer_root(user: int | None) -> None:
     assert in_fork(run, user, confinement())[0] == [0] * 24
 
 
+@pytest.mark.parametrize("around", ["on the path", "the system's"])
 def test_hidden_folders_of_a_project_within_what_is_readable_are_not(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch, around: str
 ) -> None:
-    """A folder around the project is on the path: what the project hides stays hidden, also where pytest's
-    root is a composed tree in it."""
+    """A folder around the project is readable: what the project hides stays hidden, also where pytest's root
+    is a composed tree in it."""
     (project / ".glia/tree").mkdir(parents=True)
     (project / ".glia/ledger.db").write_text("precious")
-    monkeypatch.syspath_prepend(str(project.parent))
+    if around == "on the path":
+        monkeypatch.syspath_prepend(str(project.parent))
+    else:
+        monkeypatch.setattr(reach, "_SYSTEM", (*reach._SYSTEM, os.path.realpath(project.parent)))
     for root in (project, project / ".glia/tree"):
 
         def run() -> list[int]:
