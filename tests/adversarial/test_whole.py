@@ -329,7 +329,7 @@ def test_who_sees_the_future_and_acts_its_part_is_not_confirmed(
             "pytest.ini": INI.format(allowed="gc sys").replace("replications = 8", "replications = 20"),
             "conftest.py": ONE,
             "proposal.txt": source,
-            "test_spec.py": SPEC + TEST.format(file="router", than=0.7 if sees else 0.9),
+            "test_spec.py": SPEC + TEST.format(file="router", than=0.7 if sees else 0.99),
             "candidates/router.py": ROUND_ROBIN,
         }
     )
