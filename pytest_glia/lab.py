@@ -183,11 +183,16 @@ class Lab:
         audit = self._evaluation_simulations + probes if self.audited else 0
         runs = self.audited * self._evaluation_runs + probes + ablations * sealed
         pace = self._evaluator.pace or 0.0
-        confirmation = more * self._evaluation_runs * max(pace, self._evaluator.pace_apart or 0.0)
         self._whole.held = {
             "simulations": (1 + ablations) * sealed + audit,
-            "seconds": _MARGIN * (confirmation + pace * runs),
+            "seconds": _MARGIN * (self.confirmation_seconds + pace * runs),
         }
+
+    @property
+    def confirmation_seconds(self) -> float:
+        """That the replications of the confirmation will take, by their pace so far."""
+        runs = self._sealed / len(self._seeds) * self._evaluation_runs
+        return runs * max(self._evaluator.pace or 0.0, self._evaluator.pace_apart or 0.0)
 
     def context(self, number: int, account: Account) -> Lab:
         """A place to work of its own: another branch, other trials, another account; the same start.

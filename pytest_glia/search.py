@@ -229,6 +229,8 @@ class Search:
             known = str(self.evaluator.pace_apart)
             self.ledger.remember(run.id, "pace apart", known)
         self.evaluator.take_pace_apart(None if known == "None" else float(known))
+        if (seconds := lab.confirmation_seconds) >= 1:
+            lab.say(f"Rehearsed: to confirm a design will take some {seconds:.0f} s.")
 
     def _begin(self) -> Run:
         """Open a run, or go on with one that was killed."""
