@@ -90,6 +90,7 @@ class Nursery:
     """The nursery, as a process sees it that may ask for others.
 
     Attributes:
+        pid: Its process.
         descriptor: Of the socket that leads there. Candidates must not have it.
         domains: Those whose candidates it can serve, by name.
     """
