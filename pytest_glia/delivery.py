@@ -78,12 +78,15 @@ class Delivery:
         self.winner = proposal.evaluation.sources
         self.improved = dict(self.winner) != search.sources
         self._blob = "+".join(search.repository.blob(text) for text in self.winner.values())
-        self._seeds = seeds.sealed(run.secret, self._blob, search.settings.replications, wide=lab.audited)
+        self._seeds = seeds.sealed(run.secret, self._blob, search.settings.replications, wide=lab.apart)
         self._attempt: int | None = None
         self._confirmed: Evaluation | None = None
         self.refused: str | None = None
         self.refuted = False
-        self.audited = "Not audited: the budget was spent." if lab.audited else _UNSEEN
+        self.audited = _UNSEEN
+        if lab.audited:
+            why = "the budget was spent" if self.improved else "it is the present candidate"
+            self.audited = f"Not audited: {why}."
         self.passed = False
 
     def confirm(self, before: Sequence[pytest.TestReport]) -> list[pytest.TestReport]:
@@ -107,7 +110,7 @@ class Delivery:
             self._attempt = search.ledger.attempt(search.paths, search.base, self._run.id, self._blob)
             settings = search.settings
             n = confirmation_seeds(settings.replications, settings.confidence, self._attempt)
-            self._seeds = seeds.sealed(self._run.secret, self._blob, n, wide=self._lab.audited)
+            self._seeds = seeds.sealed(self._run.secret, self._blob, n, wide=self._lab.apart)
             search.write(
                 f"Confirming on {len(self._seeds)} seeds that no search has seen (attempt "
                 f"{self._attempt}: {100 * self._confidence:.4g} %):"
@@ -235,6 +238,7 @@ class Delivery:
             base=search.base,
             secret=self._run.secret,
             audit=self.audited,
+            apart=self._lab.apart,
             blob=self._blob,
             start=self._lab.start,
             proposal=self._proposal,

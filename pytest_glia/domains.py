@@ -86,15 +86,19 @@ def is_real(testbed: Any) -> TypeGuard[RealTestbed]:
 
 @dataclass(frozen=True)
 class Words:
-    """What a domain says of its runs: of its `knobs` (`Audit`), and what its metrics mean."""
+    """What a domain says of its runs: of its `knobs` (`Audit`), and what its metrics mean.
+
+    And whether its candidates can be in another process than these (`is_apart`).
+    """
 
     knobs: Mapping[str, str]
     metrics: str
+    apart: bool
 
     @classmethod
     def of(cls, audit: Audit) -> Words:
         """A domain's, by its audit, which may say nothing of metrics."""
-        return cls(dict(audit.knobs), str(getattr(audit, "metrics", "")))
+        return cls(dict(audit.knobs), str(getattr(audit, "metrics", "")), is_apart(audit))
 
 
 _AUDIT = ("name", "knobs", "record", "recording", "varied", "future_changed", "scenario")

@@ -198,6 +198,13 @@ class Evaluator:
         known = self._child.domains if self._child else {}
         return [words for name, words in known.items() if name in domains]
 
+    def apart(self, domains: Collection[str]) -> bool:
+        """Whether candidates whose decisions these domains record can be apart (`Job`).
+
+        It is known from the first job on.
+        """
+        return len(domains) == 1 and all(words.apart for words in self.words(domains))
+
     def _run(self, job: Job) -> list[pytest.TestReport]:
         """The reports of a job, or what has ended it in this run before."""
         payer = job.payer or Payer("", self._account)

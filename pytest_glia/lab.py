@@ -56,6 +56,7 @@ class Lab:
         settings: Of the plugin.
         knobs: What a scenario may change of the domain's runs, by a factor, each with a word on it.
         audited: Whether a domain records the candidates' decisions, so that a design can be audited.
+        apart: Whether it can be confirmed in another process than it is simulated in (`Job`).
         models: What a designer that `uses_model` asks; None for any other.
         trials: All candidates tried so far, in order.
         refuted: The sources of those that have not held in an audit, or on confirmation seeds.
@@ -110,6 +111,7 @@ class Lab:
         self._whole = payer.account
         self._write = write
         self.audited = bool(domains)
+        self.apart = evaluator.apart(domains)
         self._sealed = sealed
         self._seeds = seeds.known("development", settings.replications)
         first = max(2, math.ceil(settings.replications * _FIRST_LOOK))

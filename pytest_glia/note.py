@@ -35,6 +35,7 @@ class Record:
     base: str
     secret: bytes
     audit: str
+    apart: bool
     blob: str
     start: Evaluation
     proposal: Proposal
@@ -70,7 +71,8 @@ def design_note(candidate: Candidate, record: Record) -> str:
     where = (
         f"On {n} confirmation seeds that were not known before the design was fixed. This was attempt "
         f"{record.attempt} to confirm a design from this base commit, so it was judged with "
-        f"{100 * record.confidence:.4g} % confidence."
+        f"{100 * record.confidence:.4g} % confidence"
+        f"{', in another process than it was simulated in' if record.apart else ''}."
         if record.confirmed and record.confidence
         else f"On {n} development seeds, which the search has used: **not confirmed**, the budget was spent."
     )
@@ -106,7 +108,7 @@ def _verdict(record: Record, n: int) -> str:
     if record.passed:
         return f"It meets its specs, confirmed on {n} unseen seeds.{ideas}"
     tried = _count(len({trial.commit for trial in record.trials}), "candidate")
-    return f"It does **not** meet all of its specs; it is the best of {tried}.{ideas}"
+    return f"It does **not** meet all of its specs; it is what was kept of {tried}.{ideas}"
 
 
 def _count(number: int, what: str) -> str:

@@ -219,8 +219,8 @@ class Fork:
 def late(timeout: float) -> Failure:
     """What is said of a replication that was killed at its deadline."""
     return Failure(
-        f"the replication did not finish within {timeout:g} s and was killed: it may never return; it has "
-        "the time of glia_timeout, in a search at most 20 times that of the present candidate (10 s at least)"
+        f"the replication did not finish within {timeout:g} s and was killed: it may never return, or need a "
+        "larger glia_timeout (in a search it has at most 20 times as long as the present candidate)"
     )
 
 

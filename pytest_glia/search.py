@@ -179,7 +179,7 @@ class Search:
                 # The same in each process of the run: what is killed at its deadline is told with it.
                 longest = self.ledger.once(opened.id, "timeout", longest)
                 self.evaluator.timeout = min(self.settings.timeout, longest)
-            if lab.audited:
+            if lab.apart:
                 self._rehearse(lab, opened)
             proposal = self._design(lab)
             deliver = partial(Delivery, self, lab, run=opened, payer=payer, prefix=prefix)
@@ -224,7 +224,8 @@ class Search:
                 if nodeid not in lab.start.errors:
                     raise Misuse(
                         f"{nodeid} cannot be evaluated as it would be to confirm a design, with seeds of 63 "
-                        f"bits and the candidate in another process: {message}"
+                        "bits (random.Random and numpy.random.default_rng take them, numpy.random.seed does "
+                        f"not) and the candidate in another process: {message}"
                     )
             known = str(self.evaluator.pace_apart)
             self.ledger.remember(run.id, "pace apart", known)

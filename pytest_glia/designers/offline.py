@@ -115,6 +115,8 @@ class _State:
     tuning: dict[Key, list[tuple[Mapping[str, float], float]]] = field(default_factory=dict)
     undecided: list[tuple[_Applied, Trial]] = field(default_factory=list)
     """Settings that a few seeds have neither shown to help nor to harm."""
+    homeless: dict[Key, str] = field(default_factory=dict)
+    """Names of ideas that were called for and did not change the source."""
 
 
 class _Fault(Exception):
@@ -165,6 +167,9 @@ class OfflineDesigner:
             _prune(state)
         except BudgetExhausted as error:
             remark = f"The search ended because {error}."
+        if state.homeless and not lab.aim.assured(state.best):
+            names = ", ".join(dict.fromkeys(state.homeless.values()))
+            remark += f" Called for, but in the source already or without a place there: {names}."
         if state.untuned:
             remark += " Other numbers were not looked for."
         lab.say(remark)
@@ -228,6 +233,9 @@ def _try_idea(state: _State, idea: _Applied) -> bool:
     mechanism, lab = idea.mechanism, state.lab
     sources, homeless = state.design.plus(idea).build()
     if idea in homeless or sources == state.best.sources:
+        if idea.key not in state.homeless:
+            state.homeless[idea.key] = mechanism.name
+            lab.say(f"{idea.reason}: {mechanism.name}? The source has it, or no place for it.")
         return False
     lab.say(f"{idea.reason}: {mechanism.name}?")
     trial = _tried(state, idea)

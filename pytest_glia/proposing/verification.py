@@ -113,8 +113,8 @@ class Verification:
         try:
             payer = Payer("", Account(Budget()))
             before = {path: repository.read(self._base, path) or text for path, text in sources.items()}
-            rehearsed = evaluator.rehearse(before, seeds.sealed(secret, "rehearsal", 2, wide=True))
-            drawn = seeds.sealed(secret, content, replications, wide=bool(recorded_by(rehearsed)))
+            rehearsed = recorded_by(evaluator.rehearse(before, seeds.sealed(secret, "rehearsal", 2)))
+            drawn = seeds.sealed(secret, content, replications, wide=evaluator.apart(rehearsed))
             reports = evaluator.judge(sources, drawn, payer, confidence)
             # Other futures, in another world: what is recorded must not decide otherwise for them.
             probed = evaluator.look(sources, drawn, payer, world=secrets.token_bytes(32))

@@ -141,7 +141,7 @@ def test_start_that_never_returns(make_project: MakeProject) -> None:
     assert ran.code == 4
     assert "test_little_waste cannot be evaluated for the present candidate" in ran.text
     assert "did not finish within 0.2 s and was killed" in ran.text
-    assert "the time of glia_timeout, in a search at most 20 times that of the present candidate" in ran.text
+    assert "it may never return, or need a larger glia_timeout" in ran.text
     assert project.branches("glia") == []
     assert project.processes() == []
 
