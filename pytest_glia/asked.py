@@ -25,9 +25,8 @@ def asked(fork: Fork, timeout: float) -> Iterator[Callable[[int, bytes], bytes]]
     try:
         yield its.ask
     except Exception as error:
-        if reason := its.out or next(
-            (str(each) for each in _chain(error) if isinstance(each, _NoAnswer)), ""
-        ):
+        reasons = [*(str(each) for each in _chain(error) if isinstance(each, _NoAnswer)), its.out]
+        if reason := next(filter(None, reasons), None):
             raise ReplicationError(reason) from error
         raise
     finally:

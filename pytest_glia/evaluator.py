@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,37 @@ from pytest_glia.domains import Words
 from pytest_glia.ends import on_record
 from pytest_glia.job import Job
 from pytest_glia.ledger import Ledger
-from pytest_glia.merit import Evaluation
+from pytest_glia.merit import Evaluation, recorded_by
 from pytest_glia.misuse import Misuse
 from pytest_glia.payer import Payer
 from pytest_glia.ray_executor import RayExecutor
 from pytest_glia.replication import Metrics
 from pytest_glia.repository import Repository
+from pytest_glia.seeds import sealed
 from pytest_glia.settings import Settings
 
 SLOWER = 20.0
 """Times as long as the present candidate's a replication may take: enough for an honest one, and one that
 hangs does not eat the budget."""
+
+_NOT_CONFIRMABLE = (
+    "cannot be evaluated as it would be to confirm a design, with seeds of 63 bits (random.Random and "
+    "numpy.random.default_rng take them, numpy.random.seed does not) and the candidate in another process"
+)
+_OTHERWISE = (
+    "the present candidate decides otherwise in another process than it is simulated in, where a design is "
+    "confirmed: {metric} is another on the same seeds. What it needs must be in its file and in those that "
+    "the marker exposes, as they are written: not set by a fixture, nor drawn from a global generator (take "
+    "rng for that)"
+)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Whether candidates are `apart` where they are judged (`Job`), and why that cannot be, in a sentence."""
+
+    apart: bool
+    problem: str | None
 
 
 class Evaluator:
@@ -86,7 +106,7 @@ class Evaluator:
         self._harness = _harness(repository.tree(base), settings.testbed, deciding(self._forwarded()))
         self._write = write
         self.timeout = settings.timeout
-        self._timeout_apart = SLOWER * settings.timeout
+        self._timeout_apart = settings.timeout
         self.pace_apart: float | None = None
         """Seconds a replication, as `pace`, where candidates are apart; None before `rehearse`."""
         self._runs = 0
@@ -111,18 +131,34 @@ class Evaluator:
         base = {path: self._repository.earlier(path, text) for path, text in sources.items()}
         return self._run(Job(sources, seeds, base, None, payer=None, judging=True))
 
-    def rehearse(self, sources: Mapping[str, bytes], seeds: Sequence[int]) -> list[pytest.TestReport]:
-        """The reports of all tests for a candidate that is apart (`Job`), with seeds as `judge` will have.
+    def rehearse(self, sources: Mapping[str, bytes], secret: bytes) -> Rehearsal:
+        """How `judge` would go for a candidate, on two seeds; nothing is charged. It raises as `look` does.
 
-        From then on it is known how long that takes, and how long it may. Nothing is charged. It raises as
-        `look` does.
+        From then on it is known how long a replication takes that is apart (`Job`), and how long it may.
         """
+        narrow, wide = (sealed(secret, "rehearsal", 2, wide=wide) for wide in (False, True))
+        reports = self._for_nothing(sources, narrow)
+        before = Evaluation.of(sources, narrow, reports)
+        if not self.apart(recorded_by(reports)):
+            return Rehearsal(apart=False, problem=None)
         runs, seconds = self._runs, self._seconds
-        job = Job(sources, seeds, self._bases, None, payer=None, judging=False, apart=True)
-        reports = self._run(job)
+        self._timeout_apart = SLOWER * self._settings.timeout
+        there = Evaluation.of(sources, wide, self._for_nothing(sources, wide, apart=True))
         ran = self._runs - runs
         self.take_pace_apart((self._seconds - seconds) / ran if ran else None)
-        return reports
+        for nodeid, message in there.errors.items():
+            if nodeid not in before.errors:
+                return Rehearsal(apart=True, problem=f"{nodeid} {_NOT_CONFIRMABLE}: {message}")
+        here = Evaluation.of(sources, wide, self._for_nothing(sources, wide))
+        for metric, values in here.metrics.items():
+            if repr(values) != repr(there.metrics.get(metric, values)):
+                return Rehearsal(apart=True, problem=_OTHERWISE.format(metric=metric))
+        return Rehearsal(apart=True, problem=None)
+
+    def _for_nothing(
+        self, sources: Mapping[str, bytes], drawn: Sequence[int], *, apart: bool = False
+    ) -> list[pytest.TestReport]:
+        return self._run(Job(sources, drawn, self._bases, None, payer=None, judging=False, apart=apart))
 
     def take_pace_apart(self, pace: float | None) -> None:
         """Take this for the pace that `rehearse` has found."""

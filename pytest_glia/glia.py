@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -263,8 +261,8 @@ class Glia:
             failed: dict[int, Failure | bytes] = {}
             for index, came in outcomes:
                 key = found.share[index]
-                if isinstance(came, Failure):
-                    self._end_without_nursery()
+                if isinstance(came, Failure) and self._context.nursery:
+                    self._context.nursery.insist()
                 if isinstance(came, bytes) and self._context.inspected:
                     came = keep_tables(self._context.inspected / f"{key}.npz", came)
                 if not isinstance(came, bytes):
@@ -281,12 +279,6 @@ class Glia:
             for index in sorted(failed):
                 self._succeeded(name(found.share[index]), failed[index])
         return known
-
-    def _end_without_nursery(self) -> None:
-        """If the nursery was killed, no candidate is to blame: end as if this process was killed."""
-        nursery = self._context.nursery
-        if nursery and not nursery.lives():
-            os.kill(os.getpid(), signal.SIGKILL)
 
     def _succeeded(self, name: str, outcome: Outcome) -> Metrics:
         if not isinstance(outcome, dict):

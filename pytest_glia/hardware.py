@@ -137,6 +137,8 @@ def _run(
     except ReplicationError as error:
         if isinstance(error.__cause__, testbed.busy):
             raise error.__cause__ from None
+        if context.nursery:
+            context.nursery.insist()
         raise HardwareFailed(f"{arm.name}, seed {seed}: {error}") from error
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from pytest_glia.replication import (
     outputs,
     served,
 )
-from pytest_glia.seeds import global_seed, policy_seed
+from pytest_glia.seeds import apart_seed, policy_seed
 
 REAL = "--glia-testbed"
 """The domain of what a real testbed asks."""
@@ -111,6 +112,11 @@ class Nursery:
         poll.register(self.descriptor, 0)
         return not poll.poll(0)
 
+    def insist(self) -> None:
+        """If it was killed, no candidate is to blame: end this process, too, which is taken up again."""
+        if not self.lives():
+            os.kill(os.getpid(), signal.SIGKILL)
+
     @contextmanager
     def candidates(
         self, domain: str, arm: Arm, seed: int, context: Context
@@ -122,7 +128,7 @@ class Nursery:
         setup = _Setup(
             domain,
             *(arm.candidates, arm.sources, context.root, arm.files),
-            *(policy_seed(seed), global_seed(seed)),
+            *(policy_seed(seed), apart_seed(seed)),
             context.confine,
         )
         with asked(self._lend(), context.timeout) as ask:

@@ -411,7 +411,7 @@ def _outcome(answer: bytes, status: int) -> Outcome:
         if "metrics" in data:
             return {visible(str(name), line=True): float(value) for name, value in data["metrics"].items()}
         return Failure(str(data["failure"]), str(data.get("details", "")))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return _without_result(status)
 
 
@@ -421,5 +421,7 @@ def _without_result(status: int) -> Failure:
 
 def _ending(status: int) -> str:
     if os.WIFSIGNALED(status):
-        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        number = os.WTERMSIG(status)
+        known = number in signal.valid_signals() and not signal.SIGRTMIN < number < signal.SIGRTMAX
+        return f"killed by {signal.Signals(number).name if known else f'signal {number}'}"
     return f"exit code {os.waitstatus_to_exitcode(status)}"

@@ -218,15 +218,8 @@ class Search:
         """
         known = self.ledger.recall(run.id, "pace apart")
         if known is None:
-            drawn = seeds.sealed(run.secret, "rehearsal", 2, wide=True)
-            found = Evaluation.of(self.sources, drawn, self.evaluator.rehearse(self.sources, drawn))
-            for nodeid, message in found.errors.items():
-                if nodeid not in lab.start.errors:
-                    raise Misuse(
-                        f"{nodeid} cannot be evaluated as it would be to confirm a design, with seeds of 63 "
-                        "bits (random.Random and numpy.random.default_rng take them, numpy.random.seed does "
-                        f"not) and the candidate in another process: {message}"
-                    )
+            if problem := self.evaluator.rehearse(self.sources, run.secret).problem:
+                raise Misuse(problem)
             known = str(self.evaluator.pace_apart)
             self.ledger.remember(run.id, "pace apart", known)
         self.evaluator.take_pace_apart(None if known == "None" else float(known))

@@ -57,6 +57,11 @@ def global_seed(seed: int) -> int:
     return _hidden("global", seed)
 
 
+def apart_seed(seed: int) -> int:
+    """As `global_seed`, for a candidate in another process than the spec, whose draws it must not know."""
+    return _hidden("apart", seed)
+
+
 def _hidden(purpose: str, seed: int) -> int:
     return _seed(hashlib.sha256(f"glia {purpose} {seed}".encode()).digest())
 

@@ -20,7 +20,7 @@ from pytest_glia.candidate import fault
 from pytest_glia.childprocess import EvaluatorFailed
 from pytest_glia.evaluator import Evaluator
 from pytest_glia.ledger import Ledger
-from pytest_glia.merit import Evaluation, recorded_by
+from pytest_glia.merit import Evaluation
 from pytest_glia.misuse import Misuse
 from pytest_glia.optimize import Group, grouped, replay
 from pytest_glia.payer import Payer
@@ -113,8 +113,10 @@ class Verification:
         try:
             payer = Payer("", Account(Budget()))
             before = {path: repository.read(self._base, path) or text for path, text in sources.items()}
-            rehearsed = recorded_by(evaluator.rehearse(before, seeds.sealed(secret, "rehearsal", 2)))
-            drawn = seeds.sealed(secret, content, replications, wide=evaluator.apart(rehearsed))
+            rehearsal = evaluator.rehearse(before, secret)
+            if rehearsal.problem:
+                raise Refused(f"{design.branch} cannot be judged: {rehearsal.problem}")
+            drawn = seeds.sealed(secret, content, replications, wide=rehearsal.apart)
             reports = evaluator.judge(sources, drawn, payer, confidence)
             # Other futures, in another world: what is recorded must not decide otherwise for them.
             probed = evaluator.look(sources, drawn, payer, world=secrets.token_bytes(32))

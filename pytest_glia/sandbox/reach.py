@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 _SYSTEM = (
@@ -27,6 +27,7 @@ _GPU_SYSTEM = (
     ),
     *("/sys/devices", "/opt/rocm"),
 )
+_RECORDS = ".glia"
 _KEYS = frozenset({"id_rsa", "id_ed25519", "id_ecdsa", "secrets", "credentials"})
 _KEY_FILES = (".pem", ".key", ".p12", ".pfx")
 
@@ -46,14 +47,38 @@ def readable(root: Path, gpus: tuple[str, ...]) -> tuple[str, ...]:
         *_caches(),
     ]
     folders += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    # A folder around the project, such as /usr around /usr/src/app, has its hidden ones further down.
-    inner = Path(os.path.realpath(root))
-    places = _visible(root)
+    places = [*_SYSTEM, *(_GPU_SYSTEM if gpus else ()), *_visible(root)]
     for folder in filter(os.path.isabs, folders):
-        places += _visible(Path(os.path.realpath(folder)), inner)
-    for place in (*_SYSTEM, *(_GPU_SYSTEM if gpus else ())):
-        places += _visible(Path(place), inner) if inner.is_relative_to(place) else [place]
-    return _outermost(places)
+        places += _visible(Path(folder))
+    return _outermost(_clear_of(_records(root), places, set()))
+
+
+def _records(root: Path) -> Path:
+    """Where the search of a project keeps what no candidate may read; its composed trees are there, too."""
+    real = Path(os.path.realpath(root))
+    around = [folder for folder in real.parents if folder.name == _RECORDS]
+    return around[0] if around else real / _RECORDS
+
+
+def _clear_of(records: Path, places: Iterable[str], seen: set[str]) -> Iterator[str]:
+    """The places, links resolved, without that folder, where one is around it, as /usr is around /usr/src."""
+    for place in places:
+        real = Path(place if place.startswith("/proc") else os.path.realpath(place))
+        if str(real) in seen:
+            continue
+        seen.add(str(real))
+        if records.is_relative_to(real):
+            inside = [] if real == records else [each for each in _names(real) if not _left_out(each)]
+            yield from _clear_of(records, [str(real / name) for name in inside], seen)
+        elif not real.is_relative_to(records) or real.relative_to(records).parts[0].startswith("tree-"):
+            yield str(real)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def libraries(without: Collection[str]) -> tuple[str, ...]:
@@ -87,21 +112,14 @@ def writable(gpus: tuple[str, ...]) -> tuple[str, ...]:
     return ("/dev/null", "/dev/full", *gpus)
 
 
-def _visible(folder: Path, inner: Path | None = None) -> list[str]:
-    """A folder, or, if it has entries that are left out, all of its others.
-
-    So it is with all folders from there to an `inner` one.
-    """
+def _visible(folder: Path) -> list[str]:
+    """A folder, or, if it has entries that are left out, all of its others."""
     try:
         names = os.listdir(folder)
     except OSError:
         return [str(folder)]
     shown = [name for name in names if not _left_out(name)]
-    below = inner.relative_to(folder).parts[:1] if inner and inner.is_relative_to(folder) else ()
-    if not below:
-        return [str(folder)] if len(shown) == len(names) else [str(folder / name) for name in shown]
-    places = [str(folder / name) for name in shown if name not in below]
-    return places + (_visible(folder / below[0], inner) if below[0] in shown else [])
+    return [str(folder)] if len(shown) == len(names) else [str(folder / name) for name in shown]
 
 
 def _left_out(name: str) -> bool:

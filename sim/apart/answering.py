@@ -82,7 +82,7 @@ class _Answering:
     def _route(
         self, copy: _Copy, now: float, call: int, queue: Sequence[int], replicas: Sequence[int] | None
     ) -> Any:
-        pairs = self._policy.route(copy.queue(queue), copy.shown(replicas), now)
+        pairs = copy.route(copy.queue(queue), copy.shown(replicas), now)
         if isinstance(pairs, list | tuple):
             return [*map(copy.numbers, pairs)], False
         self._pairs[call] = iterated(pairs)
@@ -96,7 +96,7 @@ class _Answering:
         return pairs, bool(pairs)
 
     def _completed(self, copy: _Copy, now: float, request: int) -> None:
-        self._policy.completed(copy.requests[request], now)
+        copy.completed(copy.requests[request], now)
 
     def _target(self, copy: _Copy, now: float, replicas: Sequence[int] | None, counts: Sequence[int]) -> int:
         target = self._policy.target(ClusterView(copy.shown(replicas), *counts), now)
@@ -123,6 +123,9 @@ class _Copy:
         names: Sequence[str],
     ) -> None:
         replicas, stale = limits[0], PUBLISHED[0] in names
+        # A run looks them up once.
+        self.route: Any = getattr(policy, "route", None)
+        self.completed: Any = getattr(policy, "completed", None)
         widths = {"known": 2, "place": 3, "work": WORK, "gauges": GAUGES, "seats": seats, "ends": 2}
         arrays: dict[str, Any] = dict.fromkeys(State._fields, np.zeros((0, 0), np.int64))
         arrays["limits"] = np.frombuffer(settings, np.int64).reshape(limits).copy()

@@ -238,7 +238,7 @@ class _Window:
 
     def replicas(self, shown: Sequence[ReplicaView]) -> list[int] | None:
         """The numbers of replicas of this run; None if it is the sequence that was shown last."""
-        if shown is self._shown:
+        if shown is self._shown and isinstance(shown, tuple):  # a list may have changed
             return None
         numbers = [each.index for each in shown]
         if any(self._all.get(number) is not each for number, each in zip(numbers, shown, strict=True)):

@@ -137,8 +137,11 @@ def resample(
         prefixes = _renamed(workload.prefixes, prefixes, origin, np.array(bounds)[origin])
     session = drawn.session
     if session is not None:
-        _, renumbered = np.unique(np.stack([origin, session]), axis=1, return_inverse=True)
-        session = np.where(session < 0, -1, renumbered.reshape(-1))
+        _, first, which = np.unique(
+            np.stack([origin, session]), axis=1, return_index=True, return_inverse=True
+        )
+        # In the order in which they come first: a number tells nothing of the sessions to come.
+        session = np.where(session < 0, -1, np.argsort(np.argsort(first))[which.reshape(-1)])
     return Workload.from_arrays(
         arrival=drawn.arrival,
         prompt_tokens=drawn.prompt_tokens,

@@ -234,3 +234,32 @@ def test_an_audit_that_can_only_ask_is_refused(make_project: MakeProject) -> Non
     ran = make_project(files).pytest()
     assert ran.code == 1
     assert "has only one of asking and answering: it needs both, or neither" in ran.text
+
+
+def test_a_candidate_that_a_fixture_changes_is_told_before_the_search(make_project: MakeProject) -> None:
+    """Where it would be confirmed it is as it is written: what it decides there would be another's."""
+    files = spec("import knobs\n\n\n" + CHOOSER.replace("8", "knobs.SIZE"), "", entry="Chooser")
+    files["test_spec.py"] = files["test_spec.py"].replace("entry=", 'exposes=["knobs.py"], entry=') + (
+        "import knobs\n\n\n@pytest.fixture(scope='session', autouse=True)\n"
+        "def small():\n    knobs.SIZE = 7\n\n\n" + COSTS.format(name="cost")
+    )
+    files["knobs.py"] = "SIZE = 9\n"
+    files["conftest.py"] = (
+        DOMAIN.replace("OVER", "pass").replace("    def varied(self, key):", AFAR).replace("b'8'", "b'SIZE'")
+    )
+    ran = make_project(files).pytest(*SEARCH, "--glia-budget=100 sims")
+    assert ran.code == 4, ran.out
+    assert "decides otherwise in another process than it is simulated in" in ran.text
+    assert "not set by a fixture" in ran.text
+
+
+def test_a_spec_that_needs_many_seeds_is_rehearsed_all_the_same(make_project: MakeProject) -> None:
+    """What fails on two seeds of any kind says nothing of how a design is confirmed."""
+    costs = COSTS.format(name="cost").replace(
+        "assert glia.measure(cost) < 5",
+        "estimate = glia.measure(cost)\n    assert len(estimate.samples) >= 3\n    assert estimate < 5",
+    )
+    files = spec(CHOOSER, costs, entry="Chooser")
+    files["conftest.py"] = DOMAIN.replace("OVER", "pass").replace("    def varied(self, key):", AFAR)
+    ran = make_project(files).pytest(*SEARCH, "--glia-budget=100 sims")
+    assert ran.code == 0, ran.out

