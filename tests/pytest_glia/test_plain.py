@@ -240,7 +240,7 @@ MISTAKES = {
         "import gc\n" + TEN,
     ),
     "hangs": Mistake(
-        "the replication did not finish within 2 s and was killed: it may never return; it has the time of "
+        "the replication did not finish within 2 s and was killed: it may never return, or need a larger "
         "glia_timeout",
         "def answer():\n    while True: pass\n",
     ),
