@@ -259,7 +259,7 @@ class Cluster:
             )
         elif self.size > self.replicas:
             dispatch.accept(range(self.replicas))
-        with observed(state, dispatch):
+        with observed(state, dispatch, router):
             calls, longest = converse(state, router, dispatch, planner, fleet, clients)
         begin, end = float(state.arrival[0]) if len(workload) else 0.0, float(state.clock[NOW])
         paid = (

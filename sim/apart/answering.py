@@ -25,8 +25,14 @@ from sim.state import (
     ENTRIES,
     EVICTIONS,
     GAUGES,
+    HEAD,
+    NOBODY,
     STATE,
+    TAIL,
     TOKENS_DONE,
+    WAITING,
+    WAITING_COUNT,
+    WAITING_PROMPT_TOKENS,
     WORK,
     State,
 )
@@ -85,6 +91,8 @@ class _Answering:
         pairs = copy.route(copy.queue(queue), copy.shown(replicas), now)
         if isinstance(pairs, list | tuple):
             return [*map(copy.numbers, pairs)], False
+        if copy.foreseen:
+            return copy.all_of(iterated(pairs)), False
         self._pairs[call] = iterated(pairs)
         return self._next(copy, now, call) if self._lazy else ([], True)
 
@@ -121,7 +129,10 @@ class _Copy:
         seats: int,
         settings: bytes,
         names: Sequence[str],
+        foreseen: bool,
     ) -> None:
+        self.foreseen = foreseen
+        """Whether a pair changes the views as `all_of` has it."""
         replicas, stale = limits[0], PUBLISHED[0] in names
         # A run looks them up once.
         self.route: Any = getattr(policy, "route", None)
@@ -140,9 +151,11 @@ class _Copy:
         self._open: dict[int, RequestView] = {}
         known, behind, *others = PUBLISHED if stale else LIVE
         gauges, seats_of, ends = (arrays[name] for name in others)
-        chain = arrays[behind][:, 0 if stale else BEHIND]
+        self._behind = memory(arrays[behind][:, 0 if stale else BEHIND])
+        self._states = memory(arrays[known][:, STATE])
+        self._ends, self._gauges = list(map(memory, ends)), list(map(memory, gauges))
         self._replicas = replica_views(
-            arrays["limits"], gauges, ends, seats_of, memory(chain), MappingProxyType(self._open)
+            arrays["limits"], gauges, ends, seats_of, self._behind, MappingProxyType(self._open)
         )
         self._shown: tuple[ReplicaView, ...] = ()
         self._gone: Sequence[int] = ()
@@ -192,6 +205,36 @@ class _Copy:
                 f"the router gave {shown(pair)}, which is not of the requests and replicas of this run"
             )
         return numbers
+
+    def all_of(self, pairs: Iterator[Any]) -> list[tuple[int, int]]:
+        """The numbers of all pairs; each takes effect, as in `sim.routing.Dispatch.send`, before the next one.
+
+        In the end all is as it was: what has become of them is told with the next question.
+        """
+        found = []
+        before: list[tuple[memoryview[int], int, int]] = []
+
+        def write(array: memoryview[int], place: int, value: int) -> None:
+            before.append((array, place, array[place]))
+            array[place] = value
+
+        for pair in pairs:
+            request, replica = numbers = self.numbers(pair)
+            found.append(numbers)
+            ends, gauges = self._ends[replica], self._gauges[replica]
+            write(self._states, request, WAITING)
+            write(self._behind, request, NOBODY)
+            if ends[TAIL] == NOBODY:
+                write(ends, HEAD, request)
+            else:
+                write(self._behind, ends[TAIL], request)
+            write(ends, TAIL, request)
+            write(gauges, WAITING_COUNT, gauges[WAITING_COUNT] + 1)
+            prompt = self.requests[request].prompt_tokens
+            write(gauges, WAITING_PROMPT_TOKENS, gauges[WAITING_PROMPT_TOKENS] + prompt)
+        for array, place, value in reversed(before):
+            array[place] = value
+        return found
 
     def plan(self, replica: int, now: float) -> bytes:
         """What the policy plans for a replica's next step, as the kernel would get it."""

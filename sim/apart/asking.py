@@ -39,8 +39,8 @@ _NOT_ITS_OWN = (
 class _Run:
     """A run in which policies are asked, and what each of them has been told of it."""
 
-    def __init__(self, state: State, dispatch: Dispatch) -> None:
-        self.state, self.dispatch = state, dispatch
+    def __init__(self, state: State, dispatch: Dispatch, router: object) -> None:
+        self.state, self.dispatch, self.router = state, dispatch, router
         self.windows: dict[int, _Window] = {}
 
 
@@ -48,12 +48,12 @@ _RUN: ContextVar[_Run | None] = ContextVar("run", default=None)
 
 
 @contextmanager
-def observed(state: State, dispatch: Dispatch) -> Iterator[None]:
+def observed(state: State, dispatch: Dispatch, router: object) -> Iterator[None]:
     """While a run's policies are called: what those that are apart are told of.
 
     At the end they are told the rest, for a policy may have kept views.
     """
-    run = _Run(state, dispatch)
+    run = _Run(state, dispatch, router)
     token = _RUN.set(run)
     try:
         yield
@@ -164,7 +164,9 @@ class _Asking:
         window = run.windows.get(id(self))
         if window is None:
             self._runs += 1
-            window = run.windows[id(self)] = _Window(run, self._ask, self._runs, self._methods)
+            direct = run.router is self
+            window = _Window(run, self._ask, self._runs, self._methods, direct=direct)
+            run.windows[id(self)] = window
         return window
 
 
@@ -172,14 +174,21 @@ class _Window:
     """What a policy's process knows of a run, and what has changed since it was told."""
 
     def __init__(
-        self, run: _Run, ask: Callable[[bytes], bytes], number: int, methods: Collection[str]
+        self,
+        run: _Run,
+        ask: Callable[[bytes], bytes],
+        number: int,
+        methods: Collection[str],
+        *,
+        direct: bool,
     ) -> None:
-        """The run is the policy's `number`-th."""
+        """The run is the policy's `number`-th; `direct` if the policy is its router itself."""
         self._ask, self._number = ask, number
         self._dispatch, state = run.dispatch, run.state
         self._all: Mapping[int, ReplicaView] = {each.index: each for each in run.dispatch.all_replicas}
         self._shown: Sequence[ReplicaView] | None = None
-        names = visible(methods, stale=len(state.seen_known) > 0)
+        stale = len(state.seen_known) > 0
+        names = visible(methods, stale=stale)
         self._arrays = {name: _in_rows(getattr(state, name)) for name in names}
         self._told = {name: blank(name, each.shape) for name, each in self._arrays.items()}
         most = max(each.size for each in self._arrays.values())
@@ -187,7 +196,9 @@ class _Window:
         self._rows = np.arange(max(len(each) for each in self._arrays.values()))
         rows = max(_ROWS, 1 << (len(state.known) - 1).bit_length())
         shape = (rows, state.limits.shape, state.seats.shape[1])
-        self._beginning: Any = (*shape, state.limits.tobytes(), names)
+        # What a pair does to the views its process can foresee, if none is refused, and queues are simple.
+        foreseen = direct and not (stale or run.dispatch.by_priority or run.dispatch.blocks_needed)
+        self._beginning: Any = (*shape, state.limits.tobytes(), names, foreseen)
         self._views: set[int] = set()
         self._from = self._until = 0
 

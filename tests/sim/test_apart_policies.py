@@ -213,7 +213,10 @@ def test_the_questions_hold_no_future() -> None:
 
         Cluster(replicas=2).run(workload, asking(ask))
         asked.append(questions)
-    assert [marshal.loads(each) for each in asked[0][:5]] == [marshal.loads(each) for each in asked[1][:5]]
+    # Which methods it has, and the first two arrivals; what follows is already another past.
+    first_three, others = ([marshal.loads(each) for each in questions[:3]] for questions in asked)
+    assert first_three == others
+    assert first_three[2][6] == 1.0
 
 
 @pytest.mark.parametrize(
