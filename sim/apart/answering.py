@@ -207,7 +207,7 @@ class _Copy:
         return numbers
 
     def all_of(self, pairs: Iterator[Any]) -> list[tuple[int, int]]:
-        """The numbers of all pairs; each takes effect, as in `sim.routing.Dispatch.send`, before the next one.
+        """The numbers of all pairs; each takes effect (as in `Dispatch.send`) before the next is asked for.
 
         In the end all is as it was: what has become of them is told with the next question.
         """
