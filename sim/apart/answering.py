@@ -27,6 +27,7 @@ from sim.state import (
     GAUGES,
     HEAD,
     NOBODY,
+    QUEUED,
     STATE,
     TAIL,
     TOKENS_DONE,
@@ -221,6 +222,8 @@ class _Copy:
         for pair in pairs:
             request, replica = numbers = self.numbers(pair)
             found.append(numbers)
+            if self._states[request] != QUEUED:
+                break  # the run refuses it
             ends, gauges = self._ends[replica], self._gauges[replica]
             write(self._states, request, WAITING)
             write(self._behind, request, NOBODY)

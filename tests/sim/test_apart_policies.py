@@ -476,6 +476,22 @@ def test_a_request_that_is_held_costs_no_more_than_others() -> None:
     assert max(sizes) < 100
 
 
+def test_a_request_is_sent_once() -> None:
+    """Who sends it twice in a call is told so, as here, and does not look at a queue that has no end."""
+
+    class Twice:
+        def route(self, queue: Any, replicas: Any, now: float) -> Iterator[Any]:
+            for _ in range(2):
+                for request in queue:
+                    yield request, replicas[0]
+                    len(replicas[0].requests)
+
+    workload = workloads.sharegpt_bursty(rate=4.0, duration=3, seed=1)
+    for policy in (Twice(), apart(Twice())):
+        with pytest.raises(PolicyError, match=r"send\s+each\s+request\s+once"):
+            Cluster().run(workload, policy)
+
+
 def test_views_of_another_run_are_no_pair() -> None:
     """As where it is here."""
 
