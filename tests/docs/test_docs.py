@@ -70,7 +70,8 @@ def test_writing_specs(project: Path) -> None:
     for command, shown in sessions:
         printed = run(project, command)
         for _ in range(2):  # a machine that is noisy just then shows nothing that is timed, as it should be
-            if "not shown  " in printed and "(noise " in printed:
+            noisy = "not shown  " in printed and "(noise " in printed
+            if noisy or "a call that does nothing takes" in printed:
                 printed = run(project, command)
         check(shown, printed)
 
