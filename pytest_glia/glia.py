@@ -261,7 +261,7 @@ class Glia:
             failed: dict[int, Failure | bytes] = {}
             for index, came in outcomes:
                 key = found.share[index]
-                if isinstance(came, Failure) and self._context.nursery:
+                if isinstance(came, Failure) and replications[key].keeps and self._context.nursery:
                     self._context.nursery.insist()
                 if isinstance(came, bytes) and self._context.inspected:
                     came = keep_tables(self._context.inspected / f"{key}.npz", came)
