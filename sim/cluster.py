@@ -433,7 +433,7 @@ def _take_from_file(settings: Cluster | Replica) -> None:
 
 def warm_up(*, replays: bool = False) -> None:
     """Compile the simulator's core, or load it from the disk cache, so that no later run has to; if
-    `replays`, also what replays recorded routing (`sim.recording`)."""
+    `replays`, also what replays recorded routing (`sim.recording`) and asks elsewhere (`sim.apart`)."""
     from sim.baselines import RoundRobin
     from sim.recording import Recorder, recording
 
@@ -441,4 +441,7 @@ def warm_up(*, replays: bool = False) -> None:
     workload = Workload.from_arrays(arrival=[0.0], prompt_tokens=[1], output_tokens=[2])
     cluster.run(workload, recorder.policy)
     if replays:
+        from sim.apart import answering, asking
+
         cluster.run(workload, recording(recorder.log()).policy)
+        cluster.run(workload, asking(answering(RoundRobin())))
