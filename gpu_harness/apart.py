@@ -8,10 +8,11 @@ may not be trusted.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sim.policies import ReplicaView, RequestView
+from sim.routing import iterated, no_pair
 from sim.scaling import ClusterView
 
 __all__ = ["METHODS", "answering", "asking"]
@@ -138,14 +139,12 @@ class _Answering:
         """Pairs of numbers; each takes effect on the views before the next is asked for."""
         queue = [self._requests[number] for number in asked["queue"]]
         pairs: list[list[int]] = []
-        for pair in _iterated(self._policy.route(queue, replicas, asked["now"])):
+        for pair in iterated(self._policy.route(queue, replicas, asked["now"])):
             try:
                 request, replica = pair
                 named = [int(request.id), int(replica.index)]
             except (TypeError, ValueError, AttributeError):
-                raise ValueError(
-                    f"the router gave {pair!r:.60} where a pair (request, replica) is expected"
-                ) from None
+                raise no_pair(pair) from None
             pairs.append(named)
             if isinstance(replica, _Replica) and isinstance(request, RequestView):
                 self._states[request.id] = _STATES.index("waiting")
@@ -214,12 +213,3 @@ class _Replica(ReplicaView):
     @property
     def requests(self) -> tuple[RequestView, ...]:
         return tuple(self._held)
-
-
-def _iterated(pairs: Any) -> Iterator[Any]:
-    try:
-        return iter(pairs)
-    except TypeError:
-        raise ValueError(
-            f"the router returned {pairs!r:.60} where an iterable of pairs (request, replica) is expected"
-        ) from None
